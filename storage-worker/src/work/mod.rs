@@ -1,0 +1,56 @@
+//! The orders that an I/O process executes, and what becomes of them.
+//!
+//! An [`Order`] names everything it needs (paths, ids, tokens, names): nothing in here decides, derives a name
+//! or remembers anything from one order to the next. [`run`] executes one order and returns its [`Outcome`].
+//! While it runs, it speaks through [`Ports`]: progress and checkpoints out, a cancel flag in, and the bytes of
+//! volumes as bounded streams of [`Piece`]s.
+//!
+//! ```text
+//!            Order                     Outcome
+//!   supervisor ──────► I/O process ──────────► supervisor
+//!      │ cancel flag      │  progress, checkpoints   ▲
+//!      │ pieces in ──────►│──────── pieces out ──────┘
+//! ```
+//!
+//! Everything here is serde-serializable except `Piece`, whose bytes whoever carries them frames himself.
+//! Calls block inside the futures on purpose: they run in a child process that may hang without harm.
+
+mod hash;
+mod order;
+mod outcome;
+mod piece;
+mod ports;
+
+pub use hash::FileHash;
+pub use order::BuildPlacement;
+pub use order::CreateDisk;
+pub use order::CreateDomain;
+pub use order::DeletePlacement;
+pub use order::DomainRoot;
+pub use order::LocalPlacement;
+pub use order::Mounting;
+pub use order::NewPlacement;
+pub use order::Order;
+pub use order::SendPlacement;
+pub use order::SentVolume;
+pub use order::Source;
+pub use order::VolumeFormat;
+pub use order::VolumeRole;
+pub use order::VolumeSpec;
+pub use outcome::DeletionReport;
+pub use outcome::DomainReport;
+pub use outcome::Done;
+pub use outcome::Failure;
+pub use outcome::Outcome;
+pub use outcome::PlacementReport;
+pub use outcome::Qcow2Facts;
+pub use outcome::Refusal;
+pub use outcome::RefusalCode;
+pub use outcome::VolumeReport;
+pub use piece::PIECE_BYTES_MAX;
+pub use piece::Piece;
+pub use ports::CancelFlag;
+pub use ports::Checkpoint;
+pub use ports::PIECES_IN_FLIGHT;
+pub use ports::Ports;
+pub use ports::Progress;

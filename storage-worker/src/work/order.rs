@@ -1,0 +1,224 @@
+//! What an I/O process can be told to do.
+//!
+//! Names and tokens come ready made: whoever writes an order derived them from the entry that assigned it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::FileHash;
+
+/// One order: a step of a transaction, an attempt of a job, or the source side of a pull or an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Is the domain there and ours, and how much room has it? Changes nothing.
+    ProbeDomain(DomainRoot),
+    /// Make the folder of a new domain.
+    CreateDomain(CreateDomain),
+    /// Make a placement with empty volumes.
+    CreateDisk(CreateDisk),
+    /// Make a placement with volumes whose bytes exist elsewhere (import, move, pull).
+    BuildPlacement(BuildPlacement),
+    /// Send the volumes of a published placement through the outgoing port (export, the source of a pull).
+    SendPlacement(SendPlacement),
+    /// Delete everything one token may have left in a domain.
+    DeletePlacement(DeletePlacement),
+}
+
+impl Order {
+    /// The domain that the order changes or reads; for a copy, its target. For logs and for choosing a process.
+    pub fn domain(&self) -> &DomainRoot {
+        match self {
+            Self::ProbeDomain(domain) => domain,
+            Self::CreateDomain(order) => &order.domain,
+            Self::CreateDisk(order) => &order.placement.domain,
+            Self::BuildPlacement(order) => &order.placement.domain,
+            Self::SendPlacement(order) => &order.domain,
+            Self::DeletePlacement(order) => &order.domain,
+        }
+    }
+}
+
+/// Where a domain lies, and the identity that must be found there before anything is believed or changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRoot {
+    /// The folder that holds the domain's folder: `<path>/<domain>/{dom_md,images}`.
+    pub path: PathBuf,
+    /// SDUUID.
+    pub domain: Uuid,
+    /// POOL_UUID.
+    pub pool: Uuid,
+    /// The Raft cluster that owns the domain. A restore from backup draws a new one.
+    pub cluster: Uuid,
+    /// The cluster's epoch. Rises with a restore from backup.
+    pub epoch: u64,
+}
+
+/// Whether a domain's path has to be a mount point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mounting {
+    /// The path must be one: an unmounted NFS share must not fill the root disk.
+    Required,
+    /// The user said that a plain local folder is meant.
+    Local,
+}
+
+/// Make a domain's folder aside and publish it with one rename.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateDomain {
+    /// The domain to be.
+    pub domain: DomainRoot,
+    /// Token of the step, recorded in `dom_md/.sdm`.
+    pub token: String,
+    /// Folder under `path` in which the domain is built, `.sdm-<token>`.
+    pub dot_name: String,
+    /// Must the path be a mount point?
+    pub mounting: Mounting,
+    /// The domain's name, written as DESCRIPTION (cut to 50 bytes).
+    pub description: String,
+}
+
+/// A placement to be made: all the names and facts that go into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPlacement {
+    /// The domain that gets it.
+    pub domain: DomainRoot,
+    /// Its final folder name under `images/`.
+    pub placement: Uuid,
+    /// The folder under `images/` in which it is built, `.sdm-<token>`.
+    pub dot_name: String,
+    /// Token of the attempt or step, recorded in the placement's `.sdm`.
+    pub token: String,
+    /// Transaction, recorded likewise.
+    pub transaction: String,
+    /// The disk's name, which goes into DESCRIPTION of each `.meta`.
+    pub disk_name: String,
+    /// CTIME of the `.meta` files, in seconds since 1970. Display only.
+    pub created_at_s: u64,
+    /// The chain's volumes, base first. At least one.
+    pub volumes: Vec<VolumeSpec>,
+}
+
+/// Format of a volume's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeFormat {
+    /// The guest's bytes as they are.
+    Raw,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+}
+
+/// A volume's place in its chain (VOLTYPE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeRole {
+    /// The writable end of the chain; exactly one per placement.
+    Leaf,
+    /// Has a child in this chain.
+    Internal,
+    /// A template's volume.
+    Shared,
+}
+
+/// One volume of a placement to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Its file name.
+    pub volume: Uuid,
+    /// Its format. Never probed.
+    pub format: VolumeFormat,
+    /// Its parent in the chain (PUUID).
+    pub parent: Option<Uuid>,
+    /// Its place in the chain.
+    pub role: VolumeRole,
+    /// SEQ: rises along the chain from 1.
+    pub sequence: u32,
+    /// What a guest sees, in bytes. Needed to create; for an import it is found out (raw: the file's size).
+    pub virtual_bytes: Option<u64>,
+    /// For a raw volume whose size is not a multiple of 4 KiB: its size before rounding.
+    pub true_bytes: Option<u64>,
+    /// The file hash that the source must have, where one is known.
+    pub expected_hash: Option<FileHash>,
+}
+
+/// Make a placement with empty volumes of `virtual_bytes` each. A volume with a parent is not possible yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateDisk {
+    /// The placement to be.
+    pub placement: NewPlacement,
+}
+
+/// Make a placement from bytes that exist elsewhere. The files' bytes are kept exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPlacement {
+    /// The placement to be.
+    pub placement: NewPlacement,
+    /// Where the bytes come from.
+    pub source: Source,
+}
+
+/// Where the bytes of a placement to be come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A placement in a domain that this host reaches too.
+    Local(LocalPlacement),
+    /// The incoming port, fed by another worker that reads the source placement.
+    Pull,
+    /// The incoming port, fed by a user's command: checked (format, tables) before anything is published.
+    Import,
+}
+
+/// A published placement and the evidence that it is the one meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPlacement {
+    /// Its domain.
+    pub domain: DomainRoot,
+    /// Its folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub token: String,
+}
+
+/// Read volumes of a published placement and send them through the outgoing port, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendPlacement {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The placement's folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub token: String,
+    /// What to send, base first.
+    pub volumes: Vec<SentVolume>,
+}
+
+/// A volume to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentVolume {
+    /// Its file name.
+    pub volume: Uuid,
+    /// Send only so many bytes (an export gives a raw volume back as long as it was before rounding).
+    pub true_bytes: Option<u64>,
+    /// The hash that the whole file must have, where one is known.
+    pub expected_hash: Option<FileHash>,
+}
+
+/// Delete what one token made: first the dot name, then the published name. Idempotent.
+///
+/// This order closes a race: a late writer that still publishes finds its dot folder gone, or has published
+/// before, and then the second half finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletePlacement {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The folder in which the placement was built, `.sdm-<token>`.
+    pub dot_name: String,
+    /// The published folder's name.
+    pub placement: Uuid,
+    /// The token that a published folder's `.sdm` must carry; anything else is refused and left alone.
+    pub token: String,
+    /// The dot name of this deletion's own token: what is deleted is renamed to it first.
+    pub deletion_dot_name: String,
+}
