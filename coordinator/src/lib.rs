@@ -1,0 +1,1 @@
+//! The member of sdm: services, proposals, reads, worker gateway and garbage collector.

@@ -1,0 +1,97 @@
+//! Named places at which a test makes the program fail, stop or die. Compiled in by the feature
+//! `failpoints`, which no build that users run has on; without it `hit` is empty. Which places
+//! exist is decided where they stand: around log writes and storage calls.
+//!
+//! A process reads its plan once, from `SDM_FAILPOINTS`: `name=action[@N];...` where the action is
+//! `eio`, `enospc`, `abort` (as SIGKILL would) or `hang`, and N is the call at which it begins
+//! (1 by default). Tests in the same process use `arm` and `disarm`.
+
+use std::io;
+
+/// Passes, or fails as planned for this name.
+///
+/// # Errors
+/// EIO or ENOSPC where the plan says so.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn hit(_name: &str) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+pub use planned::{arm, disarm, hit};
+
+#[cfg(feature = "failpoints")]
+mod planned {
+    use super::io;
+    use std::collections::BTreeMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    #[derive(Clone, Copy, Debug)]
+    enum Action {
+        Errno(i32),
+        Abort,
+        Hang,
+    }
+
+    #[derive(Debug)]
+    struct Plan {
+        action: Action,
+        from_call: u64,
+        calls: u64,
+    }
+
+    static PLANS: LazyLock<Mutex<BTreeMap<String, Plan>>> = LazyLock::new(|| {
+        let text = std::env::var("SDM_FAILPOINTS").unwrap_or_default();
+        Mutex::new(text.split(';').filter_map(parse).collect())
+    });
+
+    fn parse(item: &str) -> Option<(String, Plan)> {
+        let (name, rest) = item.trim().split_once('=')?;
+        let (action, from_call) = rest.split_once('@').unwrap_or((rest, "1"));
+        let action = match action {
+            "eio" => Action::Errno(5),
+            "enospc" => Action::Errno(28),
+            "abort" => Action::Abort,
+            "hang" => Action::Hang,
+            _ => return None,
+        };
+        Some((name.to_owned(), Plan { action, from_call: from_call.parse().ok()?, calls: 0 }))
+    }
+
+    /// Plans an action (in the form of the environment variable) for a name; false when it cannot
+    /// be read.
+    pub fn arm(item: &str) -> bool {
+        let Some((name, plan)) = parse(item) else { return false };
+        PLANS.lock().unwrap_or_else(PoisonError::into_inner).insert(name, plan);
+        true
+    }
+
+    /// Takes the plan for a name back.
+    pub fn disarm(name: &str) {
+        PLANS.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Passes, or fails as planned for this name.
+    ///
+    /// # Errors
+    /// EIO or ENOSPC where the plan says so.
+    pub fn hit(name: &str) -> io::Result<()> {
+        let action = {
+            let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(plan) = plans.get_mut(name) else { return Ok(()) };
+            plan.calls += 1;
+            if plan.calls < plan.from_call {
+                return Ok(());
+            }
+            plan.action
+        };
+        match action {
+            Action::Errno(number) => Err(io::Error::from_raw_os_error(number)),
+            Action::Abort => std::process::abort(),
+            Action::Hang => loop {
+                std::thread::park();
+            },
+        }
+    }
+}

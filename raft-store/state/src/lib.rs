@@ -1,0 +1,1 @@
+//! The replicated state of sdm: pure tables and one apply function.

@@ -1,0 +1,2 @@
+//! The one binary of sdm.
+fn main() {}
