@@ -1,0 +1,58 @@
+//! The copy engine: a file's bytes from one place to another, hashed on the way.
+//!
+//! ```text
+//!              ┌► read, hash, write ─┐
+//!  Units ──────┼► read, hash, write ─┼──► in order: hash tree, progress, checkpoints
+//!  (1 MiB,     └► read, hash, write ─┘
+//!   hole map)     Pipeline's threads
+//! ```
+//! [`copy_file`] has both ends on this host; [`send_file`] and [`receive_file`] are its halves, with a bounded stream of
+//! pieces between them. All three keep the file's bytes exactly and hash them as plain BLAKE3 would. What the bytes
+//! mean is `volume/`'s business, and where the files lie `domain/`'s.
+
+mod buffer;
+mod checkpoint;
+mod error;
+mod local;
+mod pipeline;
+mod receive;
+mod send;
+mod tree_hash;
+mod units;
+
+pub use error::CopyError;
+pub use local::Copied;
+pub use local::copy_file;
+pub use receive::Received;
+pub use receive::Receiving;
+pub use receive::receive_file;
+pub use send::Sending;
+pub use send::Sent;
+pub use send::send_file;
+pub use tree_hash::TreeHash;
+
+use crate::work::CancelFlag;
+
+/// Unit of reading, writing and hashing, aligned in the file: O_DIRECT runs at full speed with it, and it is a
+/// power of two of BLAKE3's chunks, so that units are whole subtrees of the hash.
+pub const UNIT_BYTES: usize = 1 << 20;
+
+/// What a copy speaks through.
+#[derive(Clone, Copy)]
+pub struct CopyPorts<'p> {
+    /// Bytes done and in total, after each unit.
+    pub progress: &'p (dyn Fn(u64, u64) + Send + Sync),
+    /// Everything below this offset is durable.
+    pub checkpoint: &'p (dyn Fn(u64) + Send + Sync),
+    /// Looked at before each unit.
+    pub cancel: &'p CancelFlag,
+}
+
+/// Units in flight for each thread: one at work, one waiting.
+const UNITS_PER_THREAD: usize = 2;
+
+/// Is every byte zero? `memcmp` against zeros is the fastest way there is without intrinsics of our own.
+fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.get(..chunk.len()) == Some(chunk))
+}

@@ -1,0 +1,170 @@
+//! A new domain: built aside under a dot name, published by one rename.
+
+use crate::driver::DomainDriver;
+use crate::driver::DomainFile;
+use crate::driver::EntryKind;
+use crate::driver::EntryPath;
+use crate::driver::OpenHow;
+use crate::driver::Storage;
+use crate::driver::StorageErrorKind;
+use crate::work::CreateDomain;
+use crate::work::DomainReport;
+use crate::work::DomainRoot;
+use crate::work::Mounting;
+
+use super::DomainError;
+use super::DomainIdentity;
+use super::DomainMetadata;
+use super::DotName;
+use super::FILE_MODE;
+use super::FOLDER_MODE;
+use super::names::MARK;
+use super::open::Owner;
+use super::open::open_path;
+use super::open::read_owner;
+use super::open::report;
+use super::small_file::write_new;
+
+/// vdsm's mailbox files: 4 KiB for each of 4096 hosts.
+const MAILBOX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Files of `dom_md` besides `metadata` and the mark, with their sizes. A LOCALFS domain's `ids` and `leases` stay empty.
+const EMPTY_FILES: [(&str, u64); 4] = [("ids", 0), ("leases", 0), ("inbox", MAILBOX_BYTES), ("outbox", MAILBOX_BYTES)];
+
+/// Makes a domain. A repetition with the same token finds it made and answers the same.
+///
+/// # Errors
+/// When the path is missing, no folder, not writable, no mount point though one is required, or holds another domain.
+pub async fn create_domain<S: Storage>(storage: &S, order: &CreateDomain) -> Result<DomainReport, DomainError> {
+    let root = &order.domain;
+    let dot: DotName = order.dot_name.parse()?;
+    if root.path.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
+        return Err(DomainError::PathUnprintable(root.path.clone()));
+    }
+    let driver = open_path(storage, &root.path).await?;
+    if order.mounting == Mounting::Required && !driver.is_mount_point().await? {
+        return Err(DomainError::NotAMountPoint(root.path.clone()));
+    }
+    let is_made = refuse_other_domains(&driver, order).await?;
+    if !is_made {
+        let aside = EntryPath::root().join(dot.as_str())?;
+        build(&driver, &aside, order).await?;
+        driver.rename(&aside, &EntryPath::root().join(&root.domain.to_string())?).await?;
+    }
+    driver.sync_folder(&EntryPath::root()).await?;
+    report(&driver).await
+}
+
+/// Looks at everything that lies at the path. Returns whether this very step made the domain already.
+async fn refuse_other_domains<D: DomainDriver>(driver: &D, order: &CreateDomain) -> Result<bool, DomainError> {
+    let mut is_made = false;
+    for entry in driver.list(&EntryPath::root()).await? {
+        if entry.kind != EntryKind::Folder || entry.name == order.dot_name {
+            continue;
+        }
+        let Ok(folder) = EntryPath::root().join(&entry.name) else { continue };
+        let owner = match read_owner(driver, &folder).await {
+            Ok(Some(owner)) => owner,
+            Ok(None) => continue,
+            // A folder of somebody else's (`lost+found`), or another mount: no domain on this file system.
+            Err(error) if error.is_storage(StorageErrorKind::AccessDenied) => continue,
+            Err(DomainError::Storage(error)) if matches!(error.kind, StorageErrorKind::UnexpectedEntry(_)) => continue,
+            Err(DomainError::Corrupt { .. }) => {
+                return Err(DomainError::Foreign { path: order.domain.path.clone(), domain: entry.name });
+            }
+            Err(error) => return Err(error),
+        };
+        if is_ours(&owner, order) && entry.name == order.domain.domain.to_string() {
+            is_made = true;
+        } else if !entry.name.starts_with('.') || !is_of_pool(&owner, &order.domain) {
+            return Err(in_use(&owner, &order.domain));
+        }
+    }
+    Ok(is_made)
+}
+
+fn is_ours(owner: &Owner, order: &CreateDomain) -> bool {
+    owner.require(&order.domain).is_ok()
+        && owner.identity.as_ref().is_some_and(|identity| identity.token == order.token)
+}
+
+fn is_of_pool(owner: &Owner, root: &DomainRoot) -> bool {
+    owner.identity.as_ref().is_some_and(|identity| identity.pool == root.pool)
+}
+
+fn in_use(owner: &Owner, root: &DomainRoot) -> DomainError {
+    let (path, domain) = (root.path.clone(), owner.metadata.domain.to_string());
+    match &owner.identity {
+        None => DomainError::Foreign { path, domain },
+        Some(identity) if identity.pool == root.pool => DomainError::PathInUse { path, domain },
+        Some(identity) => DomainError::OtherPool { path, domain, pool: identity.pool },
+    }
+}
+
+async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDomain) -> Result<(), DomainError> {
+    clear(driver, aside).await?;
+    let root = &order.domain;
+    driver.make_folder(aside, FOLDER_MODE).await.map_err(|source| match source.kind {
+        StorageErrorKind::AccessDenied | StorageErrorKind::ReadOnly => {
+            DomainError::NotWritable { path: root.path.clone(), source }
+        }
+        _ => DomainError::Storage(source),
+    })?;
+    let dom_md = aside.join("dom_md")?;
+    driver.make_folder(&dom_md, FOLDER_MODE).await?;
+    driver.make_folder(&aside.join("images")?, FOLDER_MODE).await?;
+    let metadata = DomainMetadata {
+        domain: root.domain,
+        pool: Some(root.pool),
+        description: order.description.clone(),
+        remote_path: root.path.display().to_string(),
+    };
+    write_new(driver, &dom_md.join("metadata")?, metadata.encode().as_bytes()).await?;
+    let identity = DomainIdentity {
+        pool: root.pool,
+        cluster: root.cluster,
+        epoch: root.epoch,
+        domain: root.domain,
+        token: order.token.clone(),
+    };
+    let identity = serde_json::to_vec(&identity)
+        .map_err(|error| DomainError::Corrupt { entry: MARK.to_owned(), reason: error.to_string() })?;
+    write_new(driver, &dom_md.join(MARK)?, &identity).await?;
+    for (name, bytes) in EMPTY_FILES {
+        let file = driver.open(&dom_md.join(name)?, OpenHow::create(FILE_MODE)).await?;
+        file.extend_to(bytes)?;
+        file.sync()?;
+    }
+    for folder in [aside.join("images")?, dom_md, aside.clone()] {
+        driver.sync_folder(&folder).await?;
+    }
+    Ok(())
+}
+
+/// Takes away what an interrupted try of this very step left under its dot name.
+async fn clear<D: DomainDriver>(driver: &D, aside: &EntryPath) -> Result<(), DomainError> {
+    if driver.stat(aside).await?.is_none() {
+        return Ok(());
+    }
+    let dom_md = aside.join("dom_md")?;
+    if driver.stat(&dom_md).await?.is_some() {
+        let known =
+            |name: &str| name == "metadata" || name == MARK || EMPTY_FILES.iter().any(|(file, _)| *file == name);
+        let entries = driver.list(&dom_md).await?;
+        for entry in &entries {
+            if entry.kind != EntryKind::File || !known(&entry.name) {
+                let name = format!("{dom_md}/{}", entry.name);
+                return Err(DomainError::UnexpectedEntry { entry: name, kind: entry.kind });
+            }
+        }
+        for entry in entries {
+            driver.unlink(&dom_md.join(&entry.name)?).await?;
+        }
+        driver.remove_folder(&dom_md).await?;
+    }
+    let images = aside.join("images")?;
+    if driver.stat(&images).await?.is_some() {
+        driver.remove_folder(&images).await?;
+    }
+    Ok(driver.remove_folder(aside).await?)
+}

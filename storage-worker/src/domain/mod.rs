@@ -1,0 +1,43 @@
+//! A storage domain of oVirt's layout, version 5, as TYPE=LOCALFS, and the placements in it.
+//!
+//! ```text
+//! <path>/<domain>/dom_md/{metadata,ids,leases,inbox,outbox,.sdm}
+//!                /images/.sdm-<token>/                      being built, or being deleted
+//!                /images/<placement>/{<volume>,<volume>.meta,.sdm}
+//! ```
+//!
+//! This module knows names, small files and the order of calls that keeps them whole after a power cut. It derives
+//! no name and no token (they come in), reads no volume's bytes, and decides nothing: evidence that does not fit is
+//! an error that names it.
+
+mod attempt;
+mod create;
+mod delete;
+mod error;
+mod identity;
+mod metadata;
+mod names;
+mod open;
+mod placement_mark;
+mod small_file;
+mod volume_metadata;
+
+pub use attempt::Attempt;
+pub use create::create_domain;
+pub use delete::delete_placement;
+pub use error::DomainError;
+pub use identity::DomainIdentity;
+pub use metadata::DomainMetadata;
+pub use metadata::InvalidMetadata;
+pub use names::DotName;
+pub use names::InvalidDotName;
+pub use open::Domain;
+pub use placement_mark::PlacementMark;
+pub use volume_metadata::InvalidVolumeMetadata;
+pub use volume_metadata::Legality;
+pub use volume_metadata::VolumeMetadata;
+
+/// Mode of files, as vdsm makes them.
+pub const FILE_MODE: u32 = 0o660;
+/// Mode of folders.
+pub const FOLDER_MODE: u32 = 0o755;

@@ -1,0 +1,156 @@
+//! An existing domain, opened: its path walked once, its identity checked through that descriptor.
+
+use std::path::Path;
+
+use crate::driver::DomainDriver;
+use crate::driver::EntryPath;
+use crate::driver::Storage;
+use crate::driver::StorageError;
+use crate::driver::StorageErrorKind;
+use crate::work::DomainReport;
+use crate::work::DomainRoot;
+
+use super::DomainError;
+use super::DomainIdentity;
+use super::DomainMetadata;
+use super::names::MARK;
+use super::small_file::read_text;
+
+/// A domain that proved to be the one meant. Everything is reached beneath its own folder.
+#[derive(Debug)]
+pub struct Domain<D> {
+    driver: D,
+    root: DomainRoot,
+}
+
+impl<D: DomainDriver> Domain<D> {
+    /// Opens the domain's folder and checks who it belongs to.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or is not this pool's, this cluster's and this epoch's.
+    pub async fn open<S>(storage: &S, root: &DomainRoot) -> Result<Self, DomainError>
+    where
+        S: Storage<Driver = D>,
+    {
+        let path = open_path(storage, &root.path).await?;
+        let missing = || DomainError::DomainMissing { path: root.path.clone(), domain: root.domain };
+        let folder = EntryPath::root().join(&root.domain.to_string())?;
+        let driver = match path.beneath(&folder).await {
+            Err(error) if error.is(StorageErrorKind::NotFound) => return Err(missing()),
+            answer => answer?,
+        };
+        match read_owner(&driver, &EntryPath::root()).await? {
+            None => return Err(missing()),
+            Some(owner) => owner.require(root)?,
+        }
+        Ok(Self { driver, root: root.clone() })
+    }
+
+    /// The driver, rooted at the domain's own folder.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Who the domain is.
+    pub fn root(&self) -> &DomainRoot {
+        &self.root
+    }
+
+    /// Its room and traits.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub async fn report(&self) -> Result<DomainReport, DomainError> {
+        report(&self.driver).await
+    }
+
+    /// A name under `images/`.
+    pub(crate) fn image(&self, name: &str) -> Result<EntryPath, DomainError> {
+        Ok(images().join(name)?)
+    }
+}
+
+/// The folder of all placements.
+pub(super) fn images() -> EntryPath {
+    // One plain name is always a path.
+    EntryPath::parse("images").unwrap_or_default()
+}
+
+pub(super) async fn report<D: DomainDriver>(driver: &D) -> Result<DomainReport, DomainError> {
+    let space = driver.space().await?;
+    Ok(DomainReport {
+        total_bytes: space.total_bytes,
+        free_bytes: space.free_bytes,
+        file_system: space.file_system,
+        block_bytes: space.block_bytes,
+    })
+}
+
+/// Opens a domain's path, with what can be wrong with it told apart.
+pub(super) async fn open_path<S: Storage>(storage: &S, path: &Path) -> Result<S::Driver, DomainError> {
+    storage.open_root(path).await.map_err(|source: StorageError| match source.kind {
+        StorageErrorKind::NotFound => DomainError::PathMissing(path.to_owned()),
+        StorageErrorKind::NotAFolder => DomainError::NotADirectory(path.to_owned()),
+        StorageErrorKind::AccessDenied => DomainError::NotWritable { path: path.to_owned(), source },
+        _ => DomainError::Storage(source),
+    })
+}
+
+/// What a domain's folder says of itself.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub metadata: DomainMetadata,
+    /// Absent in a domain that this project did not make.
+    pub identity: Option<DomainIdentity>,
+}
+
+/// Reads who a folder belongs to; `None` when it is no domain.
+pub(super) async fn read_owner<D: DomainDriver>(driver: &D, folder: &EntryPath) -> Result<Option<Owner>, DomainError> {
+    let dom_md = folder.join("dom_md")?;
+    let file = dom_md.join("metadata")?;
+    let text = match read_text(driver, &file).await {
+        Err(error) if is_absent(&error) => return Ok(None),
+        answer => answer?,
+    };
+    let corrupt = |entry: &EntryPath, reason: String| DomainError::Corrupt { entry: entry.to_string(), reason };
+    let metadata = DomainMetadata::decode(&text).map_err(|error| corrupt(&file, error.to_string()))?;
+    let mark = dom_md.join(MARK)?;
+    let identity = match read_text(driver, &mark).await {
+        Ok(text) => Some(serde_json::from_str(&text).map_err(|error| corrupt(&mark, error.to_string()))?),
+        Err(error) if is_absent(&error) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Some(Owner { metadata, identity }))
+}
+
+fn is_absent(error: &DomainError) -> bool {
+    error.is_storage(StorageErrorKind::NotFound) || error.is_storage(StorageErrorKind::NotAFolder)
+}
+
+impl Owner {
+    /// Is it the domain meant?
+    pub fn require(&self, root: &DomainRoot) -> Result<(), DomainError> {
+        let domain = self.metadata.domain.to_string();
+        let path = root.path.clone();
+        let Some(identity) = &self.identity else {
+            return Err(DomainError::Foreign { path, domain });
+        };
+        if identity.pool != root.pool {
+            return Err(DomainError::OtherPool { path, domain, pool: identity.pool });
+        }
+        if self.metadata.pool != Some(root.pool)
+            || self.metadata.domain != root.domain
+            || identity.domain != root.domain
+        {
+            return Err(DomainError::Corrupt {
+                entry: format!("{}/{}/dom_md", path.display(), root.domain),
+                reason: "its files name another domain or pool than its folder".to_owned(),
+            });
+        }
+        if identity.cluster != root.cluster || identity.epoch != root.epoch {
+            let (cluster, epoch) = (identity.cluster, identity.epoch);
+            return Err(DomainError::OtherCluster { domain: root.domain, cluster, epoch });
+        }
+        Ok(())
+    }
+}
