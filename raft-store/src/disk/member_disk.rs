@@ -1,0 +1,114 @@
+//! A member's disk in one value: its log database, its snapshots, its own folder, and where their
+//! blocking work runs. Made by the real or the simulated side; used by `open`.
+
+use super::Files;
+use super::LogDatabase;
+use super::OpenFolderError;
+use super::real;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Execution {
+    /// The log writer is a thread of its own, blocking work goes to tokio's blocking pool.
+    Threads,
+    /// The log writer is a task and blocking work runs in place: a simulation has one thread, and
+    /// its disk never blocks.
+    Tasks,
+}
+
+/// A member's disk. Clones share it; the folder stays locked until the last clone is gone.
+#[derive(Clone, Debug)]
+pub struct MemberDisk {
+    pub(crate) log: Arc<dyn LogDatabase>,
+    pub(crate) root: Arc<dyn Files>,
+    pub(crate) snapshots: Arc<dyn Files>,
+    pub(crate) execution: Execution,
+    pub(crate) closed: Closed,
+}
+
+impl MemberDisk {
+    /// Opens a member's folder and locks it. It is created if missing; `lost+found` is ignored.
+    /// The log is recovered here, which reads it once.
+    ///
+    /// # Errors
+    /// When another process has it, when it holds something else than a member, or what the file
+    /// system or the log database met.
+    pub async fn open(folder: impl Into<PathBuf>) -> Result<MemberDisk, OpenFolderError> {
+        let folder = folder.into();
+        let shown = folder.clone();
+        match tokio::task::spawn_blocking(move || real::open(&folder)).await {
+            Ok(opened) => opened,
+            Err(panic) => Err(OpenFolderError::Log { folder: shown, source: io::Error::other(panic) }),
+        }
+    }
+
+    /// Runs blocking work where it holds up nobody.
+    ///
+    /// # Errors
+    /// The work's own; an error if it panicked.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.execution.blocking(work).await
+    }
+
+    /// Resolves once every handle on this disk is gone and the folder can be opened again.
+    pub fn closed(&self) -> Closed {
+        self.closed.clone()
+    }
+}
+
+impl Execution {
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self {
+            Execution::Tasks => work(),
+            Execution::Threads => match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(error) => Err(io::Error::other(error)),
+            },
+        }
+    }
+
+    /// Starts the log's writer.
+    pub(crate) fn start_writer(self, writer: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        match self {
+            Execution::Tasks => {
+                tokio::spawn(writer);
+            }
+            Execution::Threads => {
+                // No drivers: the writer waits only for its queue.
+                let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+                std::thread::Builder::new()
+                    .name("sdm-log-writer".to_owned())
+                    .spawn(move || runtime.block_on(writer))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells when a disk was let go by all its users.
+#[derive(Clone, Debug)]
+pub struct Closed(watch::Receiver<()>);
+
+impl Closed {
+    /// The handle and the guard whose end it reports.
+    pub(crate) fn pair() -> (watch::Sender<()>, Closed) {
+        let (sender, receiver) = watch::channel(());
+        (sender, Closed(receiver))
+    }
+
+    /// Waits until the last handle is gone.
+    pub async fn wait(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}

@@ -1,0 +1,155 @@
+//! The log database on sled 0.34. What sled's documentation does not say decides this file:
+//!
+//! - `flush` writes its buffers and calls `sync_file_range`, which neither flushes the disk's cache
+//!   nor writes metadata. So after each `flush` the database file is fdatasynced through a
+//!   descriptor of our own, which also sees every write error that the kernel reports (the kernel
+//!   keeps them per open file).
+//! - A page of more than about 128 KiB goes into a separate file that is never synced. A leaf holds
+//!   up to 16 pairs, so values must stay below 4 KiB; `commit` refuses larger ones.
+//! - Segments are cleaned only by the background flusher, so it must stay on.
+
+use super::Batch;
+use super::Change;
+use super::LogDatabase;
+use super::real::FolderLock;
+use super::real_files::sync_folder;
+use futures_util::future::BoxFuture;
+use sdm_proto::failpoint;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// sled's page cache. The log is read from the tail cache; sled needs pages only for its leaves,
+/// and three members share a small machine with their users.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// How often sled's background thread wakes to clean segments (it may spend half of the time on
+/// it). Longer than sled's 500 ms because each time it also fsyncs, which an idle member feels.
+const CLEAN_EVERY_MS: u64 = 2_000;
+
+/// Largest value. 17 of them and their keys stay below half of sled's limit for a page.
+const VALUE_BYTES_MAX: usize = 4 << 10;
+
+/// A sled database and our descriptor on its file.
+#[derive(Debug)]
+pub(crate) struct SledDatabase {
+    // The fields end in this order: the database before its lock.
+    database: sled::Db,
+    file: File,
+    _lock: Arc<FolderLock>,
+}
+
+impl SledDatabase {
+    /// Opens or makes the database, and makes what sled wrote on opening durable. Blocks.
+    pub(crate) fn open(folder: &Path, lock: Arc<FolderLock>) -> io::Result<Self> {
+        let database = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(CLEAN_EVERY_MS))
+            .open()
+            .map_err(from_sled)?;
+        let file = OpenOptions::new().read(true).write(true).open(folder.join("db"))?;
+        database.flush().map_err(from_sled)?;
+        // Its configuration and index files are written on opening, some of them without a sync.
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                match File::open(entry.path()) {
+                    Ok(file) => file.sync_all()?,
+                    // sled replaces its index files while it runs.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        sync_folder(folder)?;
+        Ok(SledDatabase { database, file, _lock: lock })
+    }
+
+    fn write(&self, batch: &Batch) -> io::Result<()> {
+        failpoint::hit("log.write.before")?;
+        // sled's own batch does not order its changes, so the last word on each key is found here.
+        let mut last_word: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
+        let mut removed = Vec::new();
+        for change in batch.changes() {
+            match change {
+                Change::Put { key, value } => {
+                    if value.len() > VALUE_BYTES_MAX {
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidInput,
+                            format!("a value of {} bytes is too large for the log", value.len()),
+                        ));
+                    }
+                    last_word.insert(key, Some(value));
+                }
+                Change::DeleteRange { from, to } if from < to => {
+                    let range = from.as_slice()..to.as_slice();
+                    for (_, word) in last_word.range_mut::<&[u8], _>(range.clone()) {
+                        *word = None;
+                    }
+                    for key in self.database.range(range).keys() {
+                        removed.push(key.map_err(from_sled)?);
+                    }
+                }
+                Change::DeleteRange { .. } => {}
+            }
+        }
+        let mut words = sled::Batch::default();
+        for key in removed {
+            // A key in the database is removed unless this batch puts it after the removal.
+            if last_word.get(&*key).is_none_or(|word| word.is_none()) {
+                words.remove(key);
+            }
+        }
+        for (key, word) in last_word {
+            if let Some(value) = word {
+                words.insert(key, value);
+            }
+        }
+        self.database.apply_batch(words).map_err(from_sled)?;
+        failpoint::hit("log.write.after")
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        failpoint::hit("log.flush.before")?;
+        self.database.flush().map_err(from_sled)?;
+        failpoint::hit("log.flush.after")?;
+        failpoint::hit("log.fdatasync.before")?;
+        self.file.sync_data()?;
+        failpoint::hit("log.fdatasync.after")
+    }
+}
+
+impl LogDatabase for SledDatabase {
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            self.write(&batch)?;
+            self.sync()
+        })
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> io::Result<()> {
+        if from >= to {
+            return Ok(());
+        }
+        for pair in self.database.range(from..to) {
+            let (key, value) = pair.map_err(from_sled)?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn from_sled(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        sled::Error::Corruption { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+        error => io::Error::other(error),
+    }
+}

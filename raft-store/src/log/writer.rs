@@ -1,0 +1,243 @@
+//! The one writer of the log. It takes what waits in the queue, makes one batch of it, commits the
+//! batch, and only then tells those who wait, in the order in which they came. Its first failure
+//! is its last act: it fails everything that waits and everything that comes later.
+//!
+//! Purged entries are deleted behind the mark that says so, a piece with each batch and the rest
+//! when nothing waits, so that a large purge holds up no append for long.
+
+use super::keys;
+use super::queue::Queued;
+use super::queue::Write;
+use super::record;
+use super::tail::Tail;
+use crate::disk::Batch;
+use crate::disk::LogDatabase;
+use crate::fatal::Fatal;
+use crate::types::LogId;
+use sdm_proto::failpoint;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+/// Bytes of one batch. Past this a batch gains nothing by growing and only makes others wait.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Entries deleted with one batch: each is a random write, so this bounds how long they take.
+const PURGE_ENTRIES_MAX: u64 = 1000;
+
+/// The writer's end of the log.
+pub(crate) struct Writer {
+    database: Arc<dyn LogDatabase>,
+    queue: mpsc::Receiver<Queued>,
+    tail: Arc<Mutex<Tail>>,
+    fatal: Fatal,
+    /// The last log id as of the batch that is being made.
+    last: Option<LogId>,
+    /// Purged entries that may still be in the database.
+    purge: std::ops::Range<u64>,
+    /// The newest committed log id that no batch has carried yet.
+    committed: Option<LogId>,
+}
+
+/// What the writer starts from.
+pub(crate) struct Start {
+    pub(crate) last: Option<LogId>,
+    pub(crate) purge: std::ops::Range<u64>,
+    /// Entries from here on were never acknowledged and are removed first.
+    pub(crate) torn_from: Option<u64>,
+    /// Whose log this becomes, if it is new.
+    pub(crate) owner: Option<String>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        database: Arc<dyn LogDatabase>,
+        queue: mpsc::Receiver<Queued>,
+        tail: Arc<Mutex<Tail>>,
+        fatal: Fatal,
+        start: &Start,
+    ) -> Self {
+        let purge = start.purge.clone();
+        Writer { database, queue, tail, fatal, last: start.last, purge, committed: None }
+    }
+
+    /// Works until the log store is gone and everything it queued is written.
+    pub(crate) async fn run(mut self, start: Start) {
+        // A panic of the database must not leave callers waiting: it fails the log as an error does.
+        let guard = FailOnPanic(self.fatal.clone());
+        if let Err(error) = self.prepare(start).await {
+            self.fatal.fail("preparing the log", error);
+        }
+        while let Some(writes) = self.next().await {
+            self.write(writes).await;
+        }
+        // The hint alone is never worth a sync, except when it is the last thing known.
+        if self.committed.is_some() && self.fatal.check().is_ok() {
+            let batch = self.batch(&mut []);
+            if let Err(error) = self.database.commit(batch).await {
+                self.fatal.fail("writing the log", error);
+            }
+        }
+        drop(guard);
+    }
+
+    /// Removes what was never acknowledged, and marks a new log as ours. From then on the last log
+    /// id is always there, so its absence is damage.
+    async fn prepare(&self, start: Start) -> io::Result<()> {
+        let mut batch = Batch::default();
+        if let Some(from) = start.torn_from {
+            tracing::warn!(from, "removing log entries that were written but never acknowledged");
+            batch.delete_range(keys::entry(from), keys::ENTRIES_TO);
+        }
+        if let Some(owner) = start.owner {
+            batch.put(keys::LAST, record::last_value(None));
+            batch.put(keys::OWNER, record::seal(keys::OWNER, owner.as_bytes()));
+        }
+        if batch.is_empty() { Ok(()) } else { self.database.commit(batch).await }
+    }
+
+    /// What waits, up to the size of a batch; empty when there is only purging to do.
+    async fn next(&mut self) -> Option<Vec<Queued>> {
+        let first = if self.purge.is_empty() || self.fatal.check().is_err() {
+            Some(self.queue.recv().await?)
+        } else {
+            match self.queue.try_recv() {
+                Ok(write) => Some(write),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        };
+        let mut writes = Vec::from_iter(first);
+        let mut bytes: usize = writes.iter().map(Queued::bytes).sum();
+        while !writes.is_empty() && bytes < BATCH_BYTES_MAX {
+            let Ok(write) = self.queue.try_recv() else { break };
+            bytes += write.bytes();
+            writes.push(write);
+        }
+        Some(writes)
+    }
+
+    async fn write(&mut self, mut writes: Vec<Queued>) {
+        let result = match self.fatal.check() {
+            Err(error) => Err(error),
+            Ok(()) => self.commit(&mut writes).await,
+        };
+        match result {
+            Ok(()) => {
+                if let Some(newest) = writes.last() {
+                    let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+                    tail.durable(newest.number);
+                }
+                for queued in writes {
+                    queued.write.done(Ok(()));
+                }
+            }
+            Err(error) => {
+                self.fatal.fail("writing the log", error);
+                for queued in writes {
+                    queued.write.done(self.fatal.check());
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, writes: &mut [Queued]) -> io::Result<()> {
+        let hints_only = writes.iter().all(|queued| matches!(queued.write, Write::Committed(_)));
+        if hints_only && self.purge.is_empty() {
+            self.hints(writes);
+            return Ok(());
+        }
+        let votes = writes.iter().any(|queued| matches!(queued.write, Write::Vote { .. }));
+        let batch = self.batch(writes);
+        if votes {
+            failpoint::hit("log.vote.before")?;
+        }
+        failpoint::hit("log.append.before")?;
+        self.database.commit(batch).await?;
+        failpoint::hit("log.append.after")?;
+        if votes {
+            failpoint::hit("log.vote.after")?;
+        }
+        Ok(())
+    }
+
+    fn hints(&mut self, writes: &[Queued]) {
+        for queued in writes {
+            if let Write::Committed(id) = queued.write {
+                self.committed = self.committed.max(Some(id));
+            }
+        }
+    }
+
+    fn batch(&mut self, writes: &mut [Queued]) -> Batch {
+        self.hints(writes);
+        let mut batch = Batch::default();
+        for queued in writes.iter_mut() {
+            match &mut queued.write {
+                Write::Append { frames, .. } => {
+                    for frame in std::mem::take(frames) {
+                        for (key, value) in record::pieces(frame.id.index, &frame.bytes) {
+                            batch.put(key, value);
+                        }
+                        self.last = Some(frame.id);
+                    }
+                }
+                Write::Vote { vote, .. } => batch.put(keys::VOTE, record::vote_value(vote)),
+                Write::Truncate { after, .. } => {
+                    let keep = after.map_or(0, |after| after.index + 1);
+                    batch.delete_range(keys::entry(keep), keys::ENTRIES_TO);
+                    if self.last.is_some_and(|last| last.index >= keep) {
+                        self.last = *after;
+                    }
+                }
+                Write::Purge { upto } => {
+                    batch.put(keys::PURGED, record::log_id_value(keys::PURGED, upto));
+                    if self.last.is_none_or(|last| last.index < upto.index) {
+                        self.last = Some(*upto);
+                    }
+                    self.purge.end = self.purge.end.max(upto.index + 1);
+                }
+                Write::Committed(_) => {}
+            }
+        }
+        self.purge_some(&mut batch);
+        if let Some(id) = self.committed.take() {
+            batch.put(keys::COMMITTED, record::log_id_value(keys::COMMITTED, &id));
+        }
+        // Last, so that a torn batch lacks it.
+        batch.put(keys::LAST, record::last_value(self.last.as_ref()));
+        batch
+    }
+
+    fn purge_some(&mut self, batch: &mut Batch) {
+        if self.purge.is_empty() {
+            return;
+        }
+        let to = self.purge.end.min(self.purge.start.saturating_add(PURGE_ENTRIES_MAX));
+        batch.delete_range(keys::entry(self.purge.start), keys::entry(to));
+        self.purge.start = to;
+    }
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        match &self.write {
+            Write::Append { frames, .. } => frames.iter().map(|frame| frame.bytes.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Fails the log when the writer ends by a panic: then nobody else would tell.
+struct FailOnPanic(Fatal);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("writing the log", io::Error::other("the log writer panicked"));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Starting from a member's disk: everything is read and checked before Raft sees any of it.
+
+use crate::disk::Closed;
+use crate::disk::MemberDisk;
+use crate::fatal::Fatal;
+use crate::identity::Identity;
+use crate::identity::IdentityError;
+use crate::identity::IdentityFile;
+use crate::log::FirstEntry;
+use crate::log::LogStore;
+use crate::log::Recovered;
+use crate::log::RecoveryError;
+use crate::log::recover;
+use crate::raft::StateMachine;
+use crate::raft::StateView;
+use crate::raft::ViewHandle;
+use crate::snapshot::Loaded;
+use crate::snapshot::SnapshotError;
+use crate::snapshot::SnapshotFolder;
+use crate::snapshot::SnapshotTrigger;
+use std::io;
+
+/// What a member runs on. The first two go to `Raft::new`.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log, for openraft.
+    pub log_store: LogStore,
+    /// The state machine, for openraft.
+    pub state_machine: StateMachine,
+    /// Who this member is.
+    pub identity: Identity,
+    /// The applied state, for everyone.
+    pub view: ViewHandle,
+    /// The snapshots, for the transport.
+    pub snapshots: SnapshotFolder,
+    /// When a snapshot pays; see `snapshot::drive_snapshots`.
+    pub snapshot_trigger: SnapshotTrigger,
+    /// The first failure of the disk: whoever runs the member ends it then.
+    pub fatal: Fatal,
+    /// Resolves once the disk was let go by all of the above and its folder can be opened again.
+    pub closed: Closed,
+}
+
+/// Why a member cannot start from its disk.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nobody said who the member is.
+    #[error(
+        "the data folder holds no identity; a new member writes one when it founds or joins a \
+         cluster (--bootstrap, --join). If this was a member, restore {} from a copy",
+        crate::identity::IDENTITY_FILE
+    )]
+    NoIdentity,
+    /// The identity cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] RecoveryError),
+    /// No snapshot can be used.
+    #[error("cannot read the snapshots: {0}; check the disk of the data folder (dmesg, smartctl)")]
+    Snapshots(#[from] SnapshotError),
+    /// The snapshots that are whole end before the log begins.
+    #[error(
+        "the state cannot be restored: the newest snapshot that is whole ends at entry {snapshot}, \
+         and the log begins after {purged}; remove this member from the cluster, and add it again \
+         under the same name with an empty data folder (keep the old one until that is done)"
+    )]
+    Gap {
+        /// The last entry in the snapshot, or that there is none.
+        snapshot: String,
+        /// The last entry that is gone from the log.
+        purged: u64,
+    },
+    /// The log's writer could not be started.
+    #[error("cannot start the writer of the log: {0}; the machine may be out of threads or memory")]
+    Writer(io::Error),
+}
+
+/// Opens the log and the snapshots of a member whose identity is written.
+///
+/// # Errors
+/// Whatever makes it unsafe to start; each says what to do.
+pub async fn open(disk: &MemberDisk) -> Result<Opened, OpenError> {
+    open_with(disk, FirstEntry::Zero).await
+}
+
+pub(crate) async fn open_with(disk: &MemberDisk, first_entry: FirstEntry) -> Result<Opened, OpenError> {
+    let identity = IdentityFile::of(disk).read().await?.ok_or(OpenError::NoIdentity)?;
+    let (snapshots, loaded, recovered) = read(disk, identity.owner()).await?;
+    refuse_gap(loaded.as_ref(), &recovered)?;
+
+    let trigger = SnapshotTrigger::default();
+    let covered = loaded.as_ref().and_then(|loaded| loaded.file.meta().last_log_id);
+    if let Some(loaded) = &loaded {
+        trigger.installed(loaded.file.length());
+    }
+    let later = recovered.sizes.iter().filter(|(index, _)| covered.is_none_or(|id| *index > id.index));
+    trigger.appended(later.map(|(_, bytes)| *bytes as u64).sum());
+
+    let fatal = Fatal::default();
+    let view = ViewHandle::new(loaded.map_or_else(StateView::default, StateMachine::view_of));
+    let log_store =
+        LogStore::start(disk, &recovered, fatal.clone(), trigger.clone(), first_entry).map_err(OpenError::Writer)?;
+    tracing::info!(
+        node = identity.node_id,
+        name = identity.name,
+        snapshot = covered.map(|id| id.index),
+        log_end = recovered.last.map(|id| id.index),
+        "the member's disk is open"
+    );
+    Ok(Opened {
+        log_store,
+        state_machine: StateMachine::new(view.clone(), snapshots.clone(), trigger.clone(), fatal.clone()),
+        identity,
+        view,
+        snapshots,
+        snapshot_trigger: trigger,
+        fatal,
+        closed: disk.closed(),
+    })
+}
+
+async fn read(disk: &MemberDisk, owner: String) -> Result<(SnapshotFolder, Option<Loaded>, Recovered), OpenError> {
+    let reading = disk.clone();
+    let read = move || {
+        let (snapshots, loaded) = SnapshotFolder::open(&reading)?;
+        let recovered = recover(reading.log.as_ref(), &owner)?;
+        Ok::<_, OpenError>((snapshots, loaded, recovered))
+    };
+    match disk.blocking(move || Ok(read())).await {
+        Ok(read) => read,
+        Err(error) => Err(RecoveryError::Io(error).into()),
+    }
+}
+
+/// Between the state in the snapshot and the first entry of the log nothing may be missing.
+fn refuse_gap(loaded: Option<&Loaded>, recovered: &Recovered) -> Result<(), OpenError> {
+    let Some(purged) = recovered.purged else { return Ok(()) };
+    let covered = loaded.and_then(|loaded| loaded.file.meta().last_log_id);
+    if covered.is_some_and(|covered| covered.index >= purged.index) {
+        return Ok(());
+    }
+    let snapshot = covered.map_or("none".to_owned(), |covered| covered.index.to_string());
+    Err(OpenError::Gap { snapshot, purged: purged.index })
+}

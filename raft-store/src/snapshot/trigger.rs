@@ -1,0 +1,151 @@
+//! When a snapshot pays: once the log grew by as much as the last snapshot holds, so that a restart
+//! replays at most about as much as it loads, and snapshots cost at most about as much as the log.
+
+use crate::types::Raft;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Growth below which a snapshot never pays: replaying this takes a fraction of a second.
+const GROWTH_BYTES_MIN: u64 = 4 << 20;
+
+/// Growth at which a snapshot pays however large the last one was: the log stays on the disk.
+const GROWTH_BYTES_MAX: u64 = 256 << 20;
+
+#[derive(Debug, Default)]
+struct Growth {
+    /// Bytes of entries appended since the start, and in the log before it.
+    appended: u64,
+    /// `appended` as of the last snapshot.
+    covered: u64,
+    snapshot_bytes: u64,
+    /// Snapshots that are being built.
+    building: u32,
+}
+
+impl Growth {
+    fn due(&self) -> bool {
+        let threshold = self.snapshot_bytes.clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX);
+        self.building == 0 && self.appended.saturating_sub(self.covered) >= threshold
+    }
+}
+
+/// Knows how far the log grew since the last snapshot. Clones share it.
+#[derive(Clone, Debug)]
+pub struct SnapshotTrigger(Arc<watch::Sender<Growth>>);
+
+impl Default for SnapshotTrigger {
+    fn default() -> Self {
+        SnapshotTrigger(Arc::new(watch::Sender::new(Growth::default())))
+    }
+}
+
+/// A snapshot that is being built; it covers the log as it was at its start.
+#[derive(Debug)]
+pub(crate) struct Building {
+    trigger: SnapshotTrigger,
+    covers: u64,
+}
+
+impl Building {
+    /// It is published and has this many bytes.
+    pub(crate) fn published(self, bytes: u64) {
+        self.trigger.taken(self.covers, bytes);
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.trigger.0.send_if_modified(|growth| {
+            growth.building = growth.building.saturating_sub(1);
+            growth.due()
+        });
+    }
+}
+
+impl SnapshotTrigger {
+    /// Whether a snapshot pays now.
+    pub fn should_snapshot(&self) -> bool {
+        self.0.borrow().due()
+    }
+
+    /// Waits until a snapshot pays.
+    pub async fn wait_due(&self) {
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = self.0.subscribe().wait_for(Growth::due).await;
+    }
+
+    pub(crate) fn appended(&self, bytes: u64) {
+        self.0.send_if_modified(|growth| {
+            growth.appended += bytes;
+            growth.due()
+        });
+    }
+
+    pub(crate) fn building(&self) -> Building {
+        let mut covers = 0;
+        self.0.send_if_modified(|growth| {
+            growth.building += 1;
+            covers = growth.appended;
+            false
+        });
+        Building { trigger: self.clone(), covers }
+    }
+
+    /// A snapshot of all that was appended is there.
+    pub(crate) fn installed(&self, bytes: u64) {
+        let covers = self.0.borrow().appended;
+        self.taken(covers, bytes);
+    }
+
+    fn taken(&self, covers: u64, bytes: u64) {
+        self.0.send_if_modified(|growth| {
+            growth.covered = growth.covered.max(covers);
+            growth.snapshot_bytes = bytes;
+            false
+        });
+    }
+}
+
+/// Takes a snapshot whenever one pays, until Raft ends.
+pub async fn drive_snapshots(raft: Raft, trigger: SnapshotTrigger) {
+    let mut growth = trigger.0.subscribe();
+    loop {
+        if growth.borrow_and_update().due() && raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        // The next append or the end of a build looks again: Raft may have had nothing to cover.
+        if growth.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_pays_when_the_log_grew_by_the_size_of_the_last_one() {
+        let trigger = SnapshotTrigger::default();
+        trigger.appended(GROWTH_BYTES_MIN - 1);
+        assert!(!trigger.should_snapshot());
+        trigger.appended(1);
+        assert!(trigger.should_snapshot());
+        let building = trigger.building();
+        assert!(!trigger.should_snapshot(), "one is being built");
+        trigger.appended(10);
+        building.published(2 * GROWTH_BYTES_MIN);
+        trigger.appended(2 * GROWTH_BYTES_MIN - 11);
+        assert!(!trigger.should_snapshot());
+        trigger.appended(1);
+        assert!(trigger.should_snapshot());
+    }
+
+    #[test]
+    fn a_build_that_failed_leaves_the_snapshot_due() {
+        let trigger = SnapshotTrigger::default();
+        trigger.appended(GROWTH_BYTES_MIN);
+        drop(trigger.building());
+        assert!(trigger.should_snapshot());
+    }
+}
