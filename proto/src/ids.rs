@@ -67,6 +67,12 @@ impl<K> Id<K> {
         self.uuid
     }
 
+    /// Its sixteen bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8] {
+        self.uuid.as_bytes()
+    }
+
     /// The id that belongs to these bytes: the same for the same purpose and parts, for ever. The
     /// result is marked as a UUID of version 4, which is what oVirt's tools expect to read.
     #[must_use]

@@ -1,1 +1,39 @@
-//! The replicated state of sdm: pure tables and one apply function.
+//! The replicated state of sdm: every decision of the cluster is made here, inside `State::apply`,
+//! a pure function of the state and one log entry. No clock, no randomness, no I/O, no async, no
+//! hash order, no panic; a refusal is a value. What members send to workers, show to operators and
+//! propose next is derived from the state by anybody who has it.
+//!
+//! One table a file; `apply/` holds one file for each family of commands.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+pub mod assignments;
+mod attempts;
+pub mod catalog;
+pub mod command;
+mod due;
+pub mod envelope;
+pub mod garbage;
+pub mod invariants;
+pub mod jobs;
+pub mod locks;
+pub mod members;
+mod placing;
+mod plan;
+pub mod reply;
+mod rows;
+pub mod sessions;
+pub mod settings;
+mod state;
+mod table;
+pub mod txns;
+pub mod work;
+pub mod workers;
+
+pub use command::Command;
+pub use command::Entry;
+pub use reply::Reply;
+pub use state::Meta;
+pub use state::State;
+pub use table::Table;

@@ -1,0 +1,338 @@
+//! How transactions begin: the request's id first, then the plan, then the locks. Also how locks
+//! are released and whoever waited for them goes on.
+
+use crate::apply::Turn;
+use crate::catalog::Volume;
+use crate::command::Begin;
+use crate::jobs::Job;
+use crate::locks::Granted;
+use crate::locks::LockSet;
+use crate::locks::Owner as LockOwner;
+use crate::plan::Plan;
+use crate::reply::Reply;
+use crate::state::State;
+use crate::txns::Marker;
+use crate::txns::Phase;
+use crate::txns::Spec;
+use crate::txns::Txn;
+use crate::work::Owner;
+use crate::work::Work;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::request_id::issued_at_ms;
+use std::collections::BTreeSet;
+
+const NEW_ID: &str = "repeat it under a new request id (sdm request-id)";
+
+impl State {
+    pub(super) fn begin(&mut self, turn: &mut Turn, begin: &Begin) -> Result<Reply, Refusal> {
+        if let Some(known) = self.txns.get(&begin.id) {
+            return if known.request_hash == begin.request_hash {
+                Ok(Reply::Txn(begin.id))
+            } else {
+                let message = format!("request id {} was used for another request: {}", begin.id, known.summary);
+                Err(Refusal::new(Class::Conflict, "REQUEST_ID_REUSED", message).hint(NEW_ID))
+            };
+        }
+        self.check_request_age(begin)?;
+        if self.open_txns() as u64 >= self.meta.settings.open_txns_max {
+            let message = format!("{} transactions are open, more are not allowed", self.open_txns());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_TRANSACTIONS", message)
+                .hint("wait until some of them end (sdm txn list)"));
+        }
+        let mut txn = self.new_txn(begin);
+        match self.plan(&begin.spec) {
+            Ok(plan) => self.ask_for_locks(turn, txn, plan, begin),
+            Err(refusal) => {
+                self.note(&mut txn, format!("refused: {refusal}"));
+                self.finish(txn, Phase::Refused(refusal));
+            }
+        }
+        Ok(Reply::Txn(begin.id))
+    }
+
+    fn check_request_age(&self, begin: &Begin) -> Result<(), Refusal> {
+        let (clock, window) = (self.meta.clock_ms, self.meta.settings.request_window_ms);
+        let too_old = |message: String| Refusal::new(Class::Precondition, "REQUEST_TOO_OLD", message).hint(NEW_ID);
+        if clock > begin.not_after_ms {
+            let late = clock - begin.not_after_ms;
+            return Err(too_old(format!("this copy of request {} came {late} ms too late", begin.id)));
+        }
+        let Some(issued) = issued_at_ms(begin.id) else { return Ok(()) };
+        if issued.saturating_add(window) < clock {
+            return Err(too_old(format!("request id {} was issued longer ago than results are remembered", begin.id)));
+        }
+        if issued > clock.saturating_add(window) {
+            let message = format!("request id {} was not issued by this cluster", begin.id);
+            return Err(Refusal::new(Class::Invalid, "REQUEST_ID_FOREIGN", message).hint(NEW_ID));
+        }
+        Ok(())
+    }
+
+    fn new_txn(&self, begin: &Begin) -> Txn {
+        Txn {
+            id: begin.id,
+            request_hash: begin.request_hash,
+            initiator: begin.initiator.clone(),
+            reason: begin.reason.clone(),
+            spec: begin.spec.clone(),
+            summary: begin.spec.kind().to_owned(),
+            objects: Vec::new(),
+            began_ms: self.meta.clock_ms,
+            began_index: self.meta.applied_index,
+            finished_ms: 0,
+            changed_index: self.meta.applied_index,
+            phase: Phase::Running,
+            lock: None,
+            marker: None,
+            step: None,
+            job: None,
+            history: Vec::new(),
+        }
+    }
+
+    fn ask_for_locks(&mut self, turn: &mut Turn, mut txn: Txn, plan: Plan, begin: &Begin) {
+        txn.summary = plan.summary;
+        txn.objects = plan.objects;
+        let asked = LockSet {
+            id: self.meta.applied_index,
+            owner: LockOwner::Txn(txn.id),
+            resources: plan.locks,
+            why: txn.summary.clone(),
+            asked_ms: self.meta.clock_ms,
+            deadline_ms: self.meta.clock_ms.saturating_add(begin.lock_wait_ms),
+            granted: None,
+        };
+        let blockers = self.lock_blockers(&asked);
+        if blockers.is_empty() {
+            let granted = Some(Granted { token: turn.next_token(self), at_ms: self.meta.clock_ms });
+            txn.lock = Some(asked.id);
+            self.put_lock(LockSet { granted, ..asked });
+            self.start(turn, txn);
+        } else if begin.lock_wait_ms == 0 {
+            let refusal = self.locked_refusal(&txn.summary, &blockers);
+            self.note(&mut txn, format!("refused: {refusal}"));
+            self.finish(txn, Phase::Refused(refusal));
+        } else {
+            let text = format!("waits for {}", self.lock_words(&blockers));
+            self.note(&mut txn, text);
+            txn.lock = Some(asked.id);
+            txn.phase = Phase::Waiting { deadline_ms: asked.deadline_ms };
+            self.put_lock(asked);
+            self.put_txn(txn);
+        }
+    }
+
+    /// What holds or precedes, in words: never longer than a few names.
+    pub(crate) fn lock_words(&self, locks: &[u64]) -> String {
+        let named = locks.iter().take(3).filter_map(|id| self.locks.get(id));
+        let mut words: Vec<String> =
+            named.map(|lock| format!("{} (lock {})", self.owner_words(lock), lock.id)).collect();
+        if locks.len() > words.len() {
+            words.push(format!("{} more", locks.len() - words.len()));
+        }
+        words.join(", ")
+    }
+
+    /// The owner of a lock set in words.
+    #[must_use]
+    pub fn owner_words(&self, lock: &LockSet) -> String {
+        match lock.owner {
+            LockOwner::Txn(id) => format!("transaction {id}, {}", lock.why),
+            LockOwner::Session(id) => format!("session {id}, {}", lock.why),
+        }
+    }
+
+    pub(crate) fn locked_refusal(&self, what: &str, blockers: &[u64]) -> Refusal {
+        let message = format!("cannot {what}: it is locked by {}", self.lock_words(blockers));
+        let mut refusal = Refusal::new(Class::Precondition, "LOCKED", message)
+            .hint("wait for it (--wait-lock 5m), or look at it: sdm lock list, sdm txn list");
+        for lock in blockers.iter().filter_map(|id| self.locks.get(id)) {
+            let since = lock.granted.map_or(lock.asked_ms, |granted| granted.at_ms);
+            let seconds = self.meta.clock_ms.saturating_sub(since) / 1000;
+            let state = if lock.granted.is_some() { "held" } else { "asked for" };
+            refusal = refusal.blocker(
+                "lock",
+                lock.id.to_string(),
+                format!("{state} for {seconds} s by {}", self.owner_words(lock)),
+            );
+        }
+        refusal
+    }
+
+    /// Locked: the marker, the reservation and the work. The catalog is asked once more, because a
+    /// waiting request may meet another world than the one it was planned in.
+    fn start(&mut self, turn: &mut Turn, mut txn: Txn) {
+        txn.phase = Phase::Running;
+        if let Err(refusal) = self.check_start(&txn.spec) {
+            self.note(&mut txn, format!("refused: {refusal}"));
+            return self.end(turn, txn, Phase::Refused(refusal));
+        }
+        self.note(&mut txn, "locks granted");
+        let (id, spec) = (txn.id, txn.spec.clone());
+        match spec {
+            Spec::CreateDomain { .. } => self.start_step(turn, txn, None),
+            Spec::CreateDisk { .. } => {
+                let marker = self.new_disk_marker(id);
+                self.start_step(turn, txn, Some(marker));
+            }
+            Spec::ImportDisk { domain, file_size, allocated_bytes, .. } => {
+                txn.marker = Some(self.new_disk_marker(id));
+                let job = self.new_job(&txn, Some(domain), None, file_size, allocated_bytes);
+                self.start_job(turn, txn, job);
+            }
+            Spec::ExportDisk { disk } => {
+                txn.marker = Some(self.disk_marker(disk));
+                let source = self.disks.get(&disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id);
+                let total = self.chain(disk).map(|volume| volume.file_size).sum();
+                let job = self.new_job(&txn, None, source, total, 0);
+                self.start_job(turn, txn, job);
+            }
+            Spec::MoveDisk { disk, to } => {
+                txn.marker = Some(self.disk_marker(disk));
+                let source = self.disks.get(&disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id);
+                let total = self.chain(disk).map(|volume| volume.file_size).sum();
+                let reserved = self.chain(disk).map(|volume| volume.allocated_bytes).sum();
+                let job = self.new_job(&txn, Some(to), source, total, reserved);
+                self.start_job(turn, txn, job);
+            }
+            Spec::DeleteDisk { disk } => self.commit_delete(turn, txn, disk),
+        }
+    }
+
+    fn check_start(&self, spec: &Spec) -> Result<(), Refusal> {
+        match spec {
+            Spec::CreateDomain { path, .. } => self.check_path_owner(path),
+            Spec::CreateDisk { domain, .. } => self.check_reachable(*domain),
+            Spec::ImportDisk { domain, allocated_bytes, .. } => {
+                self.check_reachable(*domain)?;
+                self.check_space(*domain, *allocated_bytes)
+            }
+            Spec::ExportDisk { disk } => self.check_reachable(self.known_disk(*disk)?.1.id),
+            Spec::MoveDisk { disk, to } => {
+                self.check_reachable(self.known_disk(*disk)?.1.id)?;
+                self.check_reachable(*to)?;
+                self.check_space(*to, self.chain(*disk).map(|volume| volume.allocated_bytes).sum())
+            }
+            Spec::DeleteDisk { .. } => Ok(()),
+        }
+    }
+
+    fn check_path_owner(&self, path: &str) -> Result<(), Refusal> {
+        if self.workers.values().any(|worker| worker.is_live() && worker.owns_path(path)) {
+            return Ok(());
+        }
+        let message = format!("no live worker owns the path {path}");
+        let mut refusal = Refusal::new(Class::Precondition, "NO_WORKER_FOR_PATH", message)
+            .hint("start a worker whose --reach covers it (sdm worker list), then repeat under a new request id");
+        for worker in self.workers.values() {
+            let state = if worker.is_live() { "live" } else { "lost" };
+            let reach =
+                if worker.identity.reach.is_empty() { "all".to_owned() } else { worker.identity.reach.join(", ") };
+            refusal = refusal.blocker("worker", worker.identity.name.as_str(), format!("{state}, reaches {reach}"));
+        }
+        Err(refusal)
+    }
+
+    fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
+        let volumes = self.disks.get(&disk).map(|disk| disk.volumes.as_slice()).unwrap_or_default();
+        volumes.iter().filter_map(|id| self.volumes.get(id))
+    }
+
+    /// Ids for a disk that is being made. The entry's index makes them new even when a request id
+    /// is used again after it was forgotten.
+    fn new_disk_marker(&self, txn: TxnId) -> Marker {
+        let index = self.meta.applied_index.to_be_bytes();
+        let parts: [&[u8]; 3] = [self.meta.cluster_id.as_ref().map_or(&[], |id| id.bytes()), txn.bytes(), &index];
+        Marker { disk: Some(DiskId::derive("disk", &parts)), volumes: vec![VolumeId::derive("volume", &parts)] }
+    }
+
+    fn disk_marker(&self, disk: DiskId) -> Marker {
+        let volumes = self.disks.get(&disk).map(|disk| disk.volumes.clone()).unwrap_or_default();
+        Marker { disk: Some(disk), volumes }
+    }
+
+    fn start_step(&mut self, turn: &mut Turn, mut txn: Txn, marker: Option<Marker>) {
+        let owner = Owner::Step(txn.id);
+        txn.marker = marker;
+        txn.step = Some(Work { unassigned_since_ms: self.meta.clock_ms, ..Work::default() });
+        self.put_txn(txn);
+        self.assign(turn, owner);
+    }
+
+    fn new_job(
+        &self,
+        txn: &Txn,
+        target: Option<sdm_proto::ids::DomainId>,
+        source: Option<sdm_proto::ids::DomainId>,
+        total_bytes: u64,
+        reserved_bytes: u64,
+    ) -> Job {
+        let work = Work { unassigned_since_ms: self.meta.clock_ms, ..Work::default() };
+        // The lock set's id is the index of the entry that asked: one transaction, one job, one id.
+        let id = txn.lock.unwrap_or(self.meta.applied_index);
+        Job { id, txn: txn.id, target, source, total_bytes, reserved_bytes, work }
+    }
+
+    fn start_job(&mut self, turn: &mut Turn, mut txn: Txn, job: Job) {
+        let owner = Owner::Job(job.id);
+        txn.job = Some(job.id);
+        self.put_txn(txn);
+        self.put_job(job);
+        self.assign(turn, owner);
+    }
+
+    /// Takes a lock set out of the table; whoever waits for it is looked at before the entry ends.
+    pub(crate) fn release(&mut self, turn: &mut Turn, lock: u64) {
+        if let Some(lock) = self.remove_lock(lock) {
+            turn.released.push(lock);
+        }
+    }
+
+    /// Grants what the released locks held up. A grant can release again (a refused or an instant
+    /// transaction), so this goes on until nothing is left.
+    pub(super) fn settle_locks(&mut self, turn: &mut Turn) {
+        while let Some(released) = turn.released.pop() {
+            let mut candidates = BTreeSet::new();
+            for resource in released.resources.keys() {
+                candidates.extend(self.index.lock_sets.get(resource).into_iter().flatten().copied());
+            }
+            for id in candidates {
+                let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
+                if self.lock_blockers(&asked).is_empty() {
+                    self.grant_waiting(turn, asked);
+                }
+            }
+        }
+    }
+
+    fn grant_waiting(&mut self, turn: &mut Turn, asked: LockSet) {
+        let granted = Some(Granted { token: turn.next_token(self), at_ms: self.meta.clock_ms });
+        let owner = asked.owner;
+        let locks = asked.resources.clone();
+        self.put_lock(LockSet { granted, ..asked });
+        let LockOwner::Txn(id) = owner else { return };
+        let Some(mut txn) = self.txns.get(&id).cloned() else { return };
+        let changed = |cause: String| {
+            Refusal::new(
+                Class::Precondition,
+                "CHANGED_WHILE_WAITING",
+                format!("while it waited for its locks, things changed: {cause}"),
+            )
+            .hint(format!("look again, then {NEW_ID}"))
+        };
+        match self.plan(&txn.spec) {
+            Ok(plan) if plan.locks == locks => self.start(turn, txn),
+            other => {
+                let cause =
+                    other.map_or_else(|refusal| refusal.message, |_| "it would need other locks now".to_owned());
+                let refusal = changed(cause);
+                self.note(&mut txn, format!("refused: {refusal}"));
+                self.end(turn, txn, Phase::Refused(refusal));
+            }
+        }
+    }
+}

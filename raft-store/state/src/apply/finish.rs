@@ -1,0 +1,279 @@
+//! How transactions end: the commit converts the marker, an abort makes garbage of it, and both
+//! release the locks in the same entry.
+
+use crate::apply::Turn;
+use crate::catalog::Disk;
+use crate::catalog::Domain;
+use crate::catalog::Format;
+use crate::catalog::Placement;
+use crate::catalog::Volume;
+use crate::garbage::Garbage;
+use crate::garbage::Kind;
+use crate::garbage::Place;
+use crate::reply::Reply;
+use crate::state::State;
+use crate::txns::Outcome;
+use crate::txns::Phase;
+use crate::txns::Spec;
+use crate::txns::Txn;
+use crate::work::Attempt;
+use crate::work::Owner;
+use crate::work::VolumeResult;
+use crate::work::Work;
+use crate::workers::DomainSight;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::names::Name;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+
+impl State {
+    /// Records the outcome. Locks, jobs and names must be dealt with already.
+    pub(crate) fn finish(&mut self, mut txn: Txn, phase: Phase) {
+        txn.phase = phase;
+        txn.finished_ms = self.meta.clock_ms;
+        txn.lock = None;
+        txn.job = None;
+        self.put_txn(txn);
+    }
+
+    /// Ends a transaction: its job goes, its locks are released.
+    pub(crate) fn end(&mut self, turn: &mut Turn, txn: Txn, phase: Phase) {
+        if let Some(job) = txn.job {
+            self.remove_job(job);
+        }
+        if let Some(lock) = txn.lock {
+            self.release(turn, lock);
+        }
+        self.finish(txn, phase);
+    }
+
+    fn work_owner(txn: &Txn) -> Owner {
+        txn.job.map_or(Owner::Step(txn.id), Owner::Job)
+    }
+
+    /// Aborts a running or waiting transaction; the source of a move or an export was never
+    /// touched. `leaves_names` is false when the refusal proves that nothing was made.
+    pub(crate) fn abort(&mut self, turn: &mut Turn, id: TxnId, refusal: Refusal, leaves_names: bool) {
+        let Some(txn) = self.txns.get(&id).filter(|txn| !txn.phase.is_final()) else { return };
+        let owner = Self::work_owner(txn);
+        self.close_attempt(turn, owner, &format!("transaction {id} was aborted: {}", refusal.message), leaves_names);
+        let Some(mut txn) = self.txns.get(&id).cloned() else { return };
+        let waiting = matches!(txn.phase, Phase::Waiting { .. });
+        self.note(&mut txn, format!("{}: {refusal}", if waiting { "refused" } else { "aborted" }));
+        let phase = if waiting { Phase::Refused(refusal) } else { Phase::Aborted(refusal) };
+        self.end(turn, txn, phase);
+    }
+
+    pub(super) fn abort_asked(&mut self, turn: &mut Turn, id: TxnId, reason: &str) -> Result<Reply, Refusal> {
+        let unknown = || {
+            Refusal::new(Class::NotFound, "TXN_NOT_FOUND", format!("there is no transaction {id}")).hint("sdm txn list")
+        };
+        let txn = self.txns.get(&id).ok_or_else(unknown)?;
+        if let Phase::Committed(_) = txn.phase {
+            let message = format!("transaction {id} is committed already: {}", txn.summary);
+            return Err(Refusal::new(Class::Precondition, "TXN_COMMITTED", message).hint("undo it with its opposite"));
+        }
+        self.abort(turn, id, Refusal::new(Class::Aborted, "ABORTED", format!("aborted on request: {reason}")), true);
+        Ok(Reply::Txn(id))
+    }
+
+    /// An attempt said all is done. The commit checks once more that what it builds on still holds.
+    pub(super) fn commit(
+        &mut self,
+        turn: &mut Turn,
+        id: TxnId,
+        attempt: &Attempt,
+        volumes: &[VolumeResult],
+        bytes: u64,
+    ) {
+        let Some(txn) = self.txns.get(&id).cloned() else { return };
+        if let Err(refusal) = self.check_commit(&txn, volumes) {
+            return self.abort(turn, id, refusal, true);
+        }
+        let mut txn = txn;
+        let outcome = match txn.spec.clone() {
+            Spec::CreateDomain { name, path, local } => self.commit_domain(id, attempt, name, path, local),
+            Spec::CreateDisk { name, domain, format, .. } | Spec::ImportDisk { name, domain, format, .. } => {
+                self.commit_new_disk(&txn, attempt, name, domain, format, volumes)
+            }
+            Spec::MoveDisk { disk, to } => self.commit_move(turn, id, attempt, disk, to, volumes),
+            Spec::ExportDisk { disk } => Outcome { disk: Some(disk), ..Outcome::default() },
+            Spec::DeleteDisk { .. } => return,
+        };
+        let blake3 = volumes.last().and_then(|volume| volume.blake3);
+        let outcome = Outcome { bytes, blake3, ..outcome };
+        // The winning attempt is over: nothing is assigned any more, and its names stay.
+        self.clear_attempt(&mut txn);
+        self.note(&mut txn, format!("committed attempt {} ({})", attempt.number, attempt.token));
+        self.end(turn, txn, Phase::Committed(outcome));
+    }
+
+    fn clear_attempt(&mut self, txn: &mut Txn) {
+        if let Some(step) = &mut txn.step {
+            step.attempt = None;
+        }
+    }
+
+    fn check_commit(&self, txn: &Txn, volumes: &[VolumeResult]) -> Result<(), Refusal> {
+        let held = txn.lock.and_then(|id| self.locks.get(&id)).is_some_and(|lock| lock.granted.is_some());
+        if !held {
+            return Err(Refusal::new(Class::Internal, "LOCKS_LOST", "its locks are not held any more"));
+        }
+        // The catalog can only have changed under our locks through a defect; what would be wrong
+        // then is found here, before anything becomes visible.
+        self.plan(&txn.spec)?;
+        let Some(marker) = &txn.marker else { return Ok(()) };
+        let reported: Vec<_> = volumes.iter().map(|volume| volume.volume).collect();
+        if reported != marker.volumes {
+            let message = format!("the worker reported volumes {reported:?} where {:?} were wanted", marker.volumes);
+            return Err(Refusal::new(Class::Internal, "WRONG_VOLUMES", message));
+        }
+        for result in volumes {
+            let known = self.volumes.get(&result.volume).and_then(|volume| volume.blake3);
+            if let (Some(known), Some(seen)) = (known, result.blake3)
+                && known != seen
+            {
+                let message = format!("volume {} does not have the hash that is recorded for it", result.volume);
+                return Err(Refusal::new(Class::Internal, "HASH_MISMATCH", message)
+                    .hint("its bytes changed on the storage; the source was left as it is"));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_domain(&mut self, txn: TxnId, attempt: &Attempt, name: Name, path: String, local: bool) -> Outcome {
+        let id = attempt.token.domain(self.cluster_id());
+        self.put_domain(Domain { id, name, path, local, created_by: txn, created_ms: self.meta.clock_ms });
+        // Who made it reaches it; its space is known with the first probe.
+        if let Some(mut worker) = self.workers.get(&attempt.worker).cloned() {
+            let sight = DomainSight { error: None, total_bytes: 0, free_bytes: 0, file_system: String::new() };
+            worker.domains.insert(id, sight);
+            self.put_worker(worker);
+        }
+        Outcome { domain: Some(id), ..Outcome::default() }
+    }
+
+    fn commit_new_disk(
+        &mut self,
+        txn: &Txn,
+        attempt: &Attempt,
+        name: Name,
+        domain: DomainId,
+        format: Format,
+        volumes: &[VolumeResult],
+    ) -> Outcome {
+        let Some(disk) = txn.marker.as_ref().and_then(|marker| marker.disk) else { return Outcome::default() };
+        let placement = attempt.token.placement(self.cluster_id());
+        let mut parent = None;
+        for result in volumes {
+            self.put_volume(Volume {
+                id: result.volume,
+                disk,
+                parent,
+                format,
+                virtual_size: result.virtual_size,
+                file_size: result.file_size,
+                allocated_bytes: result.allocated_bytes,
+                legal: true,
+                blake3: result.blake3,
+            });
+            parent = Some(result.volume);
+        }
+        let chain: Vec<_> = volumes.iter().map(|result| result.volume).collect();
+        self.put_placement(Placement { id: placement, domain, disk, token: attempt.token, txn: txn.id });
+        self.put_disk(Disk {
+            id: disk,
+            name,
+            placement,
+            volumes: chain.clone(),
+            created_by: txn.id,
+            created_ms: self.meta.clock_ms,
+        });
+        Outcome {
+            domain: Some(domain),
+            disk: Some(disk),
+            placement: Some(placement),
+            volumes: chain,
+            ..Outcome::default()
+        }
+    }
+
+    fn commit_move(
+        &mut self,
+        turn: &mut Turn,
+        txn: TxnId,
+        attempt: &Attempt,
+        id: DiskId,
+        to: DomainId,
+        volumes: &[VolumeResult],
+    ) -> Outcome {
+        let Some(mut disk) = self.disks.get(&id).cloned() else { return Outcome::default() };
+        let old = self.placements.get(&disk.placement).cloned();
+        let placement = attempt.token.placement(self.cluster_id());
+        for result in volumes {
+            let Some(mut volume) = self.volumes.get(&result.volume).cloned() else { continue };
+            volume.file_size = result.file_size;
+            volume.allocated_bytes = result.allocated_bytes;
+            volume.blake3 = result.blake3.or(volume.blake3);
+            self.put_volume(volume);
+        }
+        disk.placement = placement;
+        let chain = disk.volumes.clone();
+        self.put_placement(Placement { id: placement, domain: to, disk: id, token: attempt.token, txn });
+        self.put_disk(disk);
+        if let Some(old) = old {
+            self.discard(turn, &old, txn, Kind::Superseded, "the disk was moved away", 0);
+        }
+        Outcome { domain: Some(to), disk: Some(id), placement: Some(placement), volumes: chain, ..Outcome::default() }
+    }
+
+    /// A delete needs no worker to be decided: the disk is gone with this entry, its placement is
+    /// garbage, and the collector has it deleted when its retention is over.
+    pub(super) fn commit_delete(&mut self, turn: &mut Turn, mut txn: Txn, id: DiskId) {
+        let Some(disk) = self.disks.get(&id).cloned() else { return };
+        let domain = self.domain_of(&disk).map(|domain| domain.id);
+        let retention = self.meta.settings.retention_ms;
+        let outcome = Outcome { domain, disk: Some(id), volumes: disk.volumes.clone(), ..Outcome::default() };
+        if let Some(placement) = self.placements.get(&disk.placement).cloned() {
+            self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
+        }
+        self.remove_disk(id);
+        for volume in &disk.volumes {
+            self.volumes.remove(volume);
+        }
+        self.note(&mut txn, "committed: the disk is gone, its bytes are garbage");
+        self.end(turn, txn, Phase::Committed(outcome));
+    }
+
+    /// Takes a placement out of the catalog and makes garbage of it.
+    fn discard(
+        &mut self,
+        turn: &mut Turn,
+        placement: &Placement,
+        txn: TxnId,
+        kind: Kind,
+        why: &str,
+        retention_ms: u64,
+    ) {
+        let Some(domain) = self.domains.get(&placement.domain) else { return };
+        let place = Place { domain: domain.id, path: domain.path.clone(), local: domain.local, whole_domain: false };
+        let volumes = self.volumes.values().filter(|volume| volume.disk == placement.disk);
+        let bytes = volumes.map(|volume| volume.allocated_bytes).sum();
+        self.placements.remove(&placement.id);
+        self.put_garbage(Garbage {
+            id: turn.next_token(self),
+            kind,
+            place,
+            placement: Some(placement.id),
+            made_by: placement.token,
+            txn,
+            evidence: format!("{why} (transaction {txn})"),
+            bytes,
+            since_ms: self.meta.clock_ms,
+            due_ms: self.meta.clock_ms.saturating_add(retention_ms),
+            work: Work::default(),
+        });
+    }
+}

@@ -1,0 +1,97 @@
+//! What happens by the passing of time: waits for locks end, retries come due, missing workers and
+//! missing other ends are given up, finished transactions are forgotten.
+
+use crate::apply::Turn;
+use crate::due::Due;
+use crate::locks::Owner as LockOwner;
+use crate::state::State;
+use crate::txns::Spec;
+use crate::work::Owner;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+
+impl State {
+    pub(super) fn pass_time(&mut self, turn: &mut Turn) {
+        let most = usize::try_from(self.meta.settings.work_per_entry).unwrap_or(usize::MAX);
+        let now = self.meta.clock_ms;
+        let due: Vec<Due> =
+            self.index.due.iter().take_while(|(at, _)| *at <= now).take(most).map(|(_, due)| *due).collect();
+        for due in due {
+            match due {
+                Due::LockWait(lock) => self.lock_wait_over(turn, lock),
+                Due::Work(owner) => self.work_due(turn, owner),
+            }
+        }
+        self.forget_finished(most);
+    }
+
+    fn lock_wait_over(&mut self, turn: &mut Turn, id: u64) {
+        let Some(lock) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { return };
+        let blockers = self.lock_blockers(&lock);
+        match lock.owner {
+            LockOwner::Session(_) => self.release(turn, id),
+            LockOwner::Txn(txn) => {
+                let mut refusal = self.locked_refusal(&lock.why, &blockers);
+                refusal.class = Class::Timeout;
+                refusal.reason = "LOCK_WAIT_OVER".to_owned();
+                self.abort(turn, txn, refusal, false);
+            }
+        }
+    }
+
+    fn work_due(&mut self, turn: &mut Turn, owner: Owner) {
+        let now = self.meta.clock_ms;
+        let Some(mut work) = self.work_of(owner).cloned() else { return };
+        let Some(txn) = self.txn_of(owner) else { return };
+        if let Some(attempt) = &work.attempt {
+            if attempt.peer_deadline_ms > 0 && attempt.peer_deadline_ms <= now {
+                let refusal = self.peer_gone(owner);
+                self.abort(turn, txn, refusal, true);
+            }
+            return;
+        }
+        if work.unassigned_since_ms.saturating_add(self.meta.settings.unassigned_max_ms) <= now {
+            let last = work.last_error.map(|error| format!("; the last attempt failed: {error}")).unwrap_or_default();
+            let message = format!("no worker could take it for {} s{last}", (now - work.unassigned_since_ms) / 1000);
+            let refusal = Refusal::new(Class::Aborted, "NO_WORKER", message).hint("sdm worker list, sdm domain list");
+            return self.abort(turn, txn, refusal, true);
+        }
+        if work.retry_at_ms > 0 && work.retry_at_ms <= now {
+            work.retry_at_ms = 0;
+            self.put_work(owner, work);
+            self.assign(turn, owner);
+        }
+    }
+
+    fn peer_gone(&self, owner: Owner) -> Refusal {
+        let seconds = self.meta.settings.peer_absence_max_ms / 1000;
+        let exports = self
+            .txn_of(owner)
+            .and_then(|id| self.txns.get(&id))
+            .is_some_and(|txn| matches!(txn.spec, Spec::ExportDisk { .. }));
+        if exports {
+            let message = format!("nobody read the disk's bytes for {seconds} s");
+            return Refusal::new(Class::Aborted, "READER_GONE", message)
+                .hint("repeat the export under a new request id");
+        }
+        let message = format!("nobody sent the file's bytes for {seconds} s");
+        Refusal::new(Class::Aborted, "SOURCE_GONE", message).hint("repeat the import under a new request id")
+    }
+
+    /// Finished transactions stay while their request ids are remembered: by age and by number.
+    fn forget_finished(&mut self, most: usize) {
+        let settings = &self.meta.settings;
+        let (window, keep) = (settings.request_window_ms, settings.finished_txns_max);
+        for _ in 0..most {
+            let finished = (self.txns.len() - self.index.open_txns.len()) as u64;
+            let oldest = self.index.finished_txns.get_min().and_then(|(at, ids)| Some((*at, *ids.get_min()?)));
+            let Some((index, id)) = oldest else { return };
+            let age = self.txns.get(&id).map_or(0, |txn| self.meta.clock_ms.saturating_sub(txn.finished_ms));
+            if finished <= keep && age <= window {
+                return;
+            }
+            self.remove_finished_txn(index, id);
+            self.meta.prune_floor = index;
+        }
+    }
+}

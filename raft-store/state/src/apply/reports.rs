@@ -1,0 +1,174 @@
+//! What workers report: their domains, and what became of attempts. Only the current attempt of a
+//! piece of work is believed; whatever an earlier one says comes too late.
+
+use crate::apply::Turn;
+use crate::command::SessionRef;
+use crate::reply::Reply;
+use crate::sessions::Holder;
+use crate::state::State;
+use crate::txns::Spec;
+use crate::work::Attempt;
+use crate::work::Owner;
+use crate::work::Report;
+use crate::work::VolumeResult;
+use crate::workers::DomainReport;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
+
+impl State {
+    fn worker_of(&self, session: SessionRef) -> Result<WorkerId, Refusal> {
+        match self.live_session(session)?.holder {
+            Holder::Worker(worker) => Ok(worker),
+            Holder::Client(_) => {
+                let message = format!("session {} is a client's, not a worker's", session.id);
+                Err(Refusal::new(Class::Denied, "NOT_A_WORKER", message))
+            }
+        }
+    }
+
+    pub(super) fn report_domains(
+        &mut self,
+        turn: &mut Turn,
+        session: SessionRef,
+        items: &[DomainReport],
+    ) -> Result<Reply, Refusal> {
+        let id = self.worker_of(session)?;
+        let Some(mut worker) = self.workers.get(&id).cloned() else { return Ok(Reply::Done) };
+        for item in items {
+            if self.domains.contains(&item.domain) {
+                worker.domains.insert(item.domain, item.sight.clone());
+            }
+        }
+        self.put_worker(worker);
+        turn.workers_changed = true;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn report_attempt(
+        &mut self,
+        turn: &mut Turn,
+        session: SessionRef,
+        token: Token,
+        report: &Report,
+    ) -> Result<Reply, Refusal> {
+        let worker = self.worker_of(session)?;
+        let closed = || {
+            Refusal::new(
+                Class::Precondition,
+                "ATTEMPT_CLOSED",
+                format!("attempt {token} is closed; what it made is garbage"),
+            )
+        };
+        let owner = *self.index.attempts.get(&token).ok_or_else(closed)?;
+        let attempt = self.work_of(owner).and_then(|work| work.attempt.clone()).ok_or_else(closed)?;
+        let serves_source = attempt.source_worker == Some(worker) && attempt.worker != worker;
+        if attempt.worker != worker && !serves_source {
+            return Err(closed());
+        }
+        match report {
+            Report::Failed { reason, message, hint } => {
+                let text = format!("{message} [{reason}]{}{hint}", if hint.is_empty() { "" } else { "; " });
+                let who = self.worker_word(worker);
+                self.attempt_failed(turn, owner, &format!("attempt {token} failed at worker {who}: {text}"), true);
+            }
+            Report::Stopped => {
+                let who = self.worker_word(worker);
+                self.attempt_failed(turn, owner, &format!("attempt {token} was stopped at worker {who}"), true);
+            }
+            Report::Refused(refusal) => self.attempt_refused(turn, owner, worker, refusal),
+            // The source of a pull has nothing else to say: the one who pulls reports the rest.
+            _ if serves_source => {}
+            Report::Checkpoint { durable_bytes } => self.checkpoint(owner, attempt, *durable_bytes),
+            Report::Peer { connected } => self.peer_changed(owner, attempt, *connected),
+            Report::Done { volumes, bytes } => self.attempt_done(turn, owner, &attempt, volumes, *bytes),
+        }
+        Ok(Reply::Done)
+    }
+
+    fn put_attempt(&mut self, owner: Owner, attempt: Attempt) {
+        if let Some(mut work) = self.work_of(owner).cloned() {
+            work.attempt = Some(attempt);
+            self.put_work(owner, work);
+        }
+    }
+
+    fn checkpoint(&mut self, owner: Owner, mut attempt: Attempt, durable_bytes: u64) {
+        attempt.checkpoint_bytes = durable_bytes;
+        self.put_attempt(owner, attempt);
+    }
+
+    fn peer_changed(&mut self, owner: Owner, mut attempt: Attempt, connected: bool) {
+        let now = self.meta.clock_ms;
+        attempt.peer_deadline_ms = if connected { 0 } else { now + self.meta.settings.peer_absence_max_ms };
+        self.put_attempt(owner, attempt);
+        if let Some(txn) = self.txn_of(owner) {
+            let text = if connected {
+                "the command's byte stream is connected"
+            } else {
+                "the command's byte stream broke off"
+            };
+            self.note_txn(txn, text);
+        }
+    }
+
+    fn attempt_done(&mut self, turn: &mut Turn, owner: Owner, attempt: &Attempt, volumes: &[VolumeResult], bytes: u64) {
+        match self.txn_of(owner) {
+            Some(txn) => self.commit(turn, txn, attempt, volumes, bytes),
+            None => {
+                if let Owner::Deletion(id) = owner {
+                    self.remove_garbage(id);
+                }
+            }
+        }
+    }
+
+    fn attempt_refused(&mut self, turn: &mut Turn, owner: Owner, worker: WorkerId, refusal: &Refusal) {
+        let Some(txn) = self.txn_of(owner) else {
+            let who = self.worker_word(worker);
+            return self.attempt_failed(turn, owner, &format!("refused at worker {who}: {refusal}"), false);
+        };
+        let domain_path = self.txns.get(&txn).is_some_and(|txn| matches!(txn.spec, Spec::CreateDomain { .. }));
+        // A domain's path is looked at before anything is made there, so such a refusal leaves no
+        // names, unless space ran out later.
+        let leaves_names = !domain_path || refusal.class == Class::Exhausted;
+        if domain_path && refusal.reason == "PATH_MISSING" && self.try_another(turn, owner, worker, refusal) {
+            return;
+        }
+        self.abort(turn, txn, refusal.clone(), leaves_names);
+    }
+
+    /// A local path may exist on another worker's host: each that owns it is asked once.
+    fn try_another(&mut self, turn: &mut Turn, owner: Owner, worker: WorkerId, refusal: &Refusal) -> bool {
+        self.close_attempt(turn, owner, &refusal.message, false);
+        let Some(mut work) = self.work_of(owner).cloned() else { return false };
+        work.excluded.push(worker);
+        work.last_error = Some(refusal.to_string());
+        self.put_work(owner, work);
+        self.assign(turn, owner)
+    }
+
+    /// The attempt is over without a result: its names are garbage, and another one follows after
+    /// a pause that grows, up to a limit.
+    pub(crate) fn attempt_failed(&mut self, turn: &mut Turn, owner: Owner, error: &str, leaves_names: bool) {
+        self.close_attempt(turn, owner, error, leaves_names);
+        let Some(mut work) = self.work_of(owner).cloned() else { return };
+        let settings = &self.meta.settings;
+        let doublings = work.attempts.saturating_sub(1).min(32);
+        let pause = settings.retry_first_ms.saturating_mul(1 << doublings).min(settings.retry_max_ms);
+        work.retry_at_ms = self.meta.clock_ms.saturating_add(pause);
+        work.last_error = Some(error.to_owned());
+        let used_up = work.attempts >= settings.attempts_max;
+        let attempts = work.attempts;
+        self.put_work(owner, work);
+        let Some(txn) = self.txn_of(owner) else { return };
+        if used_up {
+            let message = format!("{attempts} attempts failed; the last one: {error}");
+            let refusal = Refusal::new(Class::Aborted, "ATTEMPTS_USED_UP", message)
+                .hint("mend the cause, then repeat under a new request id");
+            return self.abort(turn, txn, refusal, true);
+        }
+        self.note_txn(txn, format!("{error}; next attempt in {} s", pause.div_ceil(1000)));
+    }
+}

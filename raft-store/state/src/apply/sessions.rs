@@ -1,0 +1,240 @@
+//! Sessions and the locks that client sessions hold. A session's end releases its locks and its
+//! waits; a worker's end closes its attempts, and their work goes to others.
+
+use crate::apply::Turn;
+use crate::command::AcquireLocks;
+use crate::command::OpenSession;
+use crate::command::SessionOwner;
+use crate::command::SessionRef;
+use crate::locks::Granted;
+use crate::locks::LockSet;
+use crate::locks::Owner as LockOwner;
+use crate::locks::Resource;
+use crate::locks::joined;
+use crate::reply::Reply;
+use crate::sessions::Holder;
+use crate::sessions::Session;
+use crate::state::State;
+use crate::workers::Worker;
+use crate::workers::WorkerIdentity;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use std::collections::BTreeMap;
+
+fn expired(session: SessionRef) -> Refusal {
+    Refusal::new(Class::Precondition, "SESSION_EXPIRED", format!("session {} is over", session.id))
+        .hint("open a new session; what the old one held is released")
+}
+
+impl State {
+    /// The session, if this opening of it is the current one.
+    pub(crate) fn live_session(&self, session: SessionRef) -> Result<&Session, Refusal> {
+        let found = self.sessions.get(&session.id).filter(|found| found.epoch == session.epoch);
+        found.ok_or_else(|| expired(session))
+    }
+
+    pub(super) fn open_session(&mut self, turn: &mut Turn, open: &OpenSession) -> Result<Reply, Refusal> {
+        if let Some(known) = self.sessions.values().find(|known| known.nonce == open.nonce) {
+            return Ok(Reply::Session { session: known.reference(), ttl_ms: known.ttl_ms });
+        }
+        let settings = &self.meta.settings;
+        if self.sessions.len() as u64 >= settings.sessions_max {
+            let message = format!("{} sessions are open, more are not allowed", self.sessions.len());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_SESSIONS", message).hint("close idle clients"));
+        }
+        let ttl_ms = open.ttl_ms.clamp(settings.session_ttl_min_ms, settings.session_ttl_max_ms);
+        let holder = match &open.owner {
+            SessionOwner::Client(label) => Holder::Client(label.clone()),
+            SessionOwner::Worker(identity) => {
+                self.admit_worker(turn, identity)?;
+                Holder::Worker(identity.id)
+            }
+        };
+        let id = self.meta.applied_index;
+        let session = Session {
+            id,
+            epoch: id,
+            holder,
+            ttl_ms,
+            opened_ms: self.meta.clock_ms,
+            nonce: open.nonce.clone(),
+            last_sequence: 0,
+            last_reply: None,
+        };
+        let reference = session.reference();
+        self.put_session(session);
+        Ok(Reply::Session { session: reference, ttl_ms })
+    }
+
+    /// Makes the worker's row live; a session of an earlier process of the same folder ends, since
+    /// the folder's lock proves that process gone.
+    fn admit_worker(&mut self, turn: &mut Turn, identity: &WorkerIdentity) -> Result<(), Refusal> {
+        let clash = self.workers.values().filter(|other| other.is_live()).find(|other| {
+            let same_name = other.identity.name == identity.name && other.identity.id != identity.id;
+            let copied_folder = other.identity.id == identity.id && other.identity.machine_id != identity.machine_id;
+            same_name || copied_folder
+        });
+        if let Some(other) = clash {
+            let message = format!(
+                "worker {} is alive already, at {} (session {})",
+                other.identity.name,
+                other.identity.address,
+                other.session.unwrap_or_default()
+            );
+            return Err(Refusal::new(Class::Conflict, "WORKER_NAME_IN_USE", message)
+                .hint("choose another --name; if that process is gone, its session ends by itself within its lease")
+                .blocker("worker", other.identity.id.to_string(), format!("machine {}", other.identity.machine_id)));
+        }
+        let known = self.workers.get(&identity.id).cloned();
+        if let Some(session) = known.as_ref().and_then(|worker| worker.session) {
+            self.end_session(turn, session, "its process was replaced");
+        }
+        // What an earlier process saw is not believed: the new one looks for itself.
+        self.put_worker(Worker {
+            identity: identity.clone(),
+            session: Some(self.meta.applied_index),
+            since_ms: self.meta.clock_ms,
+            domains: BTreeMap::new(),
+        });
+        turn.workers_changed = true;
+        Ok(())
+    }
+
+    pub(super) fn close_session(&mut self, turn: &mut Turn, session: SessionRef) -> Result<Reply, Refusal> {
+        // Closed already is closed.
+        if self.live_session(session).is_ok() {
+            self.end_session(turn, session.id, "it closed its session");
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn expire_sessions(&mut self, turn: &mut Turn, sessions: &[SessionRef]) -> Result<Reply, Refusal> {
+        for session in sessions {
+            if self.live_session(*session).is_ok() {
+                self.end_session(turn, session.id, "its session expired");
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn end_session(&mut self, turn: &mut Turn, id: u64, why: &str) {
+        let Some(session) = self.sessions.get(&id).cloned() else { return };
+        self.sessions.remove(&id);
+        let owned: Vec<u64> =
+            self.locks.values().filter(|lock| lock.owner == LockOwner::Session(id)).map(|lock| lock.id).collect();
+        for lock in owned {
+            self.release(turn, lock);
+        }
+        if let Holder::Worker(worker) = session.holder {
+            self.lose_worker(turn, worker, why);
+        }
+    }
+
+    fn lose_worker(&mut self, turn: &mut Turn, id: WorkerId, why: &str) {
+        let Some(mut worker) = self.workers.get(&id).cloned() else { return };
+        let name = worker.identity.name.clone();
+        worker.session = None;
+        worker.since_ms = self.meta.clock_ms;
+        worker.domains.clear();
+        self.put_worker(worker);
+        turn.workers_changed = true;
+        let attempts: Vec<_> = self.attempts_of(id).collect();
+        for (token, owner) in attempts {
+            self.attempt_failed(turn, owner, &format!("worker {name} is lost: {why} (attempt {token})"), true);
+        }
+    }
+
+    pub(super) fn acquire_locks(&mut self, turn: &mut Turn, acquire: &AcquireLocks) -> Result<Reply, Refusal> {
+        if let Some(reply) = self.repeated(acquire.session, acquire.sequence)? {
+            return Ok(reply);
+        }
+        let reply = self.acquire_new(turn, acquire).unwrap_or_else(Reply::Refused);
+        self.remember(acquire.session, acquire.sequence, &reply);
+        Ok(reply)
+    }
+
+    fn acquire_new(&mut self, turn: &mut Turn, acquire: &AcquireLocks) -> Result<Reply, Refusal> {
+        let settings = &self.meta.settings;
+        let size = acquire.resources.len() as u64;
+        if size == 0 || size > settings.lock_set_max {
+            let message = format!("a lock set has 1 to {} resources, not {size}", settings.lock_set_max);
+            return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", message));
+        }
+        if acquire.resources.iter().any(|(resource, _)| !matches!(resource, Resource::User(_))) {
+            return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", "a session locks user/… resources only")
+                .hint("disks and domains are locked by the transactions that work on them"));
+        }
+        if self.locks.len() as u64 >= settings.locks_max {
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_LOCKS", "the lock table is full"));
+        }
+        let asked = LockSet {
+            id: self.meta.applied_index,
+            owner: LockOwner::Session(acquire.session.id),
+            resources: joined(acquire.resources.iter().cloned()),
+            why: acquire.why.clone(),
+            asked_ms: self.meta.clock_ms,
+            deadline_ms: self.meta.clock_ms.saturating_add(acquire.wait_ms),
+            granted: None,
+        };
+        let blockers = self.lock_blockers(&asked);
+        if blockers.is_empty() {
+            let token = turn.next_token(self);
+            let granted = Some(Granted { token, at_ms: self.meta.clock_ms });
+            let id = asked.id;
+            self.put_lock(LockSet { granted, ..asked });
+            return Ok(Reply::Lock { id, token: Some(token) });
+        }
+        if acquire.wait_ms == 0 {
+            return Err(self.locked_refusal(&asked.why, &blockers));
+        }
+        let id = asked.id;
+        self.put_lock(asked);
+        Ok(Reply::Lock { id, token: None })
+    }
+
+    pub(super) fn release_locks(
+        &mut self,
+        turn: &mut Turn,
+        session: SessionRef,
+        sequence: u64,
+        lock: u64,
+    ) -> Result<Reply, Refusal> {
+        if let Some(reply) = self.repeated(session, sequence)? {
+            return Ok(reply);
+        }
+        let own = self.locks.get(&lock).is_some_and(|held| held.owner == LockOwner::Session(session.id));
+        let reply = if own {
+            self.release(turn, lock);
+            Reply::Done
+        } else {
+            let message = format!("session {} has no lock {lock}", session.id);
+            Reply::Refused(Refusal::new(Class::NotFound, "LOCK_NOT_FOUND", message).hint("sdm lock list"))
+        };
+        self.remember(session, sequence, &reply);
+        Ok(reply)
+    }
+
+    /// The answer to a request that was done already. Requests of a session are numbered, and each
+    /// is sent only after the one before was answered.
+    fn repeated(&self, session: SessionRef, sequence: u64) -> Result<Option<Reply>, Refusal> {
+        let live = self.live_session(session)?;
+        if sequence == live.last_sequence {
+            return Ok(live.last_reply.clone());
+        }
+        if sequence < live.last_sequence {
+            let message =
+                format!("request {sequence} of session {} is older than its last, {}", session.id, live.last_sequence);
+            return Err(Refusal::new(Class::Invalid, "REQUEST_TOO_OLD", message));
+        }
+        Ok(None)
+    }
+
+    fn remember(&mut self, session: SessionRef, sequence: u64, reply: &Reply) {
+        if let Some(mut live) = self.sessions.get(&session.id).cloned() {
+            live.last_sequence = sequence;
+            live.last_reply = Some(reply.clone());
+            self.put_session(live);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What a worker is to do now: derived from the state by any member, so a lost message is never
+//! lost work. The full set each time; what is absent is to stop.
+
+use crate::catalog::Volume;
+use crate::garbage::Place;
+use crate::state::State;
+use crate::txns::Spec;
+use crate::work::Attempt;
+use crate::work::Owner;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::PlacementId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::token::Token;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// Of the attempt.
+    pub token: Token,
+    /// For which transaction.
+    pub txn: TxnId,
+    /// From 1.
+    pub attempt: u32,
+    /// What.
+    pub order: Order,
+}
+
+/// A domain as a worker needs to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Its id and its folder's name.
+    pub domain: DomainId,
+    /// The folder beneath which that lies.
+    pub path: String,
+    /// Whether the path need not be a mount point.
+    pub local: bool,
+}
+
+/// A placement that is to be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewPlacement {
+    /// Where.
+    pub target: Target,
+    /// Folder's name while it is built.
+    pub dot_name: String,
+    /// Folder's final name.
+    pub placement: PlacementId,
+    /// Of which disk.
+    pub disk: DiskId,
+    /// The disk's name.
+    pub description: String,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Make a domain.
+    CreateDomain {
+        /// Where and under which id.
+        target: Target,
+        /// Its name, for people.
+        name: String,
+        /// Folder's name while it is built.
+        dot_name: String,
+    },
+    /// Make an empty disk.
+    CreateDisk {
+        /// Where.
+        new: NewPlacement,
+        /// Its volumes.
+        volumes: Vec<Volume>,
+    },
+    /// Copy a placement.
+    Copy {
+        /// Where to.
+        new: NewPlacement,
+        /// Its volumes.
+        volumes: Vec<Volume>,
+        /// What is read.
+        source_placement: PlacementId,
+        /// Where it lies, when this worker reads it itself; else it pulls.
+        source: CopySource,
+    },
+    /// Take a volume's bytes from a command.
+    Receive {
+        /// Where to.
+        new: NewPlacement,
+        /// The volume, with the file's length.
+        volume: Volume,
+        /// Secret of the stream.
+        ticket: Vec<u8>,
+    },
+    /// Send a volume's bytes to a command.
+    Send {
+        /// Where it lies.
+        source: Target,
+        /// In which placement.
+        placement: PlacementId,
+        /// The volume.
+        volume: Volume,
+        /// Secret of the stream.
+        ticket: Vec<u8>,
+    },
+    /// Serve a placement to the worker that pulls it.
+    ServeSource {
+        /// Where it lies.
+        source: Target,
+        /// Which.
+        placement: PlacementId,
+        /// Its volumes.
+        volumes: Vec<Volume>,
+        /// Secret of the stream.
+        ticket: Vec<u8>,
+    },
+    /// Delete garbage.
+    Delete {
+        /// Where.
+        target: Target,
+        /// Name while it was built; looked for first.
+        dot_name: String,
+        /// Published name; looked for second.
+        placement: Option<PlacementId>,
+        /// What the published folder must carry.
+        made_by: Token,
+        /// Name it gets before its files are unlinked.
+        deletion_dot_name: String,
+        /// The names are of a domain's own folder.
+        whole_domain: bool,
+    },
+}
+
+/// Where a copy reads from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CopySource {
+    /// A domain that the worker reaches itself.
+    Local(Target),
+    /// Another worker.
+    Pull {
+        /// Its address.
+        address: String,
+        /// Secret of the stream.
+        ticket: Vec<u8>,
+    },
+}
+
+impl State {
+    /// What the worker is to do, by rising token, at most this many.
+    #[must_use]
+    pub fn assignments(&self, worker: WorkerId, most: usize) -> Vec<Assignment> {
+        self.attempts_of(worker).filter_map(|(_, owner)| self.assignment(worker, owner)).take(most).collect()
+    }
+
+    /// The domains that the worker is to look at: those whose path it owns.
+    #[must_use]
+    pub fn domains_to_probe(&self, worker: WorkerId) -> Vec<Target> {
+        let Some(worker) = self.workers.get(&worker) else { return Vec::new() };
+        self.domains
+            .values()
+            .filter(|domain| worker.owns_path(&domain.path))
+            .filter_map(|d| self.target(d.id))
+            .collect()
+    }
+
+    fn target(&self, id: DomainId) -> Option<Target> {
+        let domain = self.domains.get(&id)?;
+        Some(Target { domain: id, path: domain.path.clone(), local: domain.local })
+    }
+
+    fn new_placement(&self, domain: DomainId, attempt: &Attempt, disk: DiskId, name: &str) -> Option<NewPlacement> {
+        let cluster = self.cluster_id();
+        Some(NewPlacement {
+            target: self.target(domain)?,
+            dot_name: attempt.token.dot_name(cluster),
+            placement: attempt.token.placement(cluster),
+            disk,
+            description: name.to_owned(),
+        })
+    }
+
+    fn assignment(&self, worker: WorkerId, owner: Owner) -> Option<Assignment> {
+        let attempt = self.work_of(owner)?.attempt.as_ref()?;
+        let (txn, order) = match owner {
+            Owner::Step(txn) => (txn, self.step_order(txn, attempt)?),
+            Owner::Job(job) => (self.jobs.get(&job)?.txn, self.job_order(worker, job, attempt)?),
+            Owner::Deletion(garbage) => (self.garbage.get(&garbage)?.txn, self.deletion_order(garbage)?),
+        };
+        Some(Assignment { token: attempt.token, txn, attempt: attempt.number, order })
+    }
+
+    fn step_order(&self, txn: TxnId, attempt: &Attempt) -> Option<Order> {
+        let cluster = self.cluster_id();
+        let txn = self.txns.get(&txn)?;
+        match &txn.spec {
+            Spec::CreateDomain { name, path, local } => Some(Order::CreateDomain {
+                target: Target { domain: attempt.token.domain(cluster), path: path.clone(), local: *local },
+                name: name.to_string(),
+                dot_name: attempt.token.dot_name(cluster),
+            }),
+            Spec::CreateDisk { name, domain, size, format } => {
+                let marker = txn.marker.as_ref()?;
+                let disk = marker.disk?;
+                let new = self.new_placement(*domain, attempt, disk, name.as_str())?;
+                let volume = |id: &_| Volume {
+                    id: *id,
+                    disk,
+                    parent: None,
+                    format: *format,
+                    virtual_size: *size,
+                    file_size: 0,
+                    allocated_bytes: 0,
+                    legal: true,
+                    blake3: None,
+                };
+                Some(Order::CreateDisk { new, volumes: marker.volumes.iter().map(volume).collect() })
+            }
+            _ => None,
+        }
+    }
+
+    fn job_order(&self, worker: WorkerId, job: u64, attempt: &Attempt) -> Option<Order> {
+        let txn = self.txns.get(&self.jobs.get(&job)?.txn)?;
+        match &txn.spec {
+            Spec::ImportDisk { name, domain, format, file_size, allocated_bytes } => {
+                let marker = txn.marker.as_ref()?;
+                let disk = marker.disk?;
+                let volume = Volume {
+                    id: *marker.volumes.first()?,
+                    disk,
+                    parent: None,
+                    format: *format,
+                    virtual_size: 0,
+                    file_size: *file_size,
+                    allocated_bytes: *allocated_bytes,
+                    legal: true,
+                    blake3: None,
+                };
+                let new = self.new_placement(*domain, attempt, disk, name.as_str())?;
+                Some(Order::Receive { new, volume, ticket: attempt.ticket.clone() })
+            }
+            Spec::ExportDisk { disk } => {
+                let disk = self.disks.get(disk)?;
+                Some(Order::Send {
+                    source: self.target(self.domain_of(disk)?.id)?,
+                    placement: disk.placement,
+                    volume: self.volumes.get(disk.volumes.last()?)?.clone(),
+                    ticket: attempt.ticket.clone(),
+                })
+            }
+            Spec::MoveDisk { disk, to } => self.move_order(worker, attempt, *disk, *to),
+            _ => None,
+        }
+    }
+
+    fn move_order(&self, worker: WorkerId, attempt: &Attempt, disk: DiskId, to: DomainId) -> Option<Order> {
+        let disk = self.disks.get(&disk)?;
+        let source = self.target(self.domain_of(disk)?.id)?;
+        let volumes: Vec<Volume> = disk.volumes.iter().filter_map(|id| self.volumes.get(id)).cloned().collect();
+        let ticket = attempt.ticket.clone();
+        if worker != attempt.worker {
+            return Some(Order::ServeSource { source, placement: disk.placement, volumes, ticket });
+        }
+        let copy_source = match attempt.source_worker {
+            None => CopySource::Local(source),
+            Some(id) => CopySource::Pull { address: self.workers.get(&id)?.identity.address.clone(), ticket },
+        };
+        let new = self.new_placement(to, attempt, disk.id, disk.name.as_str())?;
+        Some(Order::Copy { new, volumes, source_placement: disk.placement, source: copy_source })
+    }
+
+    fn deletion_order(&self, id: Token) -> Option<Order> {
+        let cluster = self.cluster_id();
+        let garbage = self.garbage.get(&id)?;
+        let Place { domain, path, local, whole_domain } = garbage.place.clone();
+        Some(Order::Delete {
+            target: Target { domain, path, local },
+            dot_name: garbage.made_by.dot_name(cluster),
+            placement: garbage.placement,
+            made_by: garbage.made_by,
+            deletion_dot_name: garbage.id.dot_name(cluster),
+            whole_domain,
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Giving work to workers and taking it back. Closing an attempt makes garbage of every name it
+//! could have made, in the same entry.
+
+use crate::apply::Turn;
+use crate::garbage::Garbage;
+use crate::garbage::Kind;
+use crate::garbage::Place;
+use crate::state::State;
+use crate::txns::Event;
+use crate::txns::Spec;
+use crate::txns::Txn;
+use crate::work::Attempt;
+use crate::work::Owner;
+use crate::work::Work;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::WorkerId;
+
+impl State {
+    pub(crate) fn put_work(&mut self, owner: Owner, work: Work) {
+        match owner {
+            Owner::Step(id) => {
+                if let Some(mut txn) = self.txns.get(&id).cloned() {
+                    txn.step = Some(work);
+                    self.put_txn(txn);
+                }
+            }
+            Owner::Job(id) => {
+                if let Some(mut job) = self.jobs.get(&id).cloned() {
+                    job.work = work;
+                    self.put_job(job);
+                }
+            }
+            Owner::Deletion(id) => {
+                if let Some(mut garbage) = self.garbage.get(&id).cloned() {
+                    garbage.work = work;
+                    self.put_garbage(garbage);
+                }
+            }
+        }
+    }
+
+    /// The transaction of this work; None for a deletion, which goes on without one.
+    pub(crate) fn txn_of(&self, owner: Owner) -> Option<TxnId> {
+        match owner {
+            Owner::Step(id) => Some(id),
+            Owner::Job(id) => self.jobs.get(&id).map(|job| job.txn),
+            Owner::Deletion(_) => None,
+        }
+    }
+
+    /// A worker's name and id in words.
+    #[must_use]
+    pub fn worker_word(&self, id: WorkerId) -> String {
+        self.workers.get(&id).map_or_else(|| id.to_string(), |worker| worker.identity.name.to_string())
+    }
+
+    /// Adds to a transaction's history; the middle gives way when it is full, so that both the
+    /// beginning and the end of the story stay.
+    pub(crate) fn note(&self, txn: &mut Txn, text: impl Into<String>) {
+        let most = usize::try_from(self.meta.settings.history_max).unwrap_or(usize::MAX).max(2);
+        while txn.history.len() >= most {
+            txn.history.remove(most / 2);
+        }
+        let event = Event { at_ms: self.meta.clock_ms, index: self.meta.applied_index, text: text.into() };
+        txn.history.push(event);
+    }
+
+    pub(crate) fn note_txn(&mut self, id: TxnId, text: impl Into<String>) {
+        if let Some(mut txn) = self.txns.get(&id).cloned() {
+            self.note(&mut txn, text);
+            self.put_txn(txn);
+        }
+    }
+
+    /// Gives the work to a worker, if one suits; else it stays pending and says so once.
+    pub(crate) fn assign(&mut self, turn: &mut Turn, owner: Owner) -> bool {
+        let Some(mut work) = self.work_of(owner).cloned().filter(|work| work.attempt.is_none()) else { return false };
+        let Some(choice) = self.choose_worker(owner) else {
+            if work.unassigned_since_ms == 0 {
+                work.unassigned_since_ms = self.meta.clock_ms;
+                self.put_work(owner, work);
+            }
+            return false;
+        };
+        let token = turn.next_token(self);
+        work.attempts += 1;
+        work.retry_at_ms = 0;
+        work.unassigned_since_ms = 0;
+        let streams = self.needs_peer(owner);
+        work.attempt = Some(Attempt {
+            token,
+            number: work.attempts,
+            worker: choice.worker,
+            source_worker: choice.source_worker,
+            assigned_ms: self.meta.clock_ms,
+            ticket: token.ticket(&turn.entropy, "stream"),
+            checkpoint_bytes: 0,
+            peer_deadline_ms: if streams { self.meta.clock_ms + self.meta.settings.peer_absence_max_ms } else { 0 },
+        });
+        let number = work.attempts;
+        self.put_work(owner, work);
+        if let Some(txn) = self.txn_of(owner) {
+            let worker = self.worker_word(choice.worker);
+            let source = choice.source_worker.map(|id| format!(", which pulls from worker {}", self.worker_word(id)));
+            self.note_txn(
+                txn,
+                format!("attempt {number} ({token}) assigned to worker {worker}{}", source.unwrap_or_default()),
+            );
+        }
+        true
+    }
+
+    /// Whether a command sends or reads the bytes.
+    fn needs_peer(&self, owner: Owner) -> bool {
+        let Owner::Job(id) = owner else { return false };
+        self.jobs.get(&id).is_some_and(|job| job.source.is_none() || job.target.is_none())
+    }
+
+    /// Where an attempt of this owner makes names; None when it makes none that could stay.
+    fn place_of(&self, owner: Owner) -> Option<(Place, TxnId)> {
+        let in_domain = |id: DomainId| {
+            let domain = self.domains.get(&id)?;
+            Some(Place { domain: id, path: domain.path.clone(), local: domain.local, whole_domain: false })
+        };
+        match owner {
+            Owner::Step(id) => match &self.txns.get(&id)?.spec {
+                Spec::CreateDisk { domain, .. } => Some((in_domain(*domain)?, id)),
+                Spec::CreateDomain { path, local, .. } => {
+                    let domain = self.work_of(owner)?.attempt.as_ref()?.token.domain(self.cluster_id());
+                    Some((Place { domain, path: path.clone(), local: *local, whole_domain: true }, id))
+                }
+                _ => None,
+            },
+            Owner::Job(id) => {
+                let job = self.jobs.get(&id)?;
+                Some((in_domain(job.target?)?, job.txn))
+            }
+            // Deletions of one garbage share its own dot name, so a closed one leaves nothing new.
+            Owner::Deletion(_) => None,
+        }
+    }
+
+    /// Closes the current attempt: from now on its reports are refused and its names are garbage.
+    pub(crate) fn close_attempt(&mut self, turn: &mut Turn, owner: Owner, evidence: &str, leaves_names: bool) {
+        let place = self.place_of(owner).filter(|_| leaves_names);
+        let Some(mut work) = self.work_of(owner).cloned() else { return };
+        let Some(attempt) = work.attempt.take() else { return };
+        work.unassigned_since_ms = self.meta.clock_ms;
+        self.put_work(owner, work);
+        let Some((place, txn)) = place else { return };
+        let placement = Some(attempt.token.placement(self.cluster_id())).filter(|_| !place.whole_domain);
+        self.put_garbage(Garbage {
+            id: turn.next_token(self),
+            kind: Kind::ClosedAttempt,
+            place,
+            placement,
+            made_by: attempt.token,
+            txn,
+            evidence: evidence.to_owned(),
+            bytes: attempt.checkpoint_bytes,
+            since_ms: self.meta.clock_ms,
+            due_ms: self.meta.clock_ms,
+            work: Work::default(),
+        });
+    }
+
+    /// Gives pending work to workers, as far as one entry may.
+    pub(crate) fn assign_pending(&mut self, turn: &mut Turn) {
+        let most = usize::try_from(self.meta.settings.work_per_entry).unwrap_or(usize::MAX);
+        let now = self.meta.clock_ms;
+        let ready: Vec<Owner> = self.index.pending.iter().copied().take(most).collect();
+        for owner in ready {
+            if self.work_of(owner).is_some_and(|work| work.retry_at_ms <= now) {
+                self.assign(turn, owner);
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What falls due by the passing of time: derived from rows, so that the leader knows when to
+//! propose a Tick and `apply` finds what is due without a scan.
+
+use crate::locks::LockSet;
+use crate::settings::Settings;
+use crate::work::Owner;
+use crate::work::Work;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Something with a due time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Due {
+    /// A wait for locks ends.
+    LockWait(u64),
+    /// Work is to be looked at: a retry, a missing worker, a missing other end.
+    Work(Owner),
+}
+
+/// When a lock set is due.
+pub(crate) fn of_lock(lock: &LockSet) -> Vec<(u64, Due)> {
+    if lock.granted.is_some() { Vec::new() } else { vec![(lock.deadline_ms, Due::LockWait(lock.id))] }
+}
+
+/// When work is due. Deletions are not: collectors look for those themselves.
+pub(crate) fn of_work(owner: Owner, work: &Work, settings: &Settings) -> Vec<(u64, Due)> {
+    if matches!(owner, Owner::Deletion(_)) {
+        return Vec::new();
+    }
+    let mut times = Vec::new();
+    match &work.attempt {
+        Some(attempt) if attempt.peer_deadline_ms > 0 => times.push(attempt.peer_deadline_ms),
+        Some(_) => {}
+        None => {
+            if work.retry_at_ms > 0 {
+                times.push(work.retry_at_ms);
+            }
+            times.push(work.unassigned_since_ms.saturating_add(settings.unassigned_max_ms));
+        }
+    }
+    times.into_iter().map(|at| (at, Due::Work(owner))).collect()
+}

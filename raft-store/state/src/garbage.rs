@@ -1,0 +1,74 @@
+//! Garbage: names on storage that lost their place in the catalog, with the evidence for it. Once
+//! a deletion is assigned nothing restores it.
+
+use crate::work::Work;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::PlacementId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::token::Token;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Why something is garbage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Names of an attempt that did not win.
+    ClosedAttempt,
+    /// A placement that a newer one replaced.
+    Superseded,
+    /// The placement of a deleted disk.
+    Deleted,
+}
+
+impl Kind {
+    /// As users read it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ClosedAttempt => "closed-attempt",
+            Self::Superseded => "superseded",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Where the names are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// The domain. When `whole_domain` is set, one that never came to be.
+    pub domain: DomainId,
+    /// The domain's path.
+    pub path: String,
+    /// Whether the path need not be a mount point.
+    pub local: bool,
+    /// The names are of the domain's own folder, beneath `path`.
+    pub whole_domain: bool,
+}
+
+/// Garbage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// Its id.
+    pub id: Token,
+    /// Why.
+    pub kind: Kind,
+    /// Where.
+    pub place: Place,
+    /// Published name, if it can have one.
+    pub placement: Option<PlacementId>,
+    /// The attempt that made the names: the dot name derives from it, and the published folder
+    /// must carry it.
+    pub made_by: Token,
+    /// Of which transaction.
+    pub txn: TxnId,
+    /// In words.
+    pub evidence: String,
+    /// Bytes it frees, as far as known.
+    pub bytes: u64,
+    /// Since when, and from when it may be deleted, on the cluster's clock.
+    pub since_ms: u64,
+    /// From when it may be deleted.
+    pub due_ms: u64,
+    /// Its deletions; doomed once one was assigned.
+    pub work: Work,
+}

@@ -1,0 +1,123 @@
+//! Placing work: which worker does it, and whether there is space for it. Fewest assigned attempts
+//! first, ties by id.
+
+use crate::state::State;
+use crate::txns::Spec;
+use crate::work::Owner;
+use crate::workers::Worker;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+
+/// Who does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub worker: WorkerId,
+    /// Set when the worker pulls: who serves the source.
+    pub source_worker: Option<WorkerId>,
+}
+
+impl State {
+    fn load_of(&self, worker: WorkerId) -> usize {
+        self.index.by_worker.get(&worker).map_or(0, imbl::OrdSet::len)
+    }
+
+    fn least_busy(&self, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+        let fitting = self.workers.values().filter(|worker| suits(worker)).map(|worker| worker.identity.id);
+        fitting.min_by_key(|id| (self.load_of(*id), *id))
+    }
+
+    /// Who could do this work now; None when nobody can.
+    pub(crate) fn choose_worker(&self, owner: Owner) -> Option<Choice> {
+        let work = self.work_of(owner)?;
+        let fresh = |worker: &Worker| !work.excluded.contains(&worker.identity.id);
+        let alone = |worker| Choice { worker, source_worker: None };
+        let at_domain = |id: DomainId| self.least_busy(|w| w.reaches(id) && fresh(w)).map(alone);
+        let at_path = |path: &str| self.least_busy(|w| w.is_live() && w.owns_path(path) && fresh(w)).map(alone);
+        match owner {
+            Owner::Step(txn) => match &self.txns.get(&txn)?.spec {
+                Spec::CreateDomain { path, .. } => at_path(path),
+                Spec::CreateDisk { domain, .. } => at_domain(*domain),
+                _ => None,
+            },
+            Owner::Deletion(id) => {
+                let place = &self.garbage.get(&id)?.place;
+                if place.whole_domain { at_path(&place.path) } else { at_domain(place.domain) }
+            }
+            Owner::Job(id) => {
+                let job = self.jobs.get(&id)?;
+                match (job.source, job.target) {
+                    (Some(source), Some(target)) => self
+                        .least_busy(|w| w.reaches(source) && w.reaches(target) && fresh(w))
+                        .map(alone)
+                        .or_else(|| self.choose_pull(source, target)),
+                    (Some(only), None) | (None, Some(only)) => at_domain(only),
+                    (None, None) => None,
+                }
+            }
+        }
+    }
+
+    fn choose_pull(&self, source: DomainId, target: DomainId) -> Option<Choice> {
+        let worker = self.least_busy(|w| w.reaches(target))?;
+        let source_worker = self.least_busy(|w| w.reaches(source))?;
+        Some(Choice { worker, source_worker: Some(source_worker) })
+    }
+
+    /// Refuses when no live worker reaches the domain.
+    pub(crate) fn check_reachable(&self, id: DomainId) -> Result<(), Refusal> {
+        if self.workers.values().any(|worker| worker.reaches(id)) {
+            return Ok(());
+        }
+        let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
+        let mut refusal =
+            Refusal::new(Class::Precondition, "DOMAIN_UNREACHABLE", format!("no live worker reaches domain {name}"))
+                .hint(format!(
+                    "sdm domain show {name}; start a worker that reaches it, then repeat under a new request id"
+                ));
+        for worker in self.workers.values() {
+            let why = match worker.domains.get(&id) {
+                _ if !worker.is_live() => "is lost".to_owned(),
+                Some(sight) => sight.error.clone().unwrap_or_default(),
+                None => {
+                    "does not have the domain's path beneath its --reach prefixes, or has not looked yet".to_owned()
+                }
+            };
+            refusal = refusal.blocker("worker", worker.identity.name.as_str(), why);
+        }
+        Err(refusal)
+    }
+
+    /// Refuses when what is free on the domain's file system, less what is promised to jobs and the
+    /// floor, does not hold this many bytes. A domain whose space nobody reported yet is believed.
+    pub(crate) fn check_space(&self, id: DomainId, need: u64) -> Result<(), Refusal> {
+        let seen = self.workers.values().filter(|w| w.reaches(id)).find_map(|w| Some((w, w.domains.get(&id)?)));
+        let Some((worker, sight)) = seen.filter(|(_, sight)| sight.total_bytes > 0) else { return Ok(()) };
+        let shares = |other: DomainId| {
+            other == id || worker.domains.get(&other).is_some_and(|o| o.file_system == sight.file_system)
+        };
+        let promised: u64 = self
+            .jobs
+            .values()
+            .filter(|job| job.target.is_some_and(shares))
+            .map(|job| {
+                let durable = job.work.attempt.as_ref().map_or(0, |attempt| attempt.checkpoint_bytes);
+                job.reserved_bytes.saturating_sub(durable)
+            })
+            .sum();
+        let floor = sight.total_bytes / 1000 * self.meta.settings.space_floor_permille;
+        let usable = sight.free_bytes.saturating_sub(promised).saturating_sub(floor);
+        if need <= usable {
+            return Ok(());
+        }
+        let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
+        let message = format!(
+            "domain {name} lacks {} bytes: {need} are needed, {} are free, {promised} of them promised to running jobs and {floor} kept free",
+            need - usable,
+            sight.free_bytes
+        );
+        Err(Refusal::new(Class::Exhausted, "NO_SPACE", message)
+            .hint("free space there (`sdm gc run`), or choose another domain; then repeat under a new request id"))
+    }
+}

@@ -1,0 +1,162 @@
+//! Planning: which locks a transaction needs, and whether it is allowed, given the catalog as it is
+//! now. Asked when a request arrives and again just before its locks are granted.
+
+use crate::catalog::Disk;
+use crate::catalog::Domain;
+use crate::locks::Mode;
+use crate::locks::Resource;
+use crate::locks::joined;
+use crate::state::State;
+use crate::txns::Spec;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::names::Name;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use std::collections::BTreeMap;
+
+/// Longest path of a domain, in bytes: with a domain's and a placement's folder and a file name it
+/// stays far below the kernel's 4096.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// What a transaction needs and does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// Its lock set.
+    pub locks: BTreeMap<Resource, Mode>,
+    /// What it does, in words.
+    pub summary: String,
+    /// What it works on, in words.
+    pub objects: Vec<String>,
+}
+
+fn plan(locks: Vec<(Resource, Mode)>, summary: String, objects: &[String]) -> Plan {
+    Plan { locks: joined(locks), summary, objects: objects.to_vec() }
+}
+
+fn domain_word(domain: &Domain) -> String {
+    format!("domain/{}", domain.name)
+}
+
+fn disk_word(disk: &Disk) -> String {
+    format!("disk/{}", disk.name)
+}
+
+fn disk_name(name: &Name) -> (Resource, Mode) {
+    (Resource::Name(format!("disk/{name}")), Mode::Exclusive)
+}
+
+impl State {
+    /// The plan, or why it is not allowed.
+    pub(crate) fn plan(&self, spec: &Spec) -> Result<Plan, Refusal> {
+        match spec {
+            Spec::CreateDomain { name, path, local } => self.plan_create_domain(name, path, *local),
+            Spec::CreateDisk { name, domain, size, .. } => {
+                self.check_size(*size)?;
+                self.plan_new_disk("create", name, *domain)
+            }
+            Spec::ImportDisk { name, domain, file_size, .. } => {
+                self.check_size(*file_size)?;
+                self.plan_new_disk("import", name, *domain)
+            }
+            Spec::ExportDisk { disk } => self.plan_export(*disk),
+            Spec::MoveDisk { disk, to } => self.plan_move(*disk, *to),
+            Spec::DeleteDisk { disk } => {
+                let (disk, domain) = self.known_disk(*disk)?;
+                let locks = vec![
+                    (Resource::Domain(domain.id), Mode::IntentExclusive),
+                    (Resource::Disk(disk.id), Mode::Exclusive),
+                ];
+                Ok(plan(locks, format!("delete disk {} in {}", disk.name, domain.name), &[disk_word(disk)]))
+            }
+        }
+    }
+
+    pub(crate) fn known_domain(&self, id: DomainId) -> Result<&Domain, Refusal> {
+        self.domains.get(&id).ok_or_else(|| {
+            Refusal::new(Class::NotFound, "DOMAIN_NOT_FOUND", format!("there is no domain {id}"))
+                .hint("sdm domain list")
+        })
+    }
+
+    pub(crate) fn known_disk(&self, id: DiskId) -> Result<(&Disk, &Domain), Refusal> {
+        let missing =
+            || Refusal::new(Class::NotFound, "DISK_NOT_FOUND", format!("there is no disk {id}")).hint("sdm disk list");
+        let disk = self.disks.get(&id).ok_or_else(missing)?;
+        Ok((disk, self.domain_of(disk).ok_or_else(missing)?))
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<(), Refusal> {
+        let most = self.meta.settings.disk_bytes_max;
+        if bytes == 0 {
+            return Err(Refusal::new(Class::Invalid, "SIZE_ZERO", "a disk of 0 bytes holds nothing")
+                .hint("give a size of at least 4 KiB"));
+        }
+        if bytes > most {
+            let message = format!("{bytes} bytes are more than a disk may have ({most})");
+            return Err(Refusal::new(Class::Invalid, "SIZE_TOO_LARGE", message));
+        }
+        Ok(())
+    }
+
+    fn plan_create_domain(&self, name: &Name, path: &str, local: bool) -> Result<Plan, Refusal> {
+        let parts_ok = path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
+        let plain = path.starts_with('/') && path.len() > 1 && parts_ok && !path.chars().any(char::is_control);
+        if !plain || path.len() > PATH_BYTES_MAX {
+            let message = format!("{path:?} is not the absolute path of a folder");
+            return Err(Refusal::new(Class::Invalid, "BAD_PATH", message)
+                .hint("give it without '.', '..', doubled or trailing slashes"));
+        }
+        if self.domain_named(name).is_some() {
+            return Err(Refusal::new(Class::Conflict, "DOMAIN_EXISTS", format!("there is a domain {name} already"))
+                .hint(format!("choose another name, or see `sdm domain show {name}`")));
+        }
+        let locks = vec![
+            (Resource::Name(format!("domain/{name}")), Mode::Exclusive),
+            (Resource::Name(format!("path/{path}")), Mode::Exclusive),
+        ];
+        let what = if local { "local domain" } else { "domain" };
+        Ok(plan(locks, format!("create {what} {name} at {path}"), &[format!("domain/{name}")]))
+    }
+
+    fn plan_new_disk(&self, verb: &str, name: &Name, domain: DomainId) -> Result<Plan, Refusal> {
+        let domain = self.known_domain(domain)?;
+        if self.disk_named(name).is_some() {
+            return Err(Refusal::new(Class::Conflict, "DISK_EXISTS", format!("there is a disk {name} already"))
+                .hint(format!("choose another name, or see `sdm disk show {name}`")));
+        }
+        let locks = vec![(Resource::Domain(domain.id), Mode::IntentExclusive), disk_name(name)];
+        let objects = [format!("disk/{name}"), domain_word(domain)];
+        Ok(plan(locks, format!("{verb} disk {name} in {}", domain.name), &objects))
+    }
+
+    fn plan_export(&self, disk: DiskId) -> Result<Plan, Refusal> {
+        let (disk, domain) = self.known_disk(disk)?;
+        if disk.volumes.len() > 1 {
+            let message = format!(
+                "disk {} has a chain of {} volumes; only one volume can be exported",
+                disk.name,
+                disk.volumes.len()
+            );
+            return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message).hint("merge its snapshots first"));
+        }
+        let locks = vec![(Resource::Domain(domain.id), Mode::IntentShared), (Resource::Disk(disk.id), Mode::Shared)];
+        Ok(plan(locks, format!("export disk {} from {}", disk.name, domain.name), &[disk_word(disk)]))
+    }
+
+    fn plan_move(&self, disk: DiskId, to: DomainId) -> Result<Plan, Refusal> {
+        let (disk, from) = self.known_disk(disk)?;
+        let to = self.known_domain(to)?;
+        if to.id == from.id {
+            let message = format!("disk {} is in {} already", disk.name, to.name);
+            return Err(Refusal::new(Class::Precondition, "ALREADY_THERE", message).hint("nothing is to be moved"));
+        }
+        let locks = vec![
+            (Resource::Domain(from.id), Mode::IntentExclusive),
+            (Resource::Domain(to.id), Mode::IntentExclusive),
+            (Resource::Disk(disk.id), Mode::Exclusive),
+        ];
+        let summary = format!("move disk {} from {} to {}", disk.name, from.name, to.name);
+        Ok(plan(locks, summary, &[disk_word(disk), domain_word(from), domain_word(to)]))
+    }
+}

@@ -1,0 +1,353 @@
+//! The state: all tables, what is derived from them, and the only ways to change a row. `apply`
+//! decides; this keeps rows and derived indexes in step.
+
+use crate::catalog::Disk;
+use crate::catalog::Domain;
+use crate::catalog::Placement;
+use crate::catalog::Volume;
+use crate::due;
+use crate::due::Due;
+use crate::garbage::Garbage;
+use crate::jobs::Job;
+use crate::locks::ByResource;
+use crate::locks::LockSet;
+use crate::members::Member;
+use crate::sessions::Session;
+use crate::settings::Settings;
+use crate::table::Table;
+use crate::txns::Txn;
+use crate::work::Owner;
+use crate::work::Work;
+use crate::workers::Worker;
+use sdm_proto::ids::ClusterId;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::PlacementId;
+use sdm_proto::ids::PoolId;
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::names::Name;
+use sdm_proto::token::Token;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The one row of what concerns the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// None before the first entry.
+    pub cluster_id: Option<ClusterId>,
+    /// Outlives a restore.
+    pub pool_id: PoolId,
+    /// Rises with every restore.
+    pub epoch: u64,
+    /// The cluster's clock, in milliseconds.
+    pub clock_ms: u64,
+    /// Index of the last entry that was applied.
+    pub applied_index: u64,
+    /// Which behaviour of `apply` is in force.
+    pub feature_level: u32,
+    /// Index below which finished transactions were removed.
+    pub prune_floor: u64,
+    /// Limits and policies.
+    pub settings: Settings,
+}
+
+/// What is derived from the tables; never stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    pub lock_sets: ByResource,
+    pub disk_names: imbl::OrdMap<Name, DiskId>,
+    pub domain_names: imbl::OrdMap<Name, DomainId>,
+    pub due: imbl::OrdSet<(u64, Due)>,
+    /// Steps and jobs without a worker.
+    pub pending: imbl::OrdSet<Owner>,
+    pub attempts: imbl::OrdMap<Token, Owner>,
+    /// A worker's attempts, those whose source it serves included.
+    pub by_worker: imbl::OrdMap<WorkerId, imbl::OrdSet<(Token, Owner)>>,
+    pub txns_by_age: imbl::OrdMap<u64, TxnId>,
+    pub open_txns: imbl::OrdSet<TxnId>,
+    /// Finished transactions by the entry that finished them.
+    pub finished_txns: imbl::OrdMap<u64, imbl::OrdSet<TxnId>>,
+}
+
+/// The replicated state. A clone is O(1).
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// What concerns the whole cluster.
+    pub meta: Meta,
+    /// Members, by id.
+    pub members: Table<u64, Member>,
+    /// Sessions, by id.
+    pub sessions: Table<u64, Session>,
+    /// Workers, by identity.
+    pub workers: Table<WorkerId, Worker>,
+    /// Lock sets, by the index of the entry that asked.
+    pub locks: Table<u64, LockSet>,
+    /// Storage domains.
+    pub domains: Table<DomainId, Domain>,
+    /// Disks.
+    pub disks: Table<DiskId, Disk>,
+    /// Volumes.
+    pub volumes: Table<VolumeId, Volume>,
+    /// Placements.
+    pub placements: Table<PlacementId, Placement>,
+    /// Transactions, finished ones within the window too.
+    pub txns: Table<TxnId, Txn>,
+    /// Jobs of running transactions.
+    pub jobs: Table<u64, Job>,
+    /// Garbage.
+    pub garbage: Table<Token, Garbage>,
+    pub(crate) index: Index,
+}
+
+impl State {
+    /// Index of the last entry that was applied.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.meta.applied_index
+    }
+
+    /// Id of the cluster; nil before it was founded.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.meta.cluster_id.unwrap_or_default()
+    }
+
+    /// Equal on two members exactly when their tables are.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("sdm 2026 state hash");
+        // Encoding into memory; see Table for why a failure need not be told apart.
+        hasher.update(&rmp_serde::to_vec_named(&self.meta).unwrap_or_default());
+        let sums = [
+            self.members.sum(),
+            self.sessions.sum(),
+            self.workers.sum(),
+            self.locks.sum(),
+            self.domains.sum(),
+            self.disks.sum(),
+            self.volumes.sum(),
+            self.placements.sum(),
+            self.txns.sum(),
+            self.jobs.sum(),
+            self.garbage.sum(),
+        ];
+        for lane in sums.iter().flatten() {
+            hasher.update(&lane.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// When the next thing falls due, on the cluster's clock.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.index.due.get_min().map(|(at, _)| *at)
+    }
+
+    /// The disk of this name.
+    #[must_use]
+    pub fn disk_named(&self, name: &Name) -> Option<&Disk> {
+        self.disks.get(self.index.disk_names.get(name)?)
+    }
+
+    /// The domain of this name.
+    #[must_use]
+    pub fn domain_named(&self, name: &Name) -> Option<&Domain> {
+        self.domains.get(self.index.domain_names.get(name)?)
+    }
+
+    /// Where a disk lies.
+    #[must_use]
+    pub fn domain_of(&self, disk: &Disk) -> Option<&Domain> {
+        self.domains.get(&self.placements.get(&disk.placement)?.domain)
+    }
+
+    /// Transactions by rising age index, from this index on: the order in which they began.
+    pub fn txns_from(&self, began_index: u64) -> impl Iterator<Item = &Txn> + '_ {
+        self.index.txns_by_age.range(began_index..).filter_map(|(_, id)| self.txns.get(id))
+    }
+
+    /// Transactions without an outcome.
+    #[must_use]
+    pub fn open_txns(&self) -> usize {
+        self.index.open_txns.len()
+    }
+
+    /// The attempts that this worker has, or whose source it serves, by rising token.
+    pub fn attempts_of(&self, worker: WorkerId) -> impl Iterator<Item = (Token, Owner)> + '_ {
+        self.index.by_worker.get(&worker).into_iter().flatten().copied()
+    }
+
+    /// The work of this owner.
+    #[must_use]
+    pub fn work_of(&self, owner: Owner) -> Option<&Work> {
+        match owner {
+            Owner::Step(txn) => self.txns.get(&txn)?.step.as_ref(),
+            Owner::Job(job) => Some(&self.jobs.get(&job)?.work),
+            Owner::Deletion(garbage) => Some(&self.garbage.get(&garbage)?.work),
+        }
+    }
+
+    /// The lock sets that this one waits for.
+    #[must_use]
+    pub fn lock_blockers(&self, asked: &LockSet) -> Vec<u64> {
+        crate::locks::blockers(&self.locks, &self.index.lock_sets, asked)
+    }
+
+    fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {
+        if let Some(work) = old {
+            for entry in due::of_work(owner, &work, &self.meta.settings) {
+                self.index.due.remove(&entry);
+            }
+            self.index.pending.remove(&owner);
+            if let Some(attempt) = work.attempt {
+                self.index.attempts.remove(&attempt.token);
+                for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
+                    let mut own = self.index.by_worker.remove(&worker).unwrap_or_default();
+                    own.remove(&(attempt.token, owner));
+                    if !own.is_empty() {
+                        self.index.by_worker.insert(worker, own);
+                    }
+                }
+            }
+        }
+        let Some(work) = new else { return };
+        for entry in due::of_work(owner, work, &self.meta.settings) {
+            self.index.due.insert(entry);
+        }
+        match &work.attempt {
+            None if !matches!(owner, Owner::Deletion(_)) => {
+                self.index.pending.insert(owner);
+            }
+            None => {}
+            Some(attempt) => {
+                self.index.attempts.insert(attempt.token, owner);
+                for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
+                    self.index.by_worker.entry(worker).or_default().insert((attempt.token, owner));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn put_member(&mut self, member: Member) {
+        self.members.put(member.id, member);
+    }
+
+    pub(crate) fn put_session(&mut self, session: Session) {
+        self.sessions.put(session.id, session);
+    }
+
+    pub(crate) fn put_worker(&mut self, worker: Worker) {
+        self.workers.put(worker.identity.id, worker);
+    }
+
+    pub(crate) fn put_lock(&mut self, lock: LockSet) {
+        if let Some(old) = self.locks.get(&lock.id) {
+            for entry in due::of_lock(old) {
+                self.index.due.remove(&entry);
+            }
+        }
+        for entry in due::of_lock(&lock) {
+            self.index.due.insert(entry);
+        }
+        for resource in lock.resources.keys() {
+            self.index.lock_sets.entry(resource.clone()).or_default().insert(lock.id);
+        }
+        self.locks.put(lock.id, lock);
+    }
+
+    pub(crate) fn remove_lock(&mut self, id: u64) -> Option<LockSet> {
+        let lock = self.locks.get(&id)?.clone();
+        for entry in due::of_lock(&lock) {
+            self.index.due.remove(&entry);
+        }
+        for resource in lock.resources.keys() {
+            let mut sets = self.index.lock_sets.remove(resource).unwrap_or_default();
+            sets.remove(&id);
+            if !sets.is_empty() {
+                self.index.lock_sets.insert(resource.clone(), sets);
+            }
+        }
+        self.locks.remove(&id);
+        Some(lock)
+    }
+
+    pub(crate) fn put_domain(&mut self, domain: Domain) {
+        self.index.domain_names.insert(domain.name.clone(), domain.id);
+        self.domains.put(domain.id, domain);
+    }
+
+    pub(crate) fn put_disk(&mut self, disk: Disk) {
+        self.index.disk_names.insert(disk.name.clone(), disk.id);
+        self.disks.put(disk.id, disk);
+    }
+
+    pub(crate) fn remove_disk(&mut self, id: DiskId) {
+        if let Some(disk) = self.disks.get(&id) {
+            self.index.disk_names.remove(&disk.name);
+        }
+        self.disks.remove(&id);
+    }
+
+    pub(crate) fn put_volume(&mut self, volume: Volume) {
+        self.volumes.put(volume.id, volume);
+    }
+
+    pub(crate) fn put_placement(&mut self, placement: Placement) {
+        self.placements.put(placement.id, placement);
+    }
+
+    pub(crate) fn put_txn(&mut self, mut txn: Txn) {
+        txn.changed_index = self.meta.applied_index;
+        let old = self.txns.get(&txn.id).and_then(|old| old.step.clone());
+        // A finished transaction's step has nothing left to wait for.
+        let step = txn.step.as_ref().filter(|_| !txn.phase.is_final());
+        self.index_work(Owner::Step(txn.id), old, step);
+        self.index.txns_by_age.insert(txn.began_index, txn.id);
+        if txn.phase.is_final() {
+            self.index.open_txns.remove(&txn.id);
+            self.index.finished_txns.entry(txn.changed_index).or_default().insert(txn.id);
+        } else {
+            self.index.open_txns.insert(txn.id);
+        }
+        self.txns.put(txn.id, txn);
+    }
+
+    pub(crate) fn remove_finished_txn(&mut self, finished_index: u64, id: TxnId) {
+        if let Some(txn) = self.txns.get(&id) {
+            self.index.txns_by_age.remove(&txn.began_index);
+        }
+        let mut same = self.index.finished_txns.remove(&finished_index).unwrap_or_default();
+        same.remove(&id);
+        if !same.is_empty() {
+            self.index.finished_txns.insert(finished_index, same);
+        }
+        self.txns.remove(&id);
+    }
+
+    pub(crate) fn put_job(&mut self, job: Job) {
+        let old = self.jobs.get(&job.id).map(|old| old.work.clone());
+        self.index_work(Owner::Job(job.id), old, Some(&job.work));
+        self.jobs.put(job.id, job);
+    }
+
+    pub(crate) fn remove_job(&mut self, id: u64) {
+        let old = self.jobs.get(&id).map(|old| old.work.clone());
+        self.index_work(Owner::Job(id), old, None);
+        self.jobs.remove(&id);
+    }
+
+    pub(crate) fn put_garbage(&mut self, garbage: Garbage) {
+        let owner = Owner::Deletion(garbage.id);
+        let old = self.garbage.get(&garbage.id).map(|old| old.work.clone());
+        self.index_work(owner, old, Some(&garbage.work));
+        self.garbage.put(garbage.id, garbage);
+    }
+
+    pub(crate) fn remove_garbage(&mut self, id: Token) {
+        let old = self.garbage.get(&id).map(|old| old.work.clone());
+        self.index_work(Owner::Deletion(id), old, None);
+        self.garbage.remove(&id);
+    }
+}

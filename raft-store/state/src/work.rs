@@ -1,0 +1,109 @@
+//! Work that workers do for the state: attempts of steps, jobs and deletions, and the reports on
+//! them. One attempt at a time; the entry that assigns a new one has closed the one before.
+
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Whose work an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Owner {
+    /// The step of a transaction.
+    Step(TxnId),
+    /// A job.
+    Job(u64),
+    /// The deletion of garbage.
+    Deletion(Token),
+}
+
+/// The attempts of one piece of work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The current one.
+    pub attempt: Option<Attempt>,
+    /// How many there were.
+    pub attempts: u32,
+    /// Not before this, on the cluster's clock.
+    pub retry_at_ms: u64,
+    /// Since when it has no worker; 0 while it has one.
+    pub unassigned_since_ms: u64,
+    /// Of the last attempt that failed.
+    pub last_error: Option<String>,
+    /// Workers that said they cannot.
+    pub excluded: Vec<WorkerId>,
+}
+
+/// One try by one worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Names on storage derive from it.
+    pub token: Token,
+    /// From 1.
+    pub number: u32,
+    /// Who does it.
+    pub worker: WorkerId,
+    /// Who serves the source of a pull.
+    pub source_worker: Option<WorkerId>,
+    /// When, on the cluster's clock.
+    pub assigned_ms: u64,
+    /// Secret of its byte streams.
+    pub ticket: Vec<u8>,
+    /// How much is durable.
+    pub checkpoint_bytes: u64,
+    /// When the missing other end of its byte stream ends it; 0 while connected or not needed.
+    pub peer_deadline_ms: u64,
+}
+
+/// What happened to an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// So much is durable.
+    Checkpoint {
+        /// Bytes.
+        durable_bytes: u64,
+    },
+    /// The command at the other end of the byte stream came or went.
+    Peer {
+        /// Whether it is there.
+        connected: bool,
+    },
+    /// All is done, durable and published.
+    Done {
+        /// The volumes as they lie there; empty for a deletion or a domain.
+        volumes: Vec<VolumeResult>,
+        /// Bytes moved or freed.
+        bytes: u64,
+    },
+    /// It cannot be done, and repeating it would not help.
+    Refused(Refusal),
+    /// It failed; another attempt may succeed.
+    Failed {
+        /// Stable code.
+        reason: String,
+        /// In words.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Its process was reaped before it was done.
+    Stopped,
+}
+
+/// A volume as an attempt left it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeResult {
+    /// Which.
+    pub volume: VolumeId,
+    /// What a guest sees, in bytes.
+    pub virtual_size: u64,
+    /// Length of the file.
+    pub file_size: u64,
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// BLAKE3 of the file's bytes, where it was read whole.
+    pub blake3: Option<[u8; 32]>,
+}

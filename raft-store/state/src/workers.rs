@@ -1,0 +1,88 @@
+//! Workers: who they are, which domains they reach, how much space they saw.
+
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::names::Name;
+use serde::Deserialize;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Who a worker is, as it says at hello.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerIdentity {
+    /// Random, kept in its folder under a lock.
+    pub id: WorkerId,
+    /// A label; unique among live workers.
+    pub name: Name,
+    /// Where members, commands and workers reach it.
+    pub address: String,
+    /// Paths beneath which it owns the storage work; empty means all.
+    pub reach: Vec<String>,
+    /// Names the machine.
+    pub machine_id: String,
+    /// Names the machine's boot.
+    pub boot_id: String,
+    /// Drawn at every start.
+    pub process_nonce: String,
+    /// Program version, for people.
+    pub version: String,
+}
+
+/// A worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// As it said at its last hello.
+    pub identity: WorkerIdentity,
+    /// Its session while it is live.
+    pub session: Option<u64>,
+    /// Since when it is live or lost, on the cluster's clock.
+    pub since_ms: u64,
+    /// What it saw of each domain.
+    pub domains: BTreeMap<DomainId, DomainSight>,
+}
+
+/// What a worker saw of a domain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DomainSight {
+    /// None when it reaches it, else why not.
+    pub error: Option<String>,
+    /// Bytes of the file system.
+    pub total_bytes: u64,
+    /// Free ones of them.
+    pub free_bytes: u64,
+    /// Equal for domains that share a file system on this host.
+    pub file_system: String,
+}
+
+/// A change of that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DomainReport {
+    /// Which domain.
+    pub domain: DomainId,
+    /// What it sees now.
+    pub sight: DomainSight,
+}
+
+impl Worker {
+    /// Whether it has a session.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Whether it is live and reaches the domain.
+    #[must_use]
+    pub fn reaches(&self, domain: DomainId) -> bool {
+        self.is_live() && self.domains.get(&domain).is_some_and(|sight| sight.error.is_none())
+    }
+
+    /// Whether the path lies beneath one of its prefixes, by whole components.
+    #[must_use]
+    pub fn owns_path(&self, path: &str) -> bool {
+        let beneath = |prefix: &String| {
+            let prefix = prefix.trim_end_matches('/');
+            path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.identity.reach.is_empty() || self.identity.reach.iter().any(beneath)
+    }
+}
