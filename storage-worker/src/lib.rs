@@ -3,4 +3,5 @@
 pub mod copy;
 pub mod domain;
 pub mod driver;
+pub mod volume;
 pub mod work;

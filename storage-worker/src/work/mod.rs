@@ -15,11 +15,14 @@
 //! Everything here is serde-serializable except `Piece`, whose bytes whoever carries them frames himself.
 //! Calls block inside the futures on purpose: they run in a child process that may hang without harm.
 
+mod build;
 mod hash;
 mod order;
 mod outcome;
 mod piece;
 mod ports;
+mod run;
+mod verdict;
 
 pub use hash::FileHash;
 pub use order::BuildPlacement;
@@ -54,3 +57,5 @@ pub use ports::Checkpoint;
 pub use ports::PIECES_IN_FLIGHT;
 pub use ports::Ports;
 pub use ports::Progress;
+pub use run::run;
+pub use run::run_on;

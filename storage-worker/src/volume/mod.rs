@@ -1,0 +1,15 @@
+//! Formats of a volume's file: raw, and qcow2 as far as it must be checked and made.
+//!
+//! What comes from outside is checked here before anything believes it. Bytes of a volume are never converted or
+//! probed here: its format is what the catalog says.
+
+pub mod qcow2;
+mod raw;
+
+pub use raw::create_raw;
+
+/// Largest volume: beyond what the usual file systems and QEMU's tables handle comfortably.
+pub const VOLUME_BYTES_MAX: u64 = 64 << 40;
+
+/// A raw volume's size is a multiple of this: guests with 4 KiB sectors see all of it.
+pub const RAW_ALIGNMENT: u64 = 4096;

@@ -1,0 +1,220 @@
+//! Executes orders.
+
+use std::sync::Arc;
+
+use super::CreateDisk;
+use super::Done;
+use super::NewPlacement;
+use super::Order;
+use super::Outcome;
+use super::PlacementReport;
+use super::Ports;
+use super::RefusalCode;
+use super::SendPlacement;
+use super::VolumeFormat;
+use super::VolumeReport;
+use super::VolumeSpec;
+use super::build::Advance;
+use super::build::build_placement;
+use super::verdict::Unfinished;
+use super::verdict::refused;
+use super::verdict::require_size;
+use crate::copy::CopyPorts;
+use crate::copy::Sending;
+use crate::copy::send_file;
+use crate::domain::Attempt;
+use crate::domain::Domain;
+use crate::domain::DomainError;
+use crate::domain::create_domain;
+use crate::domain::delete_placement;
+use crate::driver::DomainDriver;
+use crate::driver::DomainFile;
+use crate::driver::FileStorage;
+use crate::driver::Storage;
+use crate::driver::StorageErrorKind;
+use crate::volume::create_raw;
+use crate::volume::qcow2::create_empty;
+
+/// Longest chain that one placement holds: QEMU copes with more, backups and people do not.
+const VOLUMES_MAX: usize = 64;
+
+/// Executes an order on this host's file systems. Blocks the calling thread: for a process of its own.
+pub async fn run(order: Order, ports: Ports) -> Outcome {
+    run_on(&FileStorage, order, ports).await
+}
+
+/// Executes an order on the storage given.
+pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> Outcome {
+    let done = match &order {
+        Order::ProbeDomain(root) => probe_domain(storage, root).await,
+        Order::CreateDomain(order) => create_domain(storage, order).await.map(Done::DomainCreated).map_err(Into::into),
+        Order::CreateDisk(order) => create_disk(storage, order).await.map(placed),
+        Order::BuildPlacement(order) => build_placement(storage, order, &mut ports).await.map(placed),
+        Order::SendPlacement(order) => send_placement(storage, order, &mut ports).await.map(Done::Sent),
+        Order::DeletePlacement(order) => match Domain::open(storage, &order.domain).await {
+            Ok(domain) => delete_placement(&domain, order).await.map(Done::Deleted).map_err(Into::into),
+            Err(error) => Err(error.into()),
+        },
+    };
+    match done {
+        Ok(done) => Outcome::Done(done),
+        Err(unfinished) => unfinished.into(),
+    }
+}
+
+fn placed(volumes: Vec<VolumeReport>) -> Done {
+    Done::Placed(PlacementReport { volumes })
+}
+
+async fn probe_domain<S: Storage>(storage: &S, root: &super::DomainRoot) -> Result<Done, Unfinished> {
+    let domain = Domain::open(storage, root).await?;
+    Ok(Done::DomainProbed(domain.report().await?))
+}
+
+/// What every order that makes a placement must say.
+pub(super) fn require_sound(placement: &NewPlacement) -> Result<(), Unfinished> {
+    let volumes = &placement.volumes;
+    let invalid = |message: &str| Err(refused(RefusalCode::InvalidOrder, message, ""));
+    if volumes.is_empty() || volumes.len() > VOLUMES_MAX {
+        return invalid(&format!("a placement of {} volumes is not possible", volumes.len()));
+    }
+    let mut ids: Vec<_> = volumes.iter().map(|spec| spec.volume).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != volumes.len() {
+        return invalid("two volumes of the placement have the same id");
+    }
+    Ok(())
+}
+
+async fn create_disk<S: Storage>(storage: &S, order: &CreateDisk) -> Result<Vec<VolumeReport>, Unfinished> {
+    let placement = &order.placement;
+    require_sound(placement)?;
+    for spec in &placement.volumes {
+        if spec.parent.is_some() {
+            return Err(refused(RefusalCode::InvalidOrder, "an empty volume with a parent cannot be made yet", ""));
+        }
+        require_size(spec.virtual_bytes.unwrap_or(0))?;
+    }
+    let domain = Domain::open(storage, &placement.domain).await?;
+    if let Some(volumes) = Attempt::published_already(&domain, placement).await? {
+        return Ok(volumes);
+    }
+    let attempt = Attempt::begin(&domain, placement).await?;
+    let created = create_volumes(&attempt, &placement.volumes).await;
+    finish(attempt, created).await
+}
+
+async fn create_volumes<D: DomainDriver>(
+    attempt: &Attempt<'_, D>,
+    specs: &[VolumeSpec],
+) -> Result<Vec<VolumeReport>, Unfinished> {
+    let mut reports = Vec::new();
+    for spec in specs {
+        let file = attempt.create_volume(spec.volume).await?;
+        let asked = spec.virtual_bytes.unwrap_or(0);
+        let virtual_bytes = match spec.format {
+            VolumeFormat::Raw => create_raw(&file, asked)?,
+            VolumeFormat::Qcow2 => {
+                // Sectors are the least that a guest can address.
+                let bytes = asked.next_multiple_of(512);
+                create_empty(&file, bytes)?;
+                bytes
+            }
+        };
+        let stat = file.stat()?;
+        reports.push(VolumeReport {
+            volume: spec.volume,
+            file_bytes: stat.bytes,
+            allocated_bytes: stat.allocated_bytes,
+            virtual_bytes,
+            true_bytes: Some(asked).filter(|asked| *asked != virtual_bytes),
+            hash: None,
+            qcow2: None,
+        });
+    }
+    Ok(reports)
+}
+
+/// Publishes what was made, or takes away what will never be wanted.
+pub(super) async fn finish<D: DomainDriver>(
+    attempt: Attempt<'_, D>,
+    made: Result<Vec<VolumeReport>, Unfinished>,
+) -> Result<Vec<VolumeReport>, Unfinished> {
+    match made {
+        Ok(volumes) => {
+            attempt.publish(&volumes).await?;
+            Ok(volumes)
+        }
+        Err(refusal @ Unfinished::Refused(_)) => {
+            // The names are garbage to the catalog anyway; this only gives the room back sooner.
+            if let Err(error) = attempt.discard().await {
+                tracing::debug!(error = %error, "a refused attempt's folder stays for the collector");
+            }
+            Err(refusal)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// A volume that is not where the catalog says is no reason to try again.
+pub(super) async fn open_volume<D: DomainDriver>(
+    domain: &Domain<D>,
+    placement: uuid::Uuid,
+    volume: uuid::Uuid,
+) -> Result<Arc<D::File>, Unfinished> {
+    let file = match domain.open_volume(placement, volume).await {
+        Err(error @ DomainError::Storage(_)) if error.is_storage(StorageErrorKind::NotFound) => {
+            let message = format!("the volume {volume} is not in its placement {placement}");
+            return Err(refused(RefusalCode::VolumeMissing, message, "somebody else deleted it"));
+        }
+        answer => answer?,
+    };
+    file.lock_against_writers()?;
+    Ok(Arc::new(file))
+}
+
+async fn send_placement<S: Storage>(
+    storage: &S,
+    order: &SendPlacement,
+    ports: &mut Ports,
+) -> Result<PlacementReport, Unfinished> {
+    let Some(outgoing) = ports.outgoing.take() else {
+        return Err(refused(RefusalCode::InvalidOrder, "there is no port to send through", ""));
+    };
+    let domain = Domain::open(storage, &order.domain).await?;
+    let mark = domain.require_placement(order.placement, &order.token).await?;
+    let mut files = Vec::new();
+    let mut total = 0_u64;
+    for sent in &order.volumes {
+        let file = open_volume(&domain, order.placement, sent.volume).await?;
+        let stat = file.stat()?;
+        total = total.saturating_add(stat.bytes);
+        files.push((sent, file, stat));
+    }
+    let mut advance = Advance::new(ports, total);
+    let mut volumes = Vec::new();
+    for (ordinal, (sent, file, stat)) in (0_u32..).zip(files) {
+        let sending = Sending {
+            ordinal,
+            true_bytes: sent.true_bytes,
+            expected: sent.expected_hash,
+            threads: domain.driver().io_threads(),
+        };
+        let (progress, checkpoint) = (advance.progress(), |_| {});
+        let copy_ports = CopyPorts { progress: &progress, checkpoint: &checkpoint, cancel: &ports.cancel };
+        let answer = send_file(file, sending, &outgoing, copy_ports).await?;
+        advance.add(answer.file_bytes);
+        let known = mark.volumes.iter().find(|known| known.volume == sent.volume);
+        volumes.push(VolumeReport {
+            volume: sent.volume,
+            file_bytes: answer.file_bytes,
+            allocated_bytes: stat.allocated_bytes,
+            virtual_bytes: known.map_or(answer.file_bytes, |known| known.virtual_bytes),
+            true_bytes: sent.true_bytes,
+            hash: Some(answer.hash),
+            qcow2: known.and_then(|known| known.qcow2.clone()),
+        });
+    }
+    Ok(PlacementReport { volumes })
+}
