@@ -26,6 +26,9 @@ pub mod raft;
 pub mod snapshot;
 pub mod types;
 
+#[cfg(test)]
+mod conformance;
+
 pub use disk::MemberDisk;
 pub use disk::SimulatedDisk;
 pub use fatal::Fatal;

@@ -5,6 +5,9 @@ use futures_util::future::BoxFuture;
 use std::io;
 use std::ops::ControlFlow;
 
+/// Looks at a key and its value, and says whether to go on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// The database under the log. It has one writer at a time; reads may run beside it.
 pub trait LogDatabase: Send + Sync + std::fmt::Debug + 'static {
     /// Writes a batch and makes it durable. When it returns Ok, the batch and everything committed
@@ -22,5 +25,5 @@ pub trait LogDatabase: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// Whatever the read met.
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> io::Result<()>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> io::Result<()>;
 }

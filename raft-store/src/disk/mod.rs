@@ -24,6 +24,7 @@ pub use files::FileWriter;
 pub use files::Files;
 pub use files::read_exact_at;
 pub use log_database::LogDatabase;
+pub use log_database::Visit;
 pub use member_disk::Closed;
 pub use member_disk::MemberDisk;
 pub use real::OpenFolderError;

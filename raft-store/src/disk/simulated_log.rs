@@ -3,12 +3,12 @@
 use super::Batch;
 use super::Change;
 use super::LogDatabase;
+use super::Visit;
 use super::simulated::Crash;
 use super::simulated::SimulatedDisk;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -117,7 +117,7 @@ impl LogDatabase for SimulatedLog {
         Box::pin(self.write_and_sync(batch))
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> io::Result<()> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> io::Result<()> {
         if from >= to {
             return Ok(());
         }

@@ -11,6 +11,7 @@
 use super::Batch;
 use super::Change;
 use super::LogDatabase;
+use super::Visit;
 use super::real::FolderLock;
 use super::real_files::sync_folder;
 use futures_util::future::BoxFuture;
@@ -19,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ impl LogDatabase for SledDatabase {
         })
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> io::Result<()> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> io::Result<()> {
         if from >= to {
             return Ok(());
         }

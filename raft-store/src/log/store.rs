@@ -103,23 +103,26 @@ impl LogStore {
         Ok(())
     }
 
-    /// Refuses entries that would leave a gap after what is in the log, or among themselves.
-    fn refuse_gap(&self, entries: &[LogEntry]) -> io::Result<()> {
-        let mut next = match (self.tail().next(), self.first_entry) {
-            (Some(next), _) => Some(next),
-            (None, FirstEntry::Zero) => Some(0),
-            #[cfg(test)]
-            (None, FirstEntry::Anywhere) => None,
-        };
+    /// Refuses entries that would leave a gap, or that an older leader wrote after a newer one:
+    /// no sound Raft appends such, and a log that holds them does not open again.
+    fn refuse_disorder(&self, entries: &[LogEntry]) -> io::Result<()> {
+        let refused = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        let mut last = self.tail().last();
         for entry in entries {
-            let index = entry.log_id.index;
-            if let Some(expected) = next.filter(|expected| *expected != index) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("log entry {index} would leave a gap: the next one is {expected}"),
-                ));
+            let id = entry.log_id;
+            let next = match (last, self.first_entry) {
+                (Some(last), _) => last.index + 1,
+                (None, FirstEntry::Zero) => 0,
+                #[cfg(test)]
+                (None, FirstEntry::Anywhere) => id.index,
+            };
+            if id.index != next {
+                return refused(format!("log entry {id} would leave a gap: the next one is {next}"));
             }
-            next = Some(index + 1);
+            if let Some(last) = last.filter(|last| last.leader_id > id.leader_id) {
+                return refused(format!("log entry {id} is of an older leader than the last one, {last}"));
+            }
+            last = Some(id);
         }
         Ok(())
     }
@@ -177,7 +180,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         self.fatal.check()?;
         let entries: Vec<LogEntry> = entries.into_iter().collect();
-        self.refuse_gap(&entries)?;
+        self.refuse_disorder(&entries)?;
         let mut frames = Vec::with_capacity(entries.len());
         for entry in &entries {
             frames.push(Frame { id: entry.log_id, bytes: record::encode_entry(entry)? });
