@@ -31,6 +31,8 @@ pub use send::Sent;
 pub use send::send_file;
 pub use tree_hash::TreeHash;
 
+use std::ops::Range;
+
 use crate::work::CancelFlag;
 
 /// Unit of reading, writing and hashing, aligned in the file: O_DIRECT runs at full speed with it, and it is a
@@ -55,4 +57,24 @@ const UNITS_PER_THREAD: usize = 2;
 fn is_zero(bytes: &[u8]) -> bool {
     static ZEROS: [u8; 4096] = [0; 4096];
     bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.get(..chunk.len()) == Some(chunk))
+}
+
+/// Zeros shorter than this are written with what surrounds them: smaller holes cost more than they save.
+const HOLE_BYTES_MIN: usize = 64 * 1024;
+
+/// The parts of `run` that are worth writing to a new file: without longer stretches of zeros.
+fn nonzero_runs(bytes: &[u8], run: Range<usize>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut start = run.start;
+    while start < run.end {
+        let end = (start - start % HOLE_BYTES_MIN + HOLE_BYTES_MIN).min(run.end);
+        if !is_zero(bytes.get(start..end).unwrap_or_default()) {
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        start = end;
+    }
+    runs
 }

@@ -18,8 +18,8 @@ use super::UNIT_BYTES;
 use super::buffer::Buffer;
 use super::buffer::BufferPool;
 use super::checkpoint::Checkpoints;
-use super::is_zero;
 use super::local::UnitFailed;
+use super::nonzero_runs;
 use super::pipeline::Pipeline;
 use super::tree_hash::UnitHash;
 use super::tree_hash::hash_unit;
@@ -274,11 +274,9 @@ fn hash_and_write<T: DomainFile>(
     }
     buffer.bytes_mut().get_mut(filled..).unwrap_or_default().fill(0);
     let unit = buffer.bytes().get(..length).unwrap_or_default();
-    for run in aligned(&data, length) {
-        let run_bytes = unit.get(run.clone()).unwrap_or_default();
-        if !is_zero(run_bytes) {
-            target.write_at(run_bytes, start + run.start as u64).map_err(UnitFailed::Write)?;
-        }
+    for run in aligned(&data, length).into_iter().flat_map(|run| nonzero_runs(unit, run)) {
+        let offset = start + run.start as u64;
+        target.write_at(unit.get(run).unwrap_or_default(), offset).map_err(UnitFailed::Write)?;
     }
     Ok(hashes(unit))
 }
