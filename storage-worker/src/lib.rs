@@ -3,5 +3,16 @@
 pub mod copy;
 pub mod domain;
 pub mod driver;
+pub mod folder;
+mod gateway;
+pub mod process;
+mod supervisor;
+mod transfer;
 pub mod volume;
 pub mod work;
+
+pub use process::io_process_main;
+pub use supervisor::WorkerConfig;
+pub use supervisor::WorkerError;
+pub use supervisor::run;
+pub use supervisor::run_in_folder;

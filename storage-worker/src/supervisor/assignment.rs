@@ -1,0 +1,380 @@
+//! Reads an assignment: what the cluster says becomes an order that an I/O process understands, and
+//! the way it is to be run. Whatever does not read is an answer of its own.
+
+use crate::gateway::SessionFacts;
+use crate::work;
+use crate::work::BuildPlacement;
+use crate::work::CreateDisk;
+use crate::work::CreateDomain;
+use crate::work::DeletePlacement;
+use crate::work::DomainRoot;
+use crate::work::FileHash;
+use crate::work::LocalPlacement;
+use crate::work::Mounting;
+use crate::work::NewPlacement;
+use crate::work::Order;
+use crate::work::SendPlacement;
+use crate::work::SentVolume;
+use crate::work::Source;
+use crate::work::VolumeFormat;
+use crate::work::VolumeRole;
+use sdm_proto::wire::internal::v1 as wire;
+use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// A raw file is as long as a multiple of this; its volume remembers the size before rounding.
+const RAW_ROUNDING_BYTES: u64 = 4096;
+
+/// How an assignment is run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Way {
+    /// A short step, in the domain's process.
+    Step(Order),
+    /// In a process of its own.
+    Build(Order),
+    /// In a process of its own, fed from another worker.
+    Pull { order: Order, address: String, ticket: Vec<u8>, volumes: Vec<String> },
+    /// In a process of its own, fed by a command.
+    Receive { order: Order, ticket: Vec<u8> },
+    /// A process reads for a command.
+    Send { order: Order, ticket: Vec<u8> },
+    /// A process reads for another worker.
+    Serve { order: Order, ticket: Vec<u8>, volumes: Vec<String> },
+}
+
+/// An assignment, read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Task {
+    pub(super) token: String,
+    pub(super) attempt: u32,
+    /// Bytes of all volumes, as far as the cluster knows.
+    pub(super) total_bytes: u64,
+    pub(super) way: Way,
+}
+
+impl Way {
+    fn order(&self) -> &Order {
+        match self {
+            Self::Step(order)
+            | Self::Build(order)
+            | Self::Pull { order, .. }
+            | Self::Receive { order, .. }
+            | Self::Send { order, .. }
+            | Self::Serve { order, .. } => order,
+        }
+    }
+}
+
+impl Task {
+    /// The domain whose process runs the steps.
+    pub(super) fn domain(&self) -> &DomainRoot {
+        self.way.order().domain()
+    }
+
+    /// Every path that the order touches.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let order = self.way.order();
+        let mut paths = vec![order.domain().path.clone()];
+        if let Order::BuildPlacement(BuildPlacement { source: Source::Local(source), .. }) = order {
+            paths.push(source.domain.path.clone());
+        }
+        paths
+    }
+
+    /// Whether the same attempt may simply begin again after its process was reaped: it reads only,
+    /// or its sender begins from zero anyway.
+    pub(super) fn may_begin_again(&self) -> bool {
+        matches!(self.way, Way::Receive { .. } | Way::Send { .. } | Way::Serve { .. })
+    }
+}
+
+/// The assignment cannot be read: a defect, or a member of another version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the assignment cannot be read: {0}")]
+pub(super) struct Unreadable(String);
+
+fn missing(what: &str) -> Unreadable {
+    Unreadable(format!("{what} is missing"))
+}
+
+fn id(text: &str, what: &str) -> Result<Uuid, Unreadable> {
+    Uuid::try_parse(text).map_err(|_| Unreadable(format!("{what} {text:?} is not a UUID")))
+}
+
+/// What reading needs besides the assignment.
+pub(super) struct Reading<'a> {
+    pub(super) facts: &'a SessionFacts,
+    /// Seconds since 1970, for display in what is made.
+    pub(super) now_s: u64,
+}
+
+impl Reading<'_> {
+    /// The root of a domain.
+    pub(super) fn root(&self, target: &wire::DomainTarget) -> Result<DomainRoot, Unreadable> {
+        Ok(DomainRoot {
+            path: PathBuf::from(&target.path),
+            domain: id(&target.domain_id, "domain")?,
+            pool: self.facts.pool.uuid(),
+            cluster: self.facts.cluster.uuid(),
+            epoch: self.facts.epoch,
+        })
+    }
+
+    fn required_root(&self, target: Option<&wire::DomainTarget>) -> Result<DomainRoot, Unreadable> {
+        self.root(target.ok_or_else(|| missing("the domain"))?)
+    }
+
+    /// Reads an assignment.
+    pub(super) fn task(&self, assignment: &wire::Assignment) -> Result<Task, Unreadable> {
+        let order = assignment.order.as_ref().ok_or_else(|| missing("a kind of order that this version knows"))?;
+        Ok(Task {
+            token: assignment.token.clone(),
+            attempt: assignment.attempt,
+            total_bytes: total_bytes(order),
+            way: self.way(assignment, order)?,
+        })
+    }
+
+    fn way(&self, assignment: &wire::Assignment, order: &WireOrder) -> Result<Way, Unreadable> {
+        Ok(match order {
+            WireOrder::CreateDomain(order) => Way::Step(self.create_domain(assignment, order)?),
+            WireOrder::CreateDisk(order) => {
+                let placement = self.placement(assignment, order.target.as_ref(), &order.volumes)?;
+                Way::Step(Order::CreateDisk(CreateDisk { placement }))
+            }
+            WireOrder::Copy(order) => self.copy(assignment, order)?,
+            WireOrder::Receive(order) => {
+                let volume = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
+                let placement = self.placement(assignment, order.target.as_ref(), std::slice::from_ref(volume))?;
+                let order_read = Order::BuildPlacement(BuildPlacement { placement, source: Source::Import });
+                Way::Receive { order: order_read, ticket: order.ticket.to_vec() }
+            }
+            WireOrder::Send(order) => {
+                let volume = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
+                // A command gets a raw volume back as long as it was before rounding.
+                let sent = SentVolume { true_bytes: true_bytes(volume)?, ..sent_volume(volume)? };
+                let order_read = self.send(order.domain.as_ref(), &order.placement_id, vec![sent])?;
+                Way::Send { order: order_read, ticket: order.ticket.to_vec() }
+            }
+            WireOrder::ServeSource(order) => {
+                let sent = order.volumes.iter().map(sent_volume).collect::<Result<_, _>>()?;
+                Way::Serve {
+                    order: self.send(order.domain.as_ref(), &order.placement_id, sent)?,
+                    ticket: order.ticket.to_vec(),
+                    volumes: order.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
+                }
+            }
+            WireOrder::Delete(order) => Way::Step(self.delete(order)?),
+        })
+    }
+
+    fn create_domain(
+        &self,
+        assignment: &wire::Assignment,
+        order: &wire::CreateDomainOrder,
+    ) -> Result<Order, Unreadable> {
+        let local = order.domain.as_ref().is_some_and(|domain| domain.local);
+        Ok(Order::CreateDomain(CreateDomain {
+            domain: self.required_root(order.domain.as_ref())?,
+            token: assignment.token.clone(),
+            dot_name: order.dot_name.clone(),
+            mounting: if local { Mounting::Local } else { Mounting::Required },
+            description: order.name.clone(),
+        }))
+    }
+
+    fn copy(&self, assignment: &wire::Assignment, order: &wire::CopyOrder) -> Result<Way, Unreadable> {
+        let placement = self.placement(assignment, order.target.as_ref(), &order.volumes)?;
+        if let Some(domain) = &order.source_domain {
+            let source = Source::Local(LocalPlacement {
+                domain: self.root(domain)?,
+                placement: id(&order.source_placement_id, "source placement")?,
+                token: String::new(),
+            });
+            return Ok(Way::Build(Order::BuildPlacement(BuildPlacement { placement, source })));
+        }
+        let pull = order.pull.as_ref().ok_or_else(|| missing("the source"))?;
+        Ok(Way::Pull {
+            order: Order::BuildPlacement(BuildPlacement { placement, source: Source::Pull }),
+            address: pull.address.clone(),
+            ticket: pull.ticket.to_vec(),
+            volumes: order.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
+        })
+    }
+
+    fn send(
+        &self,
+        domain: Option<&wire::DomainTarget>,
+        placement: &str,
+        volumes: Vec<SentVolume>,
+    ) -> Result<Order, Unreadable> {
+        Ok(Order::SendPlacement(SendPlacement {
+            domain: self.required_root(domain)?,
+            placement: id(placement, "placement")?,
+            token: String::new(),
+            volumes,
+        }))
+    }
+
+    fn delete(&self, order: &wire::DeleteOrder) -> Result<Order, Unreadable> {
+        let domain = self.required_root(order.domain.as_ref())?;
+        let placement = match order.placement_id.as_str() {
+            // What never had a published name still has a token; the domain's own id stands for it
+            // where a whole domain goes.
+            "" => domain.domain,
+            text => id(text, "placement")?,
+        };
+        Ok(Order::DeletePlacement(DeletePlacement {
+            placement,
+            domain,
+            dot_name: order.dot_name.clone(),
+            token: order.made_by_token.clone(),
+            deletion_dot_name: order.deletion_dot_name.clone(),
+        }))
+    }
+
+    fn placement(
+        &self,
+        assignment: &wire::Assignment,
+        target: Option<&wire::PlacementTarget>,
+        volumes: &[wire::VolumeSpec],
+    ) -> Result<NewPlacement, Unreadable> {
+        let target = target.ok_or_else(|| missing("the target"))?;
+        Ok(NewPlacement {
+            domain: self.required_root(target.domain.as_ref())?,
+            placement: id(&target.placement_id, "placement")?,
+            dot_name: target.dot_name.clone(),
+            token: assignment.token.clone(),
+            transaction: assignment.transaction_id.clone(),
+            disk_name: target.description.clone(),
+            created_at_s: self.now_s,
+            volumes: chain(volumes)?,
+        })
+    }
+}
+
+fn total_bytes(order: &WireOrder) -> u64 {
+    let of =
+        |volumes: &[wire::VolumeSpec]| volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.file_size));
+    match order {
+        WireOrder::Copy(order) => of(&order.volumes),
+        WireOrder::ServeSource(order) => of(&order.volumes),
+        WireOrder::Receive(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
+        WireOrder::Send(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
+        WireOrder::CreateDomain(_) | WireOrder::CreateDisk(_) | WireOrder::Delete(_) => 0,
+    }
+}
+
+/// The chain's volumes; the last one is its leaf.
+fn chain(volumes: &[wire::VolumeSpec]) -> Result<Vec<work::VolumeSpec>, Unreadable> {
+    let count = volumes.len();
+    let volume = |(n, spec): (usize, &wire::VolumeSpec)| {
+        let parent = (!spec.parent_id.is_empty()).then(|| id(&spec.parent_id, "parent volume")).transpose()?;
+        Ok(work::VolumeSpec {
+            volume: id(&spec.volume_id, "volume")?,
+            format: format(spec)?,
+            parent,
+            role: if n + 1 == count { VolumeRole::Leaf } else { VolumeRole::Internal },
+            sequence: u32::try_from(n + 1).map_err(|_| Unreadable("the chain is too long".to_owned()))?,
+            virtual_bytes: virtual_bytes(spec)?,
+            true_bytes: true_bytes(spec)?,
+            expected_hash: hash(spec)?,
+        })
+    };
+    volumes.iter().enumerate().map(volume).collect()
+}
+
+fn format(spec: &wire::VolumeSpec) -> Result<VolumeFormat, Unreadable> {
+    match spec.format.as_str() {
+        "raw" => Ok(VolumeFormat::Raw),
+        "qcow2" => Ok(VolumeFormat::Qcow2),
+        other => Err(Unreadable(format!("format {other:?} is not known"))),
+    }
+}
+
+fn hash(spec: &wire::VolumeSpec) -> Result<Option<FileHash>, Unreadable> {
+    if spec.blake3.is_empty() {
+        return Ok(None);
+    }
+    let bytes =
+        <[u8; 32]>::try_from(spec.blake3.as_ref()).map_err(|_| Unreadable("a hash is not 32 bytes".to_owned()))?;
+    Ok(Some(FileHash(bytes)))
+}
+
+/// What a guest sees. The cluster keeps a raw volume's size before rounding.
+fn virtual_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
+    Ok(match (spec.virtual_size, format(spec)?) {
+        (0, _) => None,
+        (bytes, VolumeFormat::Raw) => Some(bytes.checked_next_multiple_of(RAW_ROUNDING_BYTES).unwrap_or(bytes)),
+        (bytes, VolumeFormat::Qcow2) => Some(bytes),
+    })
+}
+
+fn true_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
+    let rounded = format(spec)? == VolumeFormat::Raw && spec.virtual_size % RAW_ROUNDING_BYTES != 0;
+    Ok(rounded.then_some(spec.virtual_size))
+}
+
+fn sent_volume(spec: &wire::VolumeSpec) -> Result<SentVolume, Unreadable> {
+    Ok(SentVolume { volume: id(&spec.volume_id, "volume")?, true_bytes: None, expected_hash: hash(spec)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdm_proto::ids::ClusterId;
+    use sdm_proto::ids::PoolId;
+
+    const ID: &str = "6f2f5b57-6b3c-4a5e-9a6e-111111111111";
+
+    fn read(order: Option<WireOrder>) -> Result<Task, Unreadable> {
+        let facts = SessionFacts { cluster: ClusterId::default(), pool: PoolId::default(), epoch: 3 };
+        let assignment = wire::Assignment { token: "3-7-0".into(), attempt: 2, order, ..wire::Assignment::default() };
+        Reading { facts: &facts, now_s: 1 }.task(&assignment)
+    }
+
+    fn domain(path: &str) -> Option<wire::DomainTarget> {
+        Some(wire::DomainTarget { domain_id: ID.into(), path: path.into(), local: true })
+    }
+
+    fn volume(format: &str, virtual_size: u64) -> wire::VolumeSpec {
+        wire::VolumeSpec { volume_id: ID.into(), format: format.into(), virtual_size, ..wire::VolumeSpec::default() }
+    }
+
+    fn copy() -> wire::CopyOrder {
+        let target = wire::PlacementTarget { domain: domain("/b"), placement_id: ID.into(), ..Default::default() };
+        wire::CopyOrder {
+            target: Some(target),
+            volumes: vec![volume("raw", 5000), volume("qcow2", 5000)],
+            source_placement_id: ID.into(),
+            ..wire::CopyOrder::default()
+        }
+    }
+
+    #[test]
+    fn a_copy_reads_its_source_itself_or_pulls_it() {
+        let local = wire::CopyOrder { source_domain: domain("/a"), ..copy() };
+        let task = read(Some(WireOrder::Copy(local))).unwrap();
+        assert!(matches!(task.way, Way::Build(_)));
+        assert_eq!(task.paths(), [PathBuf::from("/b"), PathBuf::from("/a")]);
+        let pull = wire::CopyOrder { pull: Some(wire::PullSource::default()), ..copy() };
+        assert!(matches!(read(Some(WireOrder::Copy(pull))).unwrap().way, Way::Pull { .. }));
+        assert!(read(Some(WireOrder::Copy(copy()))).is_err());
+    }
+
+    #[test]
+    fn the_last_volume_is_the_leaf_and_raw_sizes_are_rounded() {
+        let chain = chain(&copy().volumes).unwrap();
+        let facts: Vec<_> = chain.iter().map(|v| (v.role, v.sequence, v.virtual_bytes, v.true_bytes)).collect();
+        assert_eq!(facts, [(VolumeRole::Internal, 1, Some(8192), Some(5000)), (VolumeRole::Leaf, 2, Some(5000), None)]);
+    }
+
+    #[test]
+    fn what_does_not_read_says_why() {
+        assert!(read(None).is_err());
+        let strange = wire::CopyOrder { volumes: vec![volume("vmdk", 1)], ..copy() };
+        let error = read(Some(WireOrder::Copy(strange))).unwrap_err();
+        assert!(error.to_string().contains("vmdk"), "{error}");
+    }
+}

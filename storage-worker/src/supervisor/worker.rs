@@ -1,0 +1,242 @@
+//! A worker from its start to its end: opens the folder, listens, and runs gateway, supervisor and
+//! server beside each other until it is told to stop or the cluster refuses it.
+
+use super::attempt::Workshop;
+use super::running_set::Supervisor;
+use crate::folder::DiskFolder;
+use crate::folder::FolderError;
+use crate::folder::WorkerFolder;
+use crate::gateway::Gateway;
+use crate::gateway::GatewayError;
+use crate::gateway::GatewaySettings;
+use crate::gateway::Outbox;
+use crate::process::IoProcesses;
+use crate::transfer::ProgressBoard;
+use crate::transfer::PullClient;
+use crate::transfer::Tickets;
+use crate::transfer::TransferServer;
+use sdm_proto::credentials::ClusterSecret;
+use sdm_proto::credentials::OwnIdentity;
+use sdm_proto::credentials::PeerIdentity;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::BlockingPool;
+use sdm_proto::seams::Clock;
+use sdm_proto::seams::Incoming;
+use sdm_proto::seams::Transport;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a new worker waits for I/O processes that an earlier one left behind. They die with it;
+/// only those stuck in the kernel take longer, and they use names that nobody else ever uses.
+const EARLIER_PROCESSES_WAIT_MS: u64 = 2_000;
+
+/// Time between two looks at them.
+const EARLIER_PROCESSES_LOOK_MS: u64 = 20;
+
+/// How long a worker that ends waits for its processes and streams to end.
+const ENDING_WAIT: Duration = Duration::from_secs(3);
+
+/// Everything that a worker is told at its start.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// A label for people; a second live worker under it is refused by the cluster.
+    pub name: String,
+    /// `host:port` to listen at; port 0 takes a free one.
+    pub listen: String,
+    /// Where others reach it, where that differs from `listen`.
+    pub advertise: Option<String>,
+    /// Its local folder; made if missing.
+    pub data_dir: PathBuf,
+    /// `host:port` of members, any of them.
+    pub coordinators: Vec<String>,
+    /// Paths beneath which it works; none means everywhere.
+    pub reach: Vec<PathBuf>,
+    /// The cluster's secret. Whoever starts a worker sees to it that nothing listens beyond
+    /// loopback without one.
+    pub secret: ClusterSecret,
+    /// How connections are made.
+    pub transport: Arc<dyn Transport>,
+    /// What leases are measured by.
+    pub clock: Arc<dyn Clock>,
+    /// Where I/O processes come from.
+    pub processes: Arc<dyn IoProcesses>,
+}
+
+/// Why a worker ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Its folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// It cannot listen.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What it was told makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The cluster does not want it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its server failed.
+    #[error("the worker's server failed")]
+    Server(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<GatewayError> for WorkerError {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::Refused(refusal) => Self::Refused(refusal),
+            GatewayError::Folder(error) => Self::Folder(error),
+        }
+    }
+}
+
+/// Runs a worker until `shutdown` completes.
+///
+/// # Errors
+/// The folder or the address cannot be used, or the cluster definitely refuses this worker.
+pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+    let path = config.data_dir.clone();
+    let folder = BlockingPool::Threads
+        .run(move || DiskFolder::open(&path))
+        .await
+        .unwrap_or_else(|source| Err(FolderError::Io { action: "open", path: config.data_dir.clone(), source }))?;
+    run_in_folder(config, Arc::new(folder), shutdown).await
+}
+
+/// The same with a folder that is open already; `data_dir` is not looked at.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_in_folder(
+    config: WorkerConfig,
+    folder: Arc<dyn WorkerFolder>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError> {
+    if config.coordinators.is_empty() {
+        return Err(WorkerError::Config("a worker needs the address of at least one coordinator".to_owned()));
+    }
+    let (address, incoming) = config
+        .transport
+        .listen(config.listen.clone())
+        .await
+        .map_err(|source| WorkerError::Listen { address: config.listen.clone(), source })?;
+    let worker = folder.identity().worker;
+    tracing::info!(address, %worker, name = config.name, "listening");
+    tokio::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        () = await_earlier_processes(folder.as_ref(), &config.clock) => {}
+    }
+    Parts::new(config, folder, address).run(incoming, shutdown).await
+}
+
+/// Waits for what an earlier process of this folder left behind, but not for ever.
+async fn await_earlier_processes(folder: &dyn WorkerFolder, clock: &Arc<dyn Clock>) {
+    let give_up_ms = clock.now_ms() + EARLIER_PROCESSES_WAIT_MS;
+    loop {
+        let living = folder.earlier_processes();
+        if living == 0 {
+            return;
+        }
+        let now_ms = clock.now_ms();
+        if now_ms >= give_up_ms {
+            tracing::warn!(living, "I/O processes of an earlier worker are still there: their storage hangs");
+            return;
+        }
+        clock.sleep_until(now_ms + EARLIER_PROCESSES_LOOK_MS).await;
+    }
+}
+
+/// The parts of a worker before they run.
+struct Parts {
+    gateway: Gateway,
+    supervisor: Supervisor,
+    server: TransferServer,
+    stop: CancellationToken,
+}
+
+impl Parts {
+    fn new(config: WorkerConfig, folder: Arc<dyn WorkerFolder>, address: String) -> Self {
+        let identity = OwnIdentity::default();
+        if let Some(membership) = folder.membership() {
+            let name = format!("worker/{}", folder.identity().worker);
+            identity.set(PeerIdentity { cluster_id: membership.cluster_id, epoch: membership.epoch, name });
+        }
+        let (tickets, progress, outbox) = (Tickets::default(), ProgressBoard::default(), Outbox::default());
+        let lock = folder.children_lock();
+        let settings = GatewaySettings {
+            name: config.name,
+            address: config.advertise.unwrap_or(address),
+            reach: config.reach.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            coordinators: config.coordinators,
+            secret: config.secret.clone(),
+            identity: identity.clone(),
+            folder,
+            transport: Arc::clone(&config.transport),
+            clock: Arc::clone(&config.clock),
+        };
+        let (gateway, mandate) = Gateway::new(settings, outbox.clone());
+        let pull = PullClient {
+            transport: config.transport,
+            secret: config.secret.clone(),
+            identity: identity.clone(),
+            clock: Arc::clone(&config.clock),
+        };
+        let workshop = Workshop {
+            processes: config.processes,
+            lock,
+            clock: config.clock,
+            tickets: tickets.clone(),
+            progress: progress.clone(),
+            pull,
+        };
+        Self {
+            gateway,
+            supervisor: Supervisor::new(workshop, config.reach, outbox, mandate),
+            server: TransferServer { secret: config.secret, identity, tickets, progress },
+            stop: CancellationToken::new(),
+        }
+    }
+
+    async fn run(self, incoming: Incoming, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        let Self { gateway, supervisor, server, stop } = self;
+        let stopped = stop.clone().cancelled_owned();
+        let mut server = AbortOnDropHandle::new(tokio::spawn(server.serve(incoming, stopped)));
+        let mut supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run(stop.clone())));
+        let mut server_over = false;
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            refused = gateway.run() => refused.map(|never| match never {}).map_err(WorkerError::from),
+            served = &mut server => {
+                server_over = true;
+                Err(WorkerError::Server(match served {
+                    Ok(Ok(())) => "it ended by itself".into(),
+                    Ok(Err(error)) => error,
+                    Err(error) => error.into(),
+                }))
+            }
+        };
+        stop.cancel();
+        // The supervisor returns when the last process of an attempt was reaped, which storage that
+        // hangs can hold up; the processes die with this one then.
+        if tokio::time::timeout(ENDING_WAIT, &mut supervisor).await.is_err() {
+            tracing::warn!("not every I/O process ended in time");
+        }
+        if !server_over && tokio::time::timeout(ENDING_WAIT, &mut server).await.is_err() {
+            tracing::debug!("open connections were closed");
+        }
+        ended
+    }
+}

@@ -1,0 +1,71 @@
+//! The internal service: another worker pulls a placement; a member asks how far attempts are.
+
+use super::pieces;
+use super::pieces::OnWire;
+use super::progress::ProgressBoard;
+use super::reader_stream::ReaderStream;
+use super::tickets::Purpose;
+use super::tickets::Reader;
+use super::tickets::Tickets;
+use super::tickets::Visit;
+use crate::work::PIECES_IN_FLIGHT;
+use crate::work::Piece;
+use sdm_proto::limits;
+use sdm_proto::status::to_status;
+use sdm_proto::wire::internal::v1::GetProgressRequest;
+use sdm_proto::wire::internal::v1::GetProgressResponse;
+use sdm_proto::wire::internal::v1::PullRequest;
+use sdm_proto::wire::internal::v1::PullResponse;
+use sdm_proto::wire::internal::v1::PullVolume;
+use sdm_proto::wire::internal::v1::pull_response;
+use sdm_proto::wire::internal::v1::worker_data_service_server::WorkerDataService;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+/// Serves workers and members.
+pub(super) struct WorkerData {
+    pub(super) tickets: Tickets,
+    pub(super) progress: ProgressBoard,
+}
+
+#[tonic::async_trait]
+impl WorkerDataService for WorkerData {
+    type PullStream = ReaderStream<PullResponse>;
+
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        // The puller names its own attempt, which need not be the token of the source's assignment;
+        // the ticket alone decides.
+        let PullRequest { token: _, ticket } = request.into_inner();
+        let (to, pieces) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (finish, finished) = oneshot::channel();
+        let volumes = self
+            .tickets
+            .visit(Purpose::Pull, &ticket, "", Visit::Reader(Reader { pieces: to, finished }))
+            .map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(ReaderStream::new(pieces, finish, move |piece| message(piece, &volumes))))
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<GetProgressRequest>,
+    ) -> Result<Response<GetProgressResponse>, Status> {
+        let tokens = request.into_inner().tokens.into_iter().take(limits::ASSIGNMENTS_MAX);
+        let progress = self.progress.of(tokens).into_iter().collect();
+        Ok(Response::new(GetProgressResponse { progress }))
+    }
+}
+
+fn message(piece: Piece, volumes: &[String]) -> PullResponse {
+    let message = match pieces::on_wire(piece) {
+        OnWire::Open { ordinal, bytes } => {
+            let volume_id = usize::try_from(ordinal).ok().and_then(|n| volumes.get(n)).cloned().unwrap_or_default();
+            pull_response::Message::Volume(PullVolume { volume_id, file_size: bytes })
+        }
+        OnWire::Piece(piece) => pull_response::Message::Piece(piece),
+        OnWire::End(end) => pull_response::Message::End(end),
+    };
+    PullResponse { message: Some(message) }
+}
