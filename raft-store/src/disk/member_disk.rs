@@ -58,6 +58,12 @@ impl MemberDisk {
         self.execution.blocking(work).await
     }
 
+    /// The member's own folder, for small files beside its identity. Their names begin with
+    /// `identity.json.` or the folder of a member that died young would seem foreign.
+    pub fn root(&self) -> Arc<dyn Files> {
+        self.root.clone()
+    }
+
     /// Resolves once every handle on this disk is gone and the folder can be opened again.
     pub fn closed(&self) -> Closed {
         self.closed.clone()

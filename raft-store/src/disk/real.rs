@@ -144,12 +144,28 @@ fn refuse_foreign(folder: &Path) -> Result<(), OpenFolderError> {
     Err(OpenFolderError::Foreign { folder: folder.to_owned(), found: found.join(", ") })
 }
 
+/// Makes a folder and those above it that are missing, all of them durable.
 fn make_folder(folder: &Path) -> Result<(), OpenFolderError> {
-    let failed = |operation| move |source| OpenFolderError::Files { operation, path: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(failed("create"))?;
-    // The name of a new folder is durable only once its parent is synced.
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync_folder(parent.unwrap_or(Path::new("."))).map_err(failed("sync the parent of"))
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenFolderError::Files { operation, path, source }
+    };
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    std::fs::create_dir_all(folder).map_err(failed("create", folder))?;
+    let sync_parent = |made: &Path| {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or(Path::new(".")))
+    };
+    // A name is durable only once the folder that holds it is synced.
+    for made in &missing {
+        sync_parent(made).map_err(failed("sync the parent of", made))?;
+    }
+    // One that was there may come from a start that was cut off before it synced; where the parent
+    // is not ours to open, somebody else made the folder.
+    match sync_parent(folder) {
+        Err(error) if missing.is_empty() && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(failed("sync the parent of", folder)),
+    }
 }
 
 /// Opens and locks a member's folder. Blocks.

@@ -23,9 +23,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// sled's page cache. The log is read from the tail cache; sled needs pages only for its leaves,
-/// and three members share a small machine with their users.
-const CACHE_BYTES: u64 = 16 << 20;
+/// sled's page cache. Readers are served from the log's own tail, so sled needs pages only for the
+/// leaf that grows and those that are purged. Measured: 16 MiB writes no faster, and costs 8 MiB of
+/// the 60 that a member may have.
+const CACHE_BYTES: u64 = 4 << 20;
 
 /// How often sled's background thread wakes to clean segments (it may spend half of the time on
 /// it). Longer than sled's 500 ms because each time it also fsyncs, which an idle member feels.
