@@ -12,6 +12,7 @@ use fixture::root;
 use sdm_storage_worker::domain::DomainMetadata;
 use sdm_storage_worker::driver::SimulatedStorage;
 use sdm_storage_worker::work::CreateDomain;
+use sdm_storage_worker::work::DeleteDomain;
 use sdm_storage_worker::work::DomainRoot;
 use sdm_storage_worker::work::Done;
 use sdm_storage_worker::work::Mounting;
@@ -157,4 +158,32 @@ async fn whatever_fails_a_power_cut_later_the_step_succeeds() {
         }
     }
     assert!(interrupted > 30, "only {interrupted} interruptions were tried");
+}
+
+#[tokio::test]
+async fn a_creation_that_did_not_win_is_taken_away_by_its_token_only() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = root(folder.path(), 1);
+    done(create(&create_domain(domain.clone())).await);
+    let delete = |token: &str| {
+        let order = DeleteDomain {
+            domain: domain.clone(),
+            dot_name: ".sdm-1-7-0".to_owned(),
+            token: token.to_owned(),
+            deletion_dot_name: ".sdm-1-9-0".to_owned(),
+        };
+        run(Order::DeleteDomain(order), Ports::silent())
+    };
+    assert_eq!(refusal(delete("1-8-0").await).code, RefusalCode::EvidenceMismatch);
+    let placement = folder.path().join(domain.domain.to_string()).join("images/somebodys-work");
+    std::fs::create_dir(&placement).expect("a placement");
+    let refused = refusal(delete("1-7-0").await);
+    assert_eq!(refused.code, RefusalCode::UnexpectedEntry);
+    assert!(refused.message.contains("somebodys-work"), "{}", refused.message);
+    assert!(matches!(probe(&domain).await, Outcome::Done(_)), "a refused deletion touched the domain");
+    std::fs::remove_dir(placement).expect("it goes");
+    std::fs::create_dir_all(folder.path().join(".sdm-1-7-0/dom_md")).expect("half a domain of the same token");
+    done(delete("1-7-0").await);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    done(delete("1-7-0").await);
 }

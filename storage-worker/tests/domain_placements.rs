@@ -16,18 +16,24 @@ use fixture::placement;
 use fixture::placement_path;
 use fixture::refusal;
 use fixture::root;
+use sdm_proto::ids::ClusterId;
+use sdm_proto::token::Token;
 use sdm_storage_worker::domain::VolumeMetadata;
 use sdm_storage_worker::driver::SimulatedStorage;
+use sdm_storage_worker::work::CreateDisk;
 use sdm_storage_worker::work::DeletePlacement;
 use sdm_storage_worker::work::DomainRoot;
 use sdm_storage_worker::work::Done;
+use sdm_storage_worker::work::LocalPlacement;
 use sdm_storage_worker::work::Order;
 use sdm_storage_worker::work::Outcome;
 use sdm_storage_worker::work::Ports;
 use sdm_storage_worker::work::RefusalCode;
+use sdm_storage_worker::work::Source;
 use sdm_storage_worker::work::VolumeFormat;
 use sdm_storage_worker::work::run;
 use sdm_storage_worker::work::run_on;
+use uuid::Uuid;
 
 const SIZE: u64 = 1 << 20;
 
@@ -295,4 +301,25 @@ async fn a_deletion_interrupted_anywhere_is_finished_by_its_repetition() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_reader_without_the_token_believes_a_placement_that_derives_its_own_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path(), 1).await;
+    let token: Token = "1-5-0".parse().expect("a token");
+    let mut order = placement(&domain, 5, VolumeFormat::Raw, Some(SIZE));
+    order.placement = token.placement(ClusterId::from_uuid(fixture::CLUSTER)).uuid();
+    let derived = order.placement;
+    placed(execute(Order::CreateDisk(CreateDisk { placement: order })).await);
+    // This one was given a name of its own.
+    placed(execute(create_disk(&domain, 1, VolumeFormat::Raw, SIZE)).await);
+    let copy = |from, to| {
+        let mut copy = copy_order(&domain, 1, &domain, to);
+        copy.source = Source::Local(LocalPlacement { domain: domain.clone(), placement: from, token: String::new() });
+        execute(Order::BuildPlacement(copy))
+    };
+    placed(copy(derived, 2).await);
+    let other = Uuid::from_u128(0xF000_0001);
+    assert_eq!(refusal(copy(other, 3).await).code, RefusalCode::EvidenceMismatch);
 }

@@ -5,6 +5,8 @@
 //! ```
 //! A crash at any point leaves either the dot folder, which belongs to this token alone, or the whole placement.
 
+use sdm_proto::ids::ClusterId;
+use sdm_proto::token::Token;
 use uuid::Uuid;
 
 use crate::driver::DomainDriver;
@@ -47,16 +49,34 @@ impl<D: DomainDriver> Domain<D> {
         read_mark(self, &self.image(&placement.to_string())?).await
     }
 
-    /// Checks that a published placement was made under the token that the order names.
+    /// Checks that a published placement was made under the token that the order names; without one, that it is this
+    /// pool's and derives its own name.
     ///
     /// # Errors
-    /// When it is not there, or was made under another token.
+    /// When it is not there, or was made by somebody else.
     pub async fn require_placement(&self, placement: Uuid, token: &str) -> Result<PlacementMark, DomainError> {
         let folder = self.image(&placement.to_string())?;
         let mark = read_mark(self, &folder).await?;
         let mark = mark.ok_or_else(|| DomainError::PlacementMissing(folder.to_string()))?;
-        require_origin(&folder, &mark, placement, token)?;
+        if token.is_empty() {
+            self.require_derived(&folder, &mark, placement)?;
+        } else {
+            require_origin(&folder, &mark, placement, token)?;
+        }
         Ok(mark)
+    }
+
+    /// A token and the cluster whose log assigned it derive one placement's name, which nobody else can have.
+    fn require_derived(&self, folder: &EntryPath, mark: &PlacementMark, placement: Uuid) -> Result<(), DomainError> {
+        let derived = mark.token.parse::<Token>().ok().map(|token| token.placement(ClusterId::from_uuid(mark.cluster)));
+        if mark.pool == self.root().pool && derived.is_some_and(|derived| derived.uuid() == placement) {
+            return Ok(());
+        }
+        Err(DomainError::EvidenceMismatch {
+            entry: folder.to_string(),
+            expected: "one of this pool that derives its name".to_owned(),
+            found: format!("{} of cluster {} and pool {}", mark.token, mark.cluster, mark.pool),
+        })
     }
 
     /// Opens a volume of a published placement for reading.

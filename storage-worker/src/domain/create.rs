@@ -18,6 +18,7 @@ use super::DomainMetadata;
 use super::DotName;
 use super::FILE_MODE;
 use super::FOLDER_MODE;
+use super::delete_domain::remove_domain_folder;
 use super::names::MARK;
 use super::open::Owner;
 use super::open::open_path;
@@ -29,7 +30,8 @@ use super::small_file::write_new;
 const MAILBOX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Files of `dom_md` besides `metadata` and the mark, with their sizes. A LOCALFS domain's `ids` and `leases` stay empty.
-const EMPTY_FILES: [(&str, u64); 4] = [("ids", 0), ("leases", 0), ("inbox", MAILBOX_BYTES), ("outbox", MAILBOX_BYTES)];
+pub(super) const EMPTY_FILES: [(&str, u64); 4] =
+    [("ids", 0), ("leases", 0), ("inbox", MAILBOX_BYTES), ("outbox", MAILBOX_BYTES)];
 
 /// Makes a domain. A repetition with the same token finds it made and answers the same.
 ///
@@ -102,7 +104,8 @@ fn in_use(owner: &Owner, root: &DomainRoot) -> DomainError {
 }
 
 async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDomain) -> Result<(), DomainError> {
-    clear(driver, aside).await?;
+    // What an interrupted try of this very step left.
+    remove_domain_folder(driver, aside).await?;
     let root = &order.domain;
     driver.make_folder(aside, FOLDER_MODE).await.map_err(|source| match source.kind {
         StorageErrorKind::AccessDenied | StorageErrorKind::ReadOnly => {
@@ -139,32 +142,4 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
         driver.sync_folder(&folder).await?;
     }
     Ok(())
-}
-
-/// Takes away what an interrupted try of this very step left under its dot name.
-async fn clear<D: DomainDriver>(driver: &D, aside: &EntryPath) -> Result<(), DomainError> {
-    if driver.stat(aside).await?.is_none() {
-        return Ok(());
-    }
-    let dom_md = aside.join("dom_md")?;
-    if driver.stat(&dom_md).await?.is_some() {
-        let known =
-            |name: &str| name == "metadata" || name == MARK || EMPTY_FILES.iter().any(|(file, _)| *file == name);
-        let entries = driver.list(&dom_md).await?;
-        for entry in &entries {
-            if entry.kind != EntryKind::File || !known(&entry.name) {
-                let name = format!("{dom_md}/{}", entry.name);
-                return Err(DomainError::UnexpectedEntry { entry: name, kind: entry.kind });
-            }
-        }
-        for entry in entries {
-            driver.unlink(&dom_md.join(&entry.name)?).await?;
-        }
-        driver.remove_folder(&dom_md).await?;
-    }
-    let images = aside.join("images")?;
-    if driver.stat(&images).await?.is_some() {
-        driver.remove_folder(&images).await?;
-    }
-    Ok(driver.remove_folder(aside).await?)
 }

@@ -13,6 +13,7 @@
 mod attempt;
 mod create;
 mod delete;
+mod delete_domain;
 mod error;
 mod identity;
 mod metadata;
@@ -25,6 +26,7 @@ mod volume_metadata;
 pub use attempt::Attempt;
 pub use create::create_domain;
 pub use delete::delete_placement;
+pub use delete_domain::delete_domain;
 pub use error::DomainError;
 pub use identity::DomainIdentity;
 pub use metadata::DomainMetadata;

@@ -28,6 +28,7 @@ pub use hash::FileHash;
 pub use order::BuildPlacement;
 pub use order::CreateDisk;
 pub use order::CreateDomain;
+pub use order::DeleteDomain;
 pub use order::DeletePlacement;
 pub use order::DomainRoot;
 pub use order::LocalPlacement;

@@ -25,6 +25,8 @@ pub enum Order {
     SendPlacement(SendPlacement),
     /// Delete everything one token may have left in a domain.
     DeletePlacement(DeletePlacement),
+    /// Delete what the creation of a domain left that did not win.
+    DeleteDomain(DeleteDomain),
 }
 
 impl Order {
@@ -37,6 +39,7 @@ impl Order {
             Self::BuildPlacement(order) => &order.placement.domain,
             Self::SendPlacement(order) => &order.domain,
             Self::DeletePlacement(order) => &order.domain,
+            Self::DeleteDomain(order) => &order.domain,
         }
     }
 }
@@ -177,7 +180,8 @@ pub struct LocalPlacement {
     pub domain: DomainRoot,
     /// Its folder name under `images/`.
     pub placement: Uuid,
-    /// The token that its `.sdm` must carry.
+    /// The token that its `.sdm` must carry. Empty where the reader does not know it: then the `.sdm` must be of
+    /// this pool, and its own cluster and token must derive the folder's very name.
     pub token: String,
 }
 
@@ -188,7 +192,8 @@ pub struct SendPlacement {
     pub domain: DomainRoot,
     /// The placement's folder name under `images/`.
     pub placement: Uuid,
-    /// The token that its `.sdm` must carry.
+    /// The token that its `.sdm` must carry. Empty where the reader does not know it: then the `.sdm` must be of
+    /// this pool, and its own cluster and token must derive the folder's very name.
     pub token: String,
     /// What to send, base first.
     pub volumes: Vec<SentVolume>,
@@ -220,5 +225,19 @@ pub struct DeletePlacement {
     /// The token that a published folder's `.sdm` must carry; anything else is refused and left alone.
     pub token: String,
     /// The dot name of this deletion's own token: what is deleted is renamed to it first.
+    pub deletion_dot_name: String,
+}
+
+/// Delete the folder of a domain that was made, or half made, by a creation that did not win: first the dot name, then
+/// the domain's own folder. Refused while a placement lies in it. Idempotent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteDomain {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The folder under `path` in which it was built, `.sdm-<token>`.
+    pub dot_name: String,
+    /// The token that its `dom_md/.sdm` must carry; anything else is refused and left alone.
+    pub token: String,
+    /// The dot name of this deletion's own token.
     pub deletion_dot_name: String,
 }

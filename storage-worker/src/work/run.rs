@@ -26,6 +26,7 @@ use crate::domain::Attempt;
 use crate::domain::Domain;
 use crate::domain::DomainError;
 use crate::domain::create_domain;
+use crate::domain::delete_domain;
 use crate::domain::delete_placement;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
@@ -55,6 +56,7 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
             Ok(domain) => delete_placement(&domain, order).await.map(Done::Deleted).map_err(Into::into),
             Err(error) => Err(error.into()),
         },
+        Order::DeleteDomain(order) => delete_domain(storage, order).await.map(Done::Deleted).map_err(Into::into),
     };
     match done {
         Ok(done) => Outcome::Done(done),
