@@ -89,7 +89,7 @@ fn open_txns_hold_their_locks(state: &State, wrong: &mut Vec<String>) {
 
 fn jobs_belong_to_running_txns(state: &State, wrong: &mut Vec<String>) {
     for job in state.jobs.values() {
-        if !state.txns.get(&job.txn).is_some_and(|txn| txn.job == Some(job.id)) {
+        if state.txns.get(&job.txn).is_none_or(|txn| txn.job != Some(job.id)) {
             wrong.push(format!("job {} belongs to no running transaction", job.id));
         }
     }
@@ -118,7 +118,7 @@ fn catalog_is_whole(state: &State, wrong: &mut Vec<String>) {
         }
     }
     for placement in state.placements.values() {
-        if !state.disks.get(&placement.disk).is_some_and(|disk| disk.placement == placement.id) {
+        if state.disks.get(&placement.disk).is_none_or(|disk| disk.placement != placement.id) {
             wrong.push(format!("placement {} belongs to no disk", placement.id));
         }
     }

@@ -167,7 +167,7 @@ impl History {
             1 => Report::Refused(Refusal::new(Class::Invalid, "NO", "no")),
             2 => Report::Stopped,
             3 => Report::Checkpoint { durable_bytes: 4096 },
-            4 => Report::Peer { connected: which % 2 == 0 },
+            4 => Report::Peer { connected: which.is_multiple_of(2) },
             _ => match done(&assignment.order) {
                 Some(report) => report,
                 None => return,
