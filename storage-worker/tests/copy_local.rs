@@ -288,3 +288,41 @@ async fn sick_storage_fails_the_copy_and_a_later_one_succeeds() {
         }
     }
 }
+
+/// A tmpfs that goes away with the test.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_real_file_system_that_fills_up_refuses_the_copy_and_has_its_room_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (source, _) = two_domains(folder.path(), 16 * MIB).await;
+    write(&volume(&source, 1), &[(0, 12 << 20)]);
+    let path = folder.path().join("small");
+    std::fs::create_dir(&path).expect("a folder");
+    let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(&path).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: a_real_file_system_that_fills_up...: mounting a tmpfs needs root");
+        return;
+    }
+    let _mounted = Mounted(path.clone());
+    let target = root(&path, 3);
+    let order = sdm_storage_worker::work::CreateDomain {
+        mounting: sdm_storage_worker::work::Mounting::Required,
+        ..create_domain(target.clone())
+    };
+    done(run(Order::CreateDomain(order), Ports::silent()).await);
+    let before = hash_of(&volume(&source, 1));
+    let refused = refusal(copy(&source, &target).await);
+    assert_eq!(refused.code, RefusalCode::NoSpace, "{refused}");
+    let missing = refused.missing_bytes.expect("how much was missing");
+    assert!((4 * MIB..=12 * MIB).contains(&missing), "{missing}");
+    assert_eq!(std::fs::read_dir(images(&target)).expect("a folder").count(), 0);
+    assert_eq!(hash_of(&volume(&source, 1)), before);
+    placed(run(create_disk(&target, 7, VolumeFormat::Qcow2, MIB), Ports::silent()).await);
+}

@@ -47,6 +47,7 @@ async fn a_new_domain_has_ovirts_layout_and_answers_a_probe() {
     let metadata = std::fs::read_to_string(top.join("dom_md/metadata")).expect("the metadata");
     let metadata = DomainMetadata::decode(&metadata).expect("its checksum is right");
     assert_eq!((metadata.domain, metadata.pool), (domain.domain, Some(fixture::POOL)));
+    assert!(matches!(metadata.block_bytes, 512 | 4096));
     let names: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").collect();
     assert_eq!(names.len(), 1, "something is left besides the domain: {names:?}");
     match done(probe(&domain).await) {

@@ -156,7 +156,8 @@ async fn a_deletion_touches_nothing_beside_an_unknown_name() {
     let victim = folder.path().join("victim");
     std::fs::create_dir(&victim).expect("a folder");
     std::fs::write(victim.join("file"), "keep me").expect("a file");
-    let plant: [(&str, &dyn Fn(&Path)); 4] = [
+    type Plant<'p> = (&'p str, &'p dyn Fn(&Path));
+    let plant: [Plant<'_>; 4] = [
         ("notes.txt", &|path| std::fs::write(path, "x").expect("a file")),
         ("folder", &|path| std::fs::create_dir(path).expect("a folder")),
         ("00000000-0000-0000-0000-000000000001", &|path| {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::driver::DomainFile;
+use crate::work::CancelFlag;
 use crate::work::FileHash;
 use crate::work::Piece;
 
@@ -67,8 +68,14 @@ pub async fn send_file<S: DomainFile>(
     let mut units = Units::new(source.clone(), file_bytes).map_err(CopyError::Source)?;
     let mut pipeline = Pipeline::new(sending.threads);
     let pool = BufferPool::default();
-    let mut stream =
-        Stream { outgoing, bytes, hole: None, sent_tree: TreeHash::new(bytes), file_tree: TreeHash::new(file_bytes) };
+    let mut stream = Stream {
+        outgoing,
+        cancel: ports.cancel,
+        bytes,
+        hole: None,
+        sent_tree: TreeHash::new(bytes),
+        file_tree: TreeHash::new(file_bytes),
+    };
     stream.put(Piece::Open { ordinal: sending.ordinal, bytes }).await?;
     let mut is_fed = false;
     loop {
@@ -129,6 +136,7 @@ fn read_piece<S: DomainFile>(
 
 struct Stream<'s> {
     outgoing: &'s mpsc::Sender<Piece>,
+    cancel: &'s CancelFlag,
     bytes: u64,
     /// A hole that may go on in the next unit.
     hole: Option<Range<u64>>,
@@ -138,7 +146,9 @@ struct Stream<'s> {
 
 impl Stream<'_> {
     async fn put(&self, piece: Piece) -> Result<(), CopyError> {
-        self.outgoing.send(piece).await.map_err(|_| CopyError::ReceiverGone)
+        // A channel may also have been closed to wake us for a stop.
+        let gone = || if self.cancel.is_set() { CopyError::Cancelled } else { CopyError::ReceiverGone };
+        self.outgoing.send(piece).await.map_err(|_| gone())
     }
 
     fn widen_hole(&mut self, to: u64) {
@@ -178,14 +188,13 @@ impl Stream<'_> {
 
     async fn finish(mut self, file_bytes: u64, expected: Option<FileHash>) -> Result<Sent, CopyError> {
         self.put_hole().await?;
-        let Self { outgoing, bytes, sent_tree, file_tree, .. } = self;
-        let sent_hash = sent_tree.finish().ok_or(CopyError::ThreadLost)?;
-        let hash = file_tree.finish().ok_or(CopyError::ThreadLost)?;
+        let take =
+            |tree: &mut TreeHash| std::mem::replace(tree, TreeHash::new(0)).finish().ok_or(CopyError::ThreadLost);
+        let (sent_hash, hash) = (take(&mut self.sent_tree)?, take(&mut self.file_tree)?);
         if let Some(expected) = expected.filter(|expected| *expected != hash) {
             return Err(CopyError::HashMismatch { expected, found: hash });
         }
-        let end = Piece::End { bytes, hash: sent_hash };
-        outgoing.send(end).await.map_err(|_| CopyError::ReceiverGone)?;
+        self.put(Piece::End { bytes: self.bytes, hash: sent_hash }).await?;
         Ok(Sent { file_bytes, hash })
     }
 }

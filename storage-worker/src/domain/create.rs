@@ -19,6 +19,7 @@ use super::DotName;
 use super::FILE_MODE;
 use super::FOLDER_MODE;
 use super::delete_domain::remove_domain_folder;
+use super::metadata::DEFAULT_BLOCK_BYTES;
 use super::names::MARK;
 use super::open::Owner;
 use super::open::open_path;
@@ -116,11 +117,21 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
     let dom_md = aside.join("dom_md")?;
     driver.make_folder(&dom_md, FOLDER_MODE).await?;
     driver.make_folder(&aside.join("images")?, FOLDER_MODE).await?;
+    let mut block_bytes = DEFAULT_BLOCK_BYTES;
+    for (name, bytes) in EMPTY_FILES {
+        let file = driver.open(&dom_md.join(name)?, OpenHow::create_volume(FILE_MODE)).await?;
+        if bytes > 0 {
+            file.extend_to(bytes)?;
+            block_bytes = file.probe_block_bytes()?.unwrap_or(block_bytes);
+        }
+        file.sync()?;
+    }
     let metadata = DomainMetadata {
         domain: root.domain,
         pool: Some(root.pool),
         description: order.description.clone(),
         remote_path: root.path.display().to_string(),
+        block_bytes,
     };
     write_new(driver, &dom_md.join("metadata")?, metadata.encode().as_bytes()).await?;
     let identity = DomainIdentity {
@@ -133,11 +144,6 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
     let identity = serde_json::to_vec(&identity)
         .map_err(|error| DomainError::Corrupt { entry: MARK.to_owned(), reason: error.to_string() })?;
     write_new(driver, &dom_md.join(MARK)?, &identity).await?;
-    for (name, bytes) in EMPTY_FILES {
-        let file = driver.open(&dom_md.join(name)?, OpenHow::create(FILE_MODE)).await?;
-        file.extend_to(bytes)?;
-        file.sync()?;
-    }
     for folder in [aside.join("images")?, dom_md, aside.clone()] {
         driver.sync_folder(&folder).await?;
     }

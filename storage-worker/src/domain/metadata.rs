@@ -9,6 +9,9 @@ use uuid::Uuid;
 /// vdsm's limit for a domain's description.
 const DESCRIPTION_BYTES_MAX: usize = 50;
 
+/// Block size of domains before version 5, which do not state it.
+pub(super) const DEFAULT_BLOCK_BYTES: u32 = 512;
+
 const CHECKSUM: &str = "_SHA_CKSUM";
 
 /// What a domain says of itself.
@@ -22,6 +25,8 @@ pub struct DomainMetadata {
     pub description: String,
     /// REMOTE_PATH.
     pub remote_path: String,
+    /// BLOCK_SIZE: vdsm refuses a domain on which it finds another one.
+    pub block_bytes: u32,
 }
 
 /// The text is not a domain's metadata.
@@ -37,7 +42,7 @@ impl DomainMetadata {
         // Lease times are oVirt's defaults; LOCALFS has no leases, but vdsm wants the keys.
         let keys = BTreeMap::from([
             ("ALIGNMENT", "1048576".to_owned()),
-            ("BLOCK_SIZE", "512".to_owned()),
+            ("BLOCK_SIZE", self.block_bytes.to_string()),
             ("CLASS", "Data".to_owned()),
             ("DESCRIPTION", description),
             ("IOOPTIMEOUTSEC", "10".to_owned()),
@@ -77,6 +82,7 @@ impl DomainMetadata {
             pool: id("POOL_UUID"),
             description: value("DESCRIPTION").to_owned(),
             remote_path: value("REMOTE_PATH").to_owned(),
+            block_bytes: value("BLOCK_SIZE").parse().unwrap_or(DEFAULT_BLOCK_BYTES),
         })
     }
 }
@@ -110,6 +116,7 @@ mod tests {
             pool: Some(Uuid::from_u128(2)),
             description: description.to_owned(),
             remote_path: "/mnt/a".to_owned(),
+            block_bytes: 4096,
         }
     }
 

@@ -170,6 +170,21 @@ impl DomainFile for FileHandle {
         Ok(Some(start..end.min(bytes).max(start)).filter(|range| !range.is_empty()))
     }
 
+    fn probe_block_bytes(&self) -> Result<Option<u32>, StorageError> {
+        let Some(direct) = &self.direct else { return Ok(None) };
+        // Twice the alignment holds one aligned block wherever it begins.
+        let memory = vec![0; 2 * DIRECT_ALIGNMENT];
+        let skew = memory.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        for length in [512_u32, 4096] {
+            let block = memory.get(skew..).and_then(|rest| rest.get(..length as usize)).unwrap_or_default();
+            match call("storage.write", &self.name, || rustix::io::pwrite(direct, block, 0)) {
+                Err(error) if wants_page_cache(&error) => {}
+                answer => return answer.map(|_| Some(length)),
+            }
+        }
+        Ok(None)
+    }
+
     fn lock_against_writers(&self) -> Result<(), StorageError> {
         image_lock::lock_against_writers(self.buffered.as_fd()).map_err(|error| {
             let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {

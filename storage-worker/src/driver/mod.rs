@@ -146,6 +146,13 @@ pub trait DomainFile: Send + Sync + 'static {
     /// What the storage answers.
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError>;
 
+    /// Finds the smallest block that direct writes may have, 512 or 4096, by writing zeros over the file's beginning:
+    /// only for a new file. `None` where the file system has no direct I/O.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    fn probe_block_bytes(&self) -> Result<Option<u32>, StorageError>;
+
     /// Takes the locks with which QEMU marks a reader that bears no writer beside it. Held until the file is closed.
     ///
     /// # Errors

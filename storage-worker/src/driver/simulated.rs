@@ -406,6 +406,10 @@ impl DomainFile for SimulatedFile {
         })
     }
 
+    fn probe_block_bytes(&self) -> Result<Option<u32>, StorageError> {
+        Ok(Some(512))
+    }
+
     fn lock_against_writers(&self) -> Result<(), StorageError> {
         let in_use = self.call("lock", |state| Ok(state.in_use.contains(&self.node)))?;
         if in_use { Err(StorageError::of_kind("lock", &self.name, StorageErrorKind::InUse)) } else { Ok(()) }

@@ -223,7 +223,7 @@ impl Header {
         length: u64,
         file_bytes: u64,
     ) -> Result<(), Qcow2Error> {
-        if offset == 0 || offset % self.cluster_bytes() != 0 {
+        if offset == 0 || !offset.is_multiple_of(self.cluster_bytes()) {
             return Err(Qcow2Error::Misaligned { what, offset });
         }
         outside(what, offset, length, file_bytes)

@@ -59,7 +59,7 @@ impl Ledger {
 
     /// A table: aligned, inside the file, in clusters that nothing else uses. `times`: how often it is referred to.
     pub fn claim(&mut self, what: &'static str, offset: u64, length: u64, times: u16) -> Result<(), Qcow2Error> {
-        if offset % (1 << self.cluster_bits) != 0 {
+        if !offset.is_multiple_of(1 << self.cluster_bits) {
             return Err(Qcow2Error::Misaligned { what, offset });
         }
         if length == 0 {

@@ -79,7 +79,7 @@ pub(super) fn refer_l2_table<I: Image + ?Sized>(
             if host == 0 {
                 return Ok(());
             }
-            if host % header.cluster_bytes() != 0 {
+            if !host.is_multiple_of(header.cluster_bytes()) {
                 return Err(Qcow2Error::Misaligned { what: "a cluster of data", offset: host });
             }
             ledger.refer("a cluster of data", host, used_bytes(header, subclusters), times)?;
@@ -131,10 +131,9 @@ fn each_l2_entry<I: Image + ?Sized>(
     }
     let table = super::image::read_bytes(image, offset, usize::try_from(header.cluster_bytes()).unwrap_or(0))?;
     for entry in table.chunks_exact(16) {
-        if let (Some(first), Some(second)) = (u64_at(entry, 0), u64_at(entry, 8)) {
-            if first != 0 || second != 0 {
-                each(first, Some(second))?;
-            }
+        let (first, second) = (u64_at(entry, 0).unwrap_or(0), u64_at(entry, 8).unwrap_or(0));
+        if first != 0 || second != 0 {
+            each(first, Some(second))?;
         }
     }
     Ok(())
