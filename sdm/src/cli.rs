@@ -1,0 +1,308 @@
+//! The command line: global options, the nouns, and how a parsed command is run to its exit code.
+
+use crate::commands::Command;
+use crate::context::Context;
+use crate::output::EXIT_CODES;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::output::Format;
+use crate::output::Printer;
+use crate::shutdown;
+use crate::values::parse_addresses;
+use crate::values::parse_duration;
+use clap::CommandFactory;
+use clap::FromArgMatches;
+use clap::Parser;
+use sdm_proto::credentials::ClusterSecret;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::TcpTransport;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a member listens when nobody says otherwise.
+const DEFAULT_ENDPOINT: &str = "127.0.0.1:7400";
+
+/// Storage Domain Manager: manages the shared storage of a virtualization cluster without a special
+/// host. `sdm demo` shows it at work.
+#[derive(Parser, Debug)]
+#[command(name = "sdm", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that may stand before or after the noun.
+#[derive(clap::Args, Debug, Clone)]
+pub struct GlobalOptions {
+    /// Members to talk to, any of them, HOST:PORT separated by commas [default: 127.0.0.1:7400]
+    #[arg(
+        long,
+        global = true,
+        env = "SDM_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "A,B,C",
+        help_heading = "Global options"
+    )]
+    pub endpoints: Vec<String>,
+    /// How results are printed: table, or json (one object, no field omitted)
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        hide_possible_values = true,
+        default_value = "table",
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub output: Format,
+    /// File with the cluster's secret
+    #[arg(long, global = true, env = "SDM_SECRET_FILE", value_name = "FILE", help_heading = "Global options")]
+    pub secret_file: Option<PathBuf>,
+    /// End the command after this long (30s, 5m); what it has begun goes on
+    #[arg(long, global = true, value_name = "DURATION", help_heading = "Global options")]
+    pub timeout: Option<String>,
+    /// How log lines on stderr look: text or json (RUST_LOG says how many)
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        hide_possible_values = true,
+        default_value = "text",
+        env = crate::logging::FORMAT_VARIABLE,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub log_format: crate::logging::LogFormat,
+}
+
+impl GlobalOptions {
+    /// The secret, if a file is named.
+    ///
+    /// # Errors
+    /// It cannot be read or is too short.
+    pub fn secret(&self) -> Result<ClusterSecret, Failure> {
+        let Some(path) = &self.secret_file else { return Ok(ClusterSecret::default()) };
+        ClusterSecret::from_file(path).map_err(|error| {
+            Refusal::new(Class::Invalid, "BAD_SECRET_FILE", error.to_string())
+                .hint("a secret file holds at least 16 random bytes: head -c 32 /dev/urandom | base64 > FILE")
+                .into()
+        })
+    }
+
+    /// The time that the whole command may take.
+    ///
+    /// # Errors
+    /// It does not read as a duration.
+    pub fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        Ok(self.timeout.as_deref().map(|text| parse_duration("--timeout", text)).transpose()?)
+    }
+
+    fn addresses(&self) -> Result<Vec<String>, Failure> {
+        if self.endpoints.iter().all(|text| text.trim().is_empty()) {
+            return Ok(vec![DEFAULT_ENDPOINT.to_owned()]);
+        }
+        Ok(parse_addresses("--endpoints", &self.endpoints)?)
+    }
+
+    /// What an operator's command works with.
+    ///
+    /// # Errors
+    /// An option does not read as what it should be.
+    pub fn context(&self) -> Result<Context, Failure> {
+        Context::new(&self.addresses()?, self.secret()?, Arc::new(TcpTransport), Printer { format: self.output })
+    }
+}
+
+/// Parses this process's arguments and does what they say.
+pub fn run() -> ExitCode {
+    let matches = match command_line().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, asked_format(std::env::args())),
+    };
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => execute(cli),
+        Err(error) => usage(&error, asked_format(std::env::args())),
+    }
+}
+
+/// The whole tree, with the exit codes at the foot of the long help.
+pub fn command_line() -> clap::Command {
+    Cli::command().after_long_help(exit_codes_text())
+}
+
+/// The exit codes as text.
+pub fn exit_codes_text() -> String {
+    let line = |(_, number, meaning): &(ExitCode, u8, &str)| format!("  {number:>3}  {meaning}\n");
+    format!(
+        "Exit codes:\n{}\nAn operation that was refused or aborted ends with the code of its reason.",
+        EXIT_CODES.iter().map(line).collect::<String>()
+    )
+}
+
+fn execute(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
+    let printer = Printer { format: global.output };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let message = format!("the runtime cannot start: {error}");
+            return printer.fail(&Failure::new(Class::Internal, "NO_RUNTIME", message));
+        }
+    };
+    let result = runtime.block_on(dispatch(command, &global));
+    // A read from a hung file system must not hold the command's end.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(failure) => printer.fail(&failure),
+    }
+}
+
+async fn dispatch(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Coordinator(command) => command.run(global).await,
+        Command::Worker(command) if command.is_process() => command.run(global).await,
+        Command::Demo(command) => command.run(global).await,
+        command => operate(command, global).await,
+    }
+}
+
+/// Runs an operator's command until it is done, its time is over, or the user wants no more.
+async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    crate::logging::begin_quiet(global.log_format);
+    let timeout = global.timeout()?;
+    let context = global.context()?;
+    let expired = async {
+        match timeout {
+            Some(timeout) => {
+                tokio::time::sleep(timeout).await;
+                timeout
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = command.operate(&context) => result,
+        after = expired => Err(context.attachment.timed_out(after)),
+        () = shutdown::requested() => Err(context.attachment.interrupted()),
+    }
+}
+
+/// Tells clap's own errors in the form of all errors; help and version are results.
+fn usage(error: &clap::Error, format: Format) -> ExitCode {
+    use clap::error::ErrorKind;
+    let shown = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if shown || format == Format::Table {
+        // Stdout or stderr is gone: the code still tells.
+        _ = error.print();
+        let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        return if asked { ExitCode::Done } else { ExitCode::Usage };
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let failure: Failure =
+        Refusal::new(Class::Invalid, "USAGE", message).hint("`sdm help` lists the commands and their options").into();
+    Printer { format }.fail(&failure)
+}
+
+/// The format that the user asks for, read without the parser that has just refused the arguments.
+fn asked_format(arguments: impl Iterator<Item = String>) -> Format {
+    let arguments: Vec<String> = arguments.collect();
+    let joined = |argument: &String| matches!(argument.as_str(), "-ojson" | "-o=json" | "--output=json");
+    let apart =
+        |pair: &[String]| matches!(pair, [name, value] if (name == "-o" || name == "--output") && value == "json");
+    if arguments.iter().any(joined) || arguments.windows(2).any(apart) { Format::Json } else { Format::Table }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_noun() {
+        for line in [
+            "sdm -o json --endpoints a:1,b:1 disk list",
+            "sdm disk -o json --endpoints a:1,b:1 list",
+            "sdm disk list -o json --endpoints a:1,b:1",
+            "sdm worker --endpoints a:1,b:1 list --output=json",
+            "sdm -ojson status --endpoints a:1,b:1",
+        ] {
+            let cli = parsed(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.global.output, Format::Json, "{line}");
+            assert_eq!(cli.global.endpoints, ["a:1", "b:1"], "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_manual_parses() {
+        for line in [
+            "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d --bootstrap",
+            "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d --join b:1 --learner --advertise c:1",
+            "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d",
+            "sdm worker --name w --listen 127.0.0.1:0 --data-dir /d --coordinators a:1,b:1 --reach /x,/y --advertise c:1",
+            "sdm worker list",
+            "sdm demo --dir /d --size 1GiB --keep",
+            "sdm status --check",
+            "sdm member list",
+            "sdm domain create nfs1 --path /p --local --request-id x --no-wait",
+            "sdm domain list",
+            "sdm domain show nfs1",
+            "sdm disk create web-01 --domain nfs1 --size 10G --format qcow2",
+            "sdm disk import FILE --name web-01 --domain nfs1 --format raw --no-wait-lock",
+            "sdm disk export web-01 FILE --overwrite",
+            "sdm disk move web-01 --to nfs2 --no-wait --wait-lock 30s --reason because",
+            "sdm disk delete web-01",
+            "sdm disk list --domain nfs1",
+            "sdm disk show web-01",
+            "sdm lock list",
+            "sdm txn list --open",
+            "sdm txn show ID",
+            "sdm job list",
+            "sdm gc run --no-wait",
+            "sdm gc list",
+            "sdm request-id",
+            "sdm version",
+            "sdm exit-codes",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "sdm coordinator --name a --listen x:1 --data-dir /d --bootstrap --join b:1",
+            "sdm disk move web-01 --to nfs2 --wait-lock 1s --no-wait-lock",
+            "sdm disk move web-01",
+            "sdm nonsense",
+            "sdm disk create web-01 --domain d --size 1G --format vmdk",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_asked_format_is_known_even_when_the_arguments_are_wrong() {
+        let format = |line: &str| asked_format(line.split(' ').map(str::to_owned));
+        assert_eq!(format("sdm nonsense -o json"), Format::Json);
+        assert_eq!(format("sdm --output=json nonsense"), Format::Json);
+        assert_eq!(format("sdm nonsense -o table json"), Format::Table);
+    }
+}

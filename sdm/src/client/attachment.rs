@@ -1,0 +1,93 @@
+//! What a command has begun, so that whoever ends the command early (Ctrl-C, `--timeout`) can say what
+//! goes on without it and how to look.
+
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::output::age_text;
+use crate::values::milliseconds;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// What goes on when the command ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// A transaction that needs nobody.
+    Transaction(String),
+    /// One that ends unless somebody sends or reads its bytes.
+    Transfer(String),
+    /// The deletion of garbage.
+    Collection,
+}
+
+/// The command's slot for it.
+#[derive(Debug, Default)]
+pub struct Attachment {
+    begun: Mutex<Option<Begun>>,
+}
+
+impl Attachment {
+    /// Notes what was begun.
+    pub fn set(&self, begun: Begun) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+
+    fn get(&self) -> Option<Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The failure after Ctrl-C.
+    #[must_use]
+    pub fn interrupted(&self) -> Failure {
+        self.ended("interrupted", Class::Unavailable, "INTERRUPTED").ending(ExitCode::Interrupted)
+    }
+
+    /// The failure after `--timeout`.
+    #[must_use]
+    pub fn timed_out(&self, after: Duration) -> Failure {
+        let what = format!("timed out after {}", age_text(milliseconds(after)));
+        self.ended(&what, Class::Timeout, "TIMED_OUT")
+    }
+
+    fn ended(&self, what: &str, class: Class, reason: &str) -> Failure {
+        let (goes_on, hint, request_id) = match self.get() {
+            None => ("; nothing was begun".to_owned(), String::new(), None),
+            Some(Begun::Collection) => ("; the deletion goes on".to_owned(), "look: sdm gc list".to_owned(), None),
+            Some(Begun::Transaction(id)) => {
+                (format!("; transaction {id} goes on"), format!("look: sdm txn show {id}"), Some(id))
+            }
+            Some(Begun::Transfer(id)) => {
+                let hint = format!("take it over: the same command with --request-id {id}");
+                (format!("; transaction {id} waits a minute for its other end, then aborts"), hint, Some(id))
+            }
+        };
+        let mut failure = Failure::from(Refusal::new(class, reason, format!("{what}{goes_on}")).hint(hint));
+        failure.request_id = request_id;
+        failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_before_the_beginning_says_that_nothing_was_begun() {
+        let failure = Attachment::default().interrupted();
+        assert_eq!(failure.exit_code.number(), 130);
+        assert!(failure.refusal.message.contains("nothing was begun"));
+    }
+
+    #[test]
+    fn what_goes_on_is_named_with_the_way_to_look() {
+        let attachment = Attachment::default();
+        attachment.set(Begun::Transaction("6b1e".into()));
+        let failure = attachment.timed_out(Duration::from_secs(30));
+        assert_eq!(failure.exit_code.number(), 9);
+        assert_eq!(failure.refusal.message, "timed out after 30s; transaction 6b1e goes on");
+        assert_eq!(failure.refusal.hint, "look: sdm txn show 6b1e");
+        assert_eq!(failure.request_id.as_deref(), Some("6b1e"));
+    }
+}

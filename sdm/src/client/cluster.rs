@@ -1,0 +1,182 @@
+//! Calls to whichever member answers. Endpoints are tried in turn, beginning with the one that
+//! answered last; one that is dead, silent, no member yet, or without a quorum is passed over.
+
+use super::cluster_error::Passed;
+use super::cluster_error::Verdict;
+use super::cluster_error::judge;
+use super::cluster_error::nobody_answered;
+use crate::output::Failure;
+use sdm_proto::credentials::CallCredentials;
+use sdm_proto::credentials::ClusterSecret;
+use sdm_proto::limits;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::Transport;
+use sdm_proto::seams::channel;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+use tonic::Response;
+use tonic::Status;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+/// A channel that carries the cluster's secret.
+pub type Link = InterceptedService<Channel, CallCredentials>;
+
+/// How long rounds over the endpoints are repeated while some endpoint is alive but cannot serve:
+/// longer than an election takes, shorter than a person waits without a word.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause between two rounds.
+const ROUND_PAUSE: Duration = Duration::from_millis(250);
+
+/// Deadline of one attempt: a member holds a call for `LEADER_WAIT` while there is no leader, and its
+/// own answer to that should arrive before ours.
+const ATTEMPT_TIMEOUT: Duration =
+    Duration::from_secs(limits::LEADER_WAIT.as_secs() + limits::CONNECT_TIMEOUT.as_secs() + 1);
+
+struct Endpoint {
+    address: String,
+    link: Link,
+}
+
+impl Endpoint {
+    async fn ask<T, F, A>(&self, ask: &A) -> Result<T, Verdict>
+    where
+        A: Fn(Link) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, ask(self.link.clone())).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(judge(&self.address, Some(&status), ATTEMPT_TIMEOUT)),
+            Err(_) => Err(judge(&self.address, None, ATTEMPT_TIMEOUT)),
+        }
+    }
+}
+
+/// The members that the user named.
+pub struct Cluster {
+    endpoints: Vec<Endpoint>,
+    /// Index of the endpoint to begin with.
+    preferred: AtomicUsize,
+    transport: Arc<dyn Transport>,
+    secret: ClusterSecret,
+}
+
+impl Cluster {
+    /// Connects to none of them yet.
+    ///
+    /// # Errors
+    /// An address does not read as one.
+    pub fn new(addresses: &[String], secret: ClusterSecret, transport: Arc<dyn Transport>) -> Result<Self, Failure> {
+        let endpoints: Result<Vec<_>, Failure> = addresses
+            .iter()
+            .map(|address| Ok(Endpoint { address: address.clone(), link: link(&transport, &secret, address)? }))
+            .collect();
+        Ok(Self { endpoints: endpoints?, preferred: AtomicUsize::new(0), transport, secret })
+    }
+
+    /// A channel to a worker.
+    ///
+    /// # Errors
+    /// The address does not read as one.
+    pub fn worker(&self, address: &str) -> Result<Link, Failure> {
+        link(&self.transport, &self.secret, address)
+    }
+
+    /// Asks members in turn until one answers.
+    ///
+    /// # Errors
+    /// What a member refused; or, when none answered, what each endpoint said.
+    pub async fn call<T, F, A>(&self, ask: A) -> Result<T, Failure>
+    where
+        A: Fn(Link) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let begun = Instant::now();
+        loop {
+            let passed = match self.round(&ask).await {
+                Ok(answer) => return answer,
+                Err(passed) => passed,
+            };
+            if begun.elapsed() >= PATIENCE || !passed.iter().any(|endpoint| endpoint.alive) {
+                return Err(nobody_answered(&passed).into());
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+
+    /// Asks every endpoint once; the answer of the first that has one.
+    async fn round<T, F, A>(&self, ask: &A) -> Result<Result<T, Failure>, Vec<Passed>>
+    where
+        A: Fn(Link) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut passed = Vec::new();
+        for _ in 0..self.endpoints.len() {
+            let Some((at, endpoint)) = self.current() else { break };
+            match endpoint.ask(ask).await {
+                Ok(answer) => return Ok(Ok(answer)),
+                Err(Verdict::Final(refusal)) => return Ok(Err(refusal.into())),
+                Err(Verdict::PassOver(endpoint)) => passed.push(endpoint),
+            }
+            self.pass_over(at);
+        }
+        Err(passed)
+    }
+
+    /// The endpoint to ask now, with its index for `pass_over`.
+    pub(super) fn current_link(&self) -> Option<(usize, &str, Link)> {
+        self.current().map(|(at, endpoint)| (at, endpoint.address.as_str(), endpoint.link.clone()))
+    }
+
+    fn current(&self) -> Option<(usize, &Endpoint)> {
+        let at = self.preferred.load(Ordering::Relaxed).checked_rem(self.endpoints.len())?;
+        self.endpoints.get(at).map(|endpoint| (at, endpoint))
+    }
+
+    /// Goes to the endpoint after this one, unless somebody did already.
+    pub(super) fn pass_over(&self, at: usize) {
+        let next = (at + 1).checked_rem(self.endpoints.len()).unwrap_or(0);
+        // Losing the race means that another call went on already: nothing is left to do.
+        _ = self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Asks one endpoint after the other, each once, and hands every answer to `accept`, until it
+    /// takes one. For questions where a better answer may stand at the next endpoint.
+    ///
+    /// # Errors
+    /// As `call`; an answer that was not taken is kept by the caller.
+    pub async fn ask_each<T, F, A>(&self, ask: A, mut accept: impl FnMut(T) -> bool) -> Result<(), Failure>
+    where
+        A: Fn(Link) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut passed = Vec::new();
+        let mut answered = false;
+        for endpoint in &self.endpoints {
+            match endpoint.ask(&ask).await {
+                Ok(answer) => {
+                    answered = true;
+                    if accept(answer) {
+                        break;
+                    }
+                }
+                Err(Verdict::Final(refusal)) if !answered => return Err(refusal.into()),
+                Err(Verdict::Final(_)) => {}
+                Err(Verdict::PassOver(endpoint)) => passed.push(endpoint),
+            }
+        }
+        if answered { Ok(()) } else { Err(nobody_answered(&passed).into()) }
+    }
+}
+
+fn link(transport: &Arc<dyn Transport>, secret: &ClusterSecret, address: &str) -> Result<Link, Failure> {
+    let channel =
+        channel(transport, address).map_err(|error| Refusal::new(Class::Invalid, "BAD_ADDRESS", error.to_string()))?;
+    Ok(InterceptedService::new(channel, CallCredentials::public(secret.clone())))
+}

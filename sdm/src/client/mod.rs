@@ -1,0 +1,26 @@
+//! The command's side of a conversation with the cluster: any member will do, dead ones are passed
+//! over, a repetition changes nothing twice, and what waits goes on at another member. What is said
+//! to the user is the output's affair.
+
+mod attachment;
+mod cluster;
+mod cluster_error;
+mod mutation;
+mod pages;
+mod wait;
+mod watch;
+
+pub use attachment::Attachment;
+pub use attachment::Begun;
+pub use cluster::Cluster;
+pub use cluster::Link;
+pub use cluster_error::cause_of;
+pub use mutation::Mutation;
+pub use pages::all_pages;
+pub use wait::wait_for_outcome;
+pub use watch::Told;
+pub use watch::TransactionWatch;
+pub use watch::outcome_of;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! `sdm disk import`: a file of this host becomes a disk. The file is read by this command and
+//! streamed to the worker that builds the disk.
+
+use super::begin::begun;
+use super::disk::DiskFormat;
+use super::disk_result::DiskResult;
+use super::disk_result::Verb;
+use super::txn::transaction_of;
+use crate::client::Begun;
+use crate::client::Mutation;
+use crate::context::Context;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::transfer::Exchange;
+use crate::transfer::SourceFile;
+use crate::transfer::TransferError;
+use crate::transfer::upload;
+use crate::values::parse_name;
+use crate::values::parse_reference;
+use clap::Args;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct ImportDisk {
+    /// The file: regular, and written by nobody meanwhile
+    file: PathBuf,
+    /// Name of the new disk
+    #[arg(long, value_name = "N")]
+    name: String,
+    /// Domain in which it is made (name or id)
+    #[arg(long, value_name = "D")]
+    domain: String,
+    /// What the file is: nothing is guessed
+    #[arg(long, value_enum)]
+    format: DiskFormat,
+    #[command(flatten)]
+    mutation: Mutation,
+}
+
+impl ImportDisk {
+    /// Of a raw file, with nothing special.
+    #[must_use]
+    pub fn raw(file: PathBuf, name: &str, domain: &str) -> Self {
+        let mutation = Mutation::default();
+        Self { file, name: name.to_owned(), domain: domain.to_owned(), format: DiskFormat::Raw, mutation }
+    }
+
+    /// Does it and prints the result.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the import was refused or aborted.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let txn = self.import(context).await?;
+        context.printer.print(&DiskResult::of(context, Verb::Import, txn).await)
+    }
+
+    /// Does it; answers with the committed transaction.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn import(&self, context: &Context) -> Result<v1::Transaction, Failure> {
+        let header = self.mutation.header()?;
+        let id = header.request_id.clone();
+        let name = parse_name("--name", &self.name)?.into();
+        let domain = parse_reference("--domain", &self.domain)?;
+        let source = match SourceFile::open(&self.file) {
+            Ok(source) => Arc::new(source),
+            // After completion the file is needed no more, and may be gone.
+            Err(failure) => return self.completed(context, &id).await.ok_or(failure),
+        };
+        let request = v1::ImportDiskRequest {
+            header: Some(header),
+            name,
+            domain,
+            format: v1::DiskFormat::from(self.format).into(),
+            file_size: source.size(),
+            allocated_bytes: source.allocated_bytes(),
+        };
+        context.begins(Begun::Transfer(id.clone()));
+        let import = async |link| DiskServiceClient::new(link).import_disk(request.clone()).await;
+        let answer = context.cluster.call(import).await.map(|answer| answer.transaction);
+        self.send(context, begun(&id, answer)?, source).await
+    }
+
+    async fn send(
+        &self,
+        context: &Context,
+        txn: v1::Transaction,
+        source: Arc<SourceFile>,
+    ) -> Result<v1::Transaction, Failure> {
+        let exchange = Exchange {
+            cluster: &context.cluster,
+            label: format!("import {}", self.name),
+            done: Arc::default(),
+            total: Arc::new(AtomicU64::new(source.size())),
+        };
+        let start = |transfer: v1::Transfer| {
+            let link = context.cluster.worker(&transfer.address);
+            let (source, done) = (Arc::clone(&source), Arc::clone(&exchange.done));
+            async move { upload(link.map_err(TransferError::Local)?, transfer, source, done).await }
+        };
+        exchange.run(txn, start).await.map(|(txn, _)| txn)
+    }
+
+    /// The import that an earlier command with this id completed, if there was one.
+    async fn completed(&self, context: &Context, id: &str) -> Option<v1::Transaction> {
+        if !self.mutation.is_repetition() {
+            return None;
+        }
+        let txn = transaction_of(context, id).await.ok()?.transaction?;
+        let same =
+            txn.kind == "disk-import" && txn.objects.iter().any(|object| *object == format!("disk/{}", self.name));
+        (same && txn.phase == "committed").then_some(txn)
+    }
+}

@@ -1,0 +1,159 @@
+//! `sdm gc`: garbage and its deletion.
+
+use crate::client::Begun;
+use crate::client::all_pages;
+use crate::context::Context;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::output::Progress;
+use crate::output::Report;
+use crate::output::bytes_text;
+use crate::output::plural;
+use crate::views::GarbageView;
+use crate::views::List;
+use clap::Args;
+use clap::Subcommand;
+use sdm_proto::limits::MESSAGE_BYTES_MAX;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::gc_service_client::GcServiceClient;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Its verbs.
+#[derive(Subcommand, Debug)]
+pub enum GcCommand {
+    /// Delete all that is due, now, and wait until it is gone
+    Run(RunCollection),
+    /// List what waits for deletion
+    List,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunCollection {
+    /// Return when the deletions are assigned
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// How often the list is asked for while deletions go on. There is nothing to watch: the collection
+/// goes on by itself, and asking is cheap.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Tries after which a deletion that still fails is told instead of waited for.
+const FAILED_TRIES_MAX: u32 = 3;
+
+/// What `run` prints.
+#[derive(Serialize)]
+struct CollectionResult {
+    /// What is gone; with `--no-wait`, what is being deleted.
+    items: Vec<GarbageView>,
+    /// Whether it was waited for.
+    waited: bool,
+    /// Bytes that the items occupied.
+    bytes: u64,
+    revision: u64,
+}
+
+impl Report for CollectionResult {
+    fn text(&self) -> String {
+        if self.items.is_empty() {
+            return "nothing is due\n".to_owned();
+        }
+        let verb = if self.waited { "deleted" } else { "being deleted:" };
+        let count = plural(self.items.len() as u64, "item");
+        let mut text = format!("{verb} {count}, {}\n", bytes_text(self.bytes));
+        for item in &self.items {
+            text.push_str(&format!("  {} {} on {}: {}\n", item.kind, item.id, item.domain, item.evidence));
+        }
+        text
+    }
+}
+
+impl GcCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// No member answers, or a deletion fails again and again.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        match self {
+            Self::List => context.printer.print(&garbage_of(context).await?),
+            Self::Run(run) => run.run(context).await,
+        }
+    }
+}
+
+impl RunCollection {
+    async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let mut seen: BTreeMap<String, GarbageView> = BTreeMap::new();
+        let mut progress = Progress::begin("collect");
+        let mut revision;
+        loop {
+            let listed = garbage_of(context).await?;
+            context.begins(Begun::Collection);
+            let ask = async |link| {
+                let mut client = GcServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
+                client.run_collection(v1::RunCollectionRequest {}).await
+            };
+            let assigned = context.cluster.call(ask).await?;
+            revision = assigned.revision;
+            let ids: BTreeSet<String> = assigned.garbage_ids.into_iter().collect();
+            seen.extend(
+                listed.items.into_iter().filter(|item| ids.contains(&item.id)).map(|item| (item.id.clone(), item)),
+            );
+            if ids.is_empty() || self.no_wait {
+                break;
+            }
+            self.wait(context, &ids, &mut progress).await?;
+        }
+        progress.end();
+        let items: Vec<_> = seen.into_values().collect();
+        let bytes = items.iter().map(|item| item.bytes).fold(0, u64::saturating_add);
+        context.printer.print(&CollectionResult { items, waited: !self.no_wait, bytes, revision })
+    }
+
+    async fn wait(&self, context: &Context, ids: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
+        loop {
+            let left: Vec<_> = garbage_of(context).await?.items.into_iter().filter(|g| ids.contains(&g.id)).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if left.iter().all(|item| item.attempts >= FAILED_TRIES_MAX && !item.last_error.is_empty()) {
+                return Err(failing(&left));
+            }
+            progress.state(&format!("{} of {} left", left.len(), plural(ids.len() as u64, "item")));
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+}
+
+fn failing(left: &[GarbageView]) -> Failure {
+    let message = format!("{} cannot be deleted", plural(left.len() as u64, "item"));
+    let refusal = Refusal::new(Class::Aborted, "COLLECTION_FAILED", message)
+        .hint("the collector goes on trying; `sdm gc list` shows what is left");
+    let blocked = left.iter().fold(refusal, |refusal, item| {
+        let description = format!("on {}, tried {} times: {}", item.domain, item.attempts, item.last_error);
+        refusal.blocker("garbage", &item.id, description)
+    });
+    blocked.into()
+}
+
+/// All garbage.
+///
+/// # Errors
+/// No member answers.
+pub async fn garbage_of(context: &Context) -> Result<List<GarbageView>, Failure> {
+    let list = all_pages::<_, GarbageView, _>(async |page| {
+        let request = v1::ListGarbageRequest { page: Some(page) };
+        let answer = context.cluster.call(async |link| {
+            let mut client = GcServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            client.list_garbage(request.clone()).await
+        });
+        answer.await.map(|answer| (answer.items, answer.page))
+    });
+    list.await
+}

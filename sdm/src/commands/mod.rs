@@ -1,0 +1,102 @@
+//! The nouns of the command line, one a file: what their options are, and what they ask of the
+//! cluster.
+
+mod begin;
+mod coordinator;
+mod demo;
+mod disk;
+mod disk_export;
+mod disk_import;
+mod disk_result;
+mod domain;
+mod exit_codes;
+mod gc;
+mod job;
+mod listening;
+mod lock;
+mod member;
+mod request_id;
+mod status;
+mod txn;
+mod version;
+mod worker;
+
+pub use disk::disk_of;
+pub use disk_export::ExportDisk;
+pub use disk_import::ImportDisk;
+pub use gc::garbage_of;
+pub use status::status_of;
+
+use crate::context::Context;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use clap::Subcommand;
+
+/// Every noun.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a member of the cluster
+    Coordinator(coordinator::CoordinatorCommand),
+    /// Run a worker, or list the workers
+    Worker(worker::WorkerCommand),
+    /// See it at work: a cluster of your own, a disk that moves while the leader dies
+    Demo(demo::DemoCommand),
+    /// The cluster on one screen
+    Status(status::StatusCommand),
+    /// The members of the cluster
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Storage domains: places with storage
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
+    /// Disks of virtual machines
+    #[command(subcommand)]
+    Disk(disk::DiskCommand),
+    /// Locks: who may act on what
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
+    /// Transactions: operations, open ones and past ones
+    #[command(subcommand)]
+    Txn(txn::TxnCommand),
+    /// Jobs: the long, data-moving part of transactions
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Garbage: what lost its place and waits for deletion
+    #[command(subcommand)]
+    Gc(gc::GcCommand),
+    /// Issue a request id that carries the cluster's clock, for --request-id
+    ///
+    /// A repetition under such an id is refused once results of its age are no longer remembered. A
+    /// plain UUID also serves, but is remembered for that window only: repeated after it, the
+    /// operation is done again.
+    RequestId(request_id::RequestIdCommand),
+    /// Print the version
+    Version(version::VersionCommand),
+    /// Print what the exit codes mean
+    ExitCodes(exit_codes::ExitCodesCommand),
+}
+
+impl Command {
+    /// Runs an operator's command.
+    ///
+    /// # Errors
+    /// What was refused, or could not be done.
+    pub async fn operate(self, context: &Context) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Worker(_) => worker::list(context).await,
+            Self::Status(command) => command.run(context).await,
+            Self::Member(command) => command.run(context).await,
+            Self::Domain(command) => command.run(context).await,
+            Self::Disk(command) => command.run(context).await,
+            Self::Lock(command) => command.run(context).await,
+            Self::Txn(command) => command.run(context).await,
+            Self::Job(command) => command.run(context).await,
+            Self::Gc(command) => command.run(context).await,
+            Self::RequestId(command) => command.run(context).await,
+            Self::Version(command) => command.run(context),
+            Self::ExitCodes(command) => command.run(context),
+            // These stay in the foreground; they are run elsewhere, without a context.
+            Self::Coordinator(_) | Self::Demo(_) => Ok(ExitCode::Internal),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `sdm worker`: runs a worker in the foreground until it is told to end; `sdm worker list` lists them.
+
+use super::listening::Listening;
+use crate::cli::GlobalOptions;
+use crate::client::all_pages;
+use crate::context::Context;
+use crate::logging;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::output::causes_text;
+use crate::shutdown;
+use crate::values::parse_absolute_path;
+use crate::values::parse_addresses;
+use crate::values::parse_name;
+use crate::views::WorkerView;
+use clap::Args;
+use clap::Subcommand;
+use sdm_proto::limits::MESSAGE_BYTES_MAX;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::BootClock;
+use sdm_proto::seams::TcpTransport;
+use sdm_proto::wire::v1::ListWorkersRequest;
+use sdm_proto::wire::v1::worker_service_client::WorkerServiceClient;
+use sdm_storage_worker::WorkerConfig;
+use sdm_storage_worker::WorkerError;
+use sdm_storage_worker::process::SpawnedProcesses;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Its options; with a verb, none of them is needed.
+#[derive(Args, Debug)]
+#[command(subcommand_negates_reqs = true)]
+pub struct WorkerCommand {
+    #[command(subcommand)]
+    verb: Option<WorkerVerb>,
+    /// Name of this worker
+    #[arg(long, required = true)]
+    name: Option<String>,
+    /// Address to listen on, HOST:PORT; the only port that it opens
+    #[arg(long, value_name = "ADDR", required = true)]
+    listen: Option<String>,
+    /// Folder for its identity and its memory; made if it is missing
+    #[arg(long, value_name = "DIR", required = true)]
+    data_dir: Option<PathBuf>,
+    /// Members of the cluster, any of them, separated by commas
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', required = true)]
+    coordinators: Vec<String>,
+    /// Address that others are told, when it is not the one listened on
+    #[arg(long, value_name = "ADDR")]
+    advertise: Option<String>,
+    /// Paths beneath which it reaches storage, separated by commas [default: all]
+    #[arg(long, value_name = "PREFIX,…", value_delimiter = ',')]
+    reach: Vec<String>,
+    /// End when the thread that started this process ends, and at once if that was another process
+    #[arg(long, hide = true, value_name = "PID", num_args = 0..=1, require_equals = true)]
+    die_with_parent: Option<Option<u32>>,
+}
+
+/// Its verbs.
+#[derive(Subcommand, Debug)]
+pub enum WorkerVerb {
+    /// List the workers and the domains that they reach
+    List,
+}
+
+impl WorkerCommand {
+    /// Whether this is the worker itself rather than a question about workers.
+    pub fn is_process(&self) -> bool {
+        self.verb.is_none()
+    }
+
+    async fn resolve(&self, global: &GlobalOptions) -> Result<WorkerConfig, Failure> {
+        let (Some(name), Some(listen), Some(data_dir)) = (&self.name, &self.listen, &self.data_dir) else {
+            return Err(Failure::new(Class::Invalid, "USAGE", "--name, --listen and --data-dir are needed"));
+        };
+        let secret = global.secret()?;
+        let Listening { listen, advertise } = Listening::resolve(listen, self.advertise.as_deref(), &secret).await?;
+        let prefix = |prefix: &String| parse_absolute_path("--reach", prefix).map(PathBuf::from);
+        let reach: Result<Vec<_>, _> = self.reach.iter().map(prefix).collect();
+        Ok(WorkerConfig {
+            name: parse_name("--name", name)?.into(),
+            listen,
+            advertise,
+            data_dir: data_dir.clone(),
+            coordinators: parse_addresses("--coordinators", &self.coordinators)?,
+            reach: reach?,
+            secret,
+            transport: Arc::new(TcpTransport),
+            clock: Arc::new(BootClock),
+            processes: Arc::new(SpawnedProcesses::default()),
+        })
+    }
+
+    /// Runs until SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// The options are wrong, or the worker cannot go on.
+    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+        logging::begin(global.log_format);
+        if let Some(starter) = self.die_with_parent {
+            shutdown::die_with_parent(starter)?;
+        }
+        let config = self.resolve(global).await?;
+        sdm_storage_worker::run(config, shutdown::requested()).await.map_err(failure_of)?;
+        Ok(ExitCode::Done)
+    }
+}
+
+fn failure_of(error: WorkerError) -> Failure {
+    let message = causes_text(&error);
+    match error {
+        WorkerError::Refused(refusal) => refusal.into(),
+        WorkerError::Config(_) => Failure::new(Class::Invalid, "BAD_CONFIGURATION", message),
+        WorkerError::Folder(_) => Failure::new(Class::Precondition, "FOLDER_UNUSABLE", message),
+        WorkerError::Listen { .. } => Refusal::new(Class::Precondition, "CANNOT_LISTEN", message)
+            .hint("another process listens there, or the address is not this host's")
+            .into(),
+        WorkerError::Server(_) => Failure::new(Class::Internal, "SERVER_FAILED", message),
+    }
+}
+
+/// `sdm worker list`.
+///
+/// # Errors
+/// No member answers.
+pub async fn list(context: &Context) -> Result<ExitCode, Failure> {
+    let list = all_pages::<_, WorkerView, _>(async |page| {
+        let request = ListWorkersRequest { page: Some(page) };
+        let answer = context.cluster.call(async |link| {
+            let mut client = WorkerServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            client.list_workers(request.clone()).await
+        });
+        answer.await.map(|answer| (answer.items, answer.page))
+    });
+    context.printer.print(&list.await?)
+}

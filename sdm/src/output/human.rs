@@ -1,0 +1,131 @@
+//! Numbers and texts as people read them. JSON never passes through here.
+
+/// Bytes with a binary unit and one decimal: `4.0 GiB`; below 1 KiB exact.
+#[must_use]
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: &[&str] = &["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    // 1023.95 would round to "1024.0".
+    while value >= 1023.95 {
+        let Some(next) = units.next() else { break };
+        unit = Some(next);
+        value /= 1024.0;
+    }
+    format!("{value:.1} {}", unit.unwrap_or(&"EiB"))
+}
+
+/// A span of milliseconds: `0.4s`, `12s`, `3m05s`, `2h07m`, `6d02h`.
+#[must_use]
+pub fn age_text(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..10 => format!("{}.{}s", seconds, ms % 1000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A time of the cluster's clock against that clock's now: `12s ago`, `in 3m05s`, or `-` for none.
+#[must_use]
+pub fn clock_text(at_ms: u64, now_ms: u64) -> String {
+    match at_ms {
+        0 => "-".to_owned(),
+        at if at <= now_ms => format!("{} ago", age_text(now_ms - at)),
+        at => format!("in {}", age_text(at - now_ms)),
+    }
+}
+
+/// How much of it is done: `61 %`; nothing to do counts as done.
+#[must_use]
+pub fn percent_text(done: u64, total: u64) -> String {
+    format!("{} %", percent(done, total))
+}
+
+fn percent(done: u64, total: u64) -> u64 {
+    if total == 0 {
+        return 100;
+    }
+    let percent = u128::from(done.min(total)) * 100 / u128::from(total);
+    u64::try_from(percent).unwrap_or(100)
+}
+
+/// `1 disk`, `2 disks`.
+#[must_use]
+pub fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The text, or a dash where there is none.
+#[must_use]
+pub fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// The text without control characters: what others wrote into the cluster must not steer a
+/// terminal, nor break a table's line.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_in_the_largest_unit_that_leaves_a_whole_number() {
+        let expected = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (4 << 30, "4.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, text) in expected {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn ages_read_in_two_units() {
+        let expected = [
+            (0, "0.0s"),
+            (450, "0.4s"),
+            (12_999, "12s"),
+            (185_000, "3m05s"),
+            (7_620_000, "2h07m"),
+            (525_600_000, "6d02h"),
+        ];
+        for (ms, text) in expected {
+            assert_eq!(age_text(ms), text);
+        }
+    }
+
+    #[test]
+    fn times_are_told_against_the_clusters_clock() {
+        assert_eq!(clock_text(0, 5000), "-");
+        assert_eq!(clock_text(1000, 13_000), "12s ago");
+        assert_eq!(clock_text(73_000, 13_000), "in 1m00s");
+    }
+
+    #[test]
+    fn percents_never_leave_their_range() {
+        assert_eq!(percent_text(0, 0), "100 %");
+        assert_eq!(percent_text(5, 3), "100 %");
+        assert_eq!(percent_text(u64::MAX - 1, u64::MAX), "99 %");
+    }
+
+    #[test]
+    fn escape_sequences_lose_their_force() {
+        assert_eq!(one_line("a\x1b[31m\nb"), "a [31m b");
+    }
+}

@@ -1,0 +1,61 @@
+//! Where results go: stdout, as text or as one JSON object.
+
+use super::ExitCode;
+use super::Failure;
+use super::Format;
+use sdm_proto::refusal::Class;
+use serde::Serialize;
+use std::io;
+use std::io::Write;
+
+/// A result that can be printed.
+pub trait Report: Serialize {
+    /// For people, with a line feed at the end of each line.
+    fn text(&self) -> String;
+}
+
+/// Prints results in the format that the user asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    /// That format.
+    pub format: Format,
+}
+
+impl Printer {
+    /// Prints a result.
+    ///
+    /// # Errors
+    /// Stdout takes no more; a reader that went away (`| head`) is no error.
+    pub fn print(self, report: &impl Report) -> Result<ExitCode, Failure> {
+        let text = match self.format {
+            Format::Table => report.text(),
+            Format::Json => json_of(report)?,
+        };
+        match write_all(&text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let message = format!("the result cannot be written to stdout: {error}");
+                Err(Failure::new(Class::Internal, "OUTPUT_FAILED", message))
+            }
+            _ => Ok(ExitCode::Done),
+        }
+    }
+
+    /// Tells a failure on stderr. If that is gone too, the exit code is all that is left.
+    pub fn fail(self, failure: &Failure) -> ExitCode {
+        _ = io::stderr().lock().write_all(failure.render(self.format).as_bytes());
+        failure.exit_code
+    }
+}
+
+fn json_of(report: &impl Report) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| {
+        Failure::new(Class::Internal, "OUTPUT_FAILED", format!("the result cannot be written as JSON: {error}"))
+    })?;
+    Ok(text + "\n")
+}
+
+fn write_all(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}

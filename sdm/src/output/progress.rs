@@ -1,0 +1,151 @@
+//! Progress on stderr: a bar when it is a terminal, else one plain line every few seconds, so that a
+//! log shows life without drowning in it.
+
+use super::bytes_text;
+use super::one_line;
+use super::percent_text;
+use indicatif::ProgressBar;
+use indicatif::ProgressDrawTarget;
+use indicatif::ProgressStyle;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::time::Duration;
+use std::time::Instant;
+
+/// Time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often a bar is drawn anew, per second.
+const BAR_HZ: u8 = 8;
+
+/// How far something is, shown to the user.
+pub struct Progress {
+    label: String,
+    form: Form,
+    shown: String,
+}
+
+enum Form {
+    Bar(ProgressBar),
+    Lines { last: Instant },
+}
+
+impl Progress {
+    /// Begins with this label ("move web-01").
+    #[must_use]
+    pub fn begin(label: &str) -> Self {
+        let form = if std::io::stderr().is_terminal() {
+            let target = ProgressDrawTarget::stderr_with_hz(BAR_HZ);
+            let bar = ProgressBar::with_draw_target(None, target).with_prefix(label.to_owned());
+            bar.set_style(spinner_style());
+            Form::Bar(bar)
+        } else {
+            Form::Lines { last: Instant::now() }
+        };
+        Self { label: label.to_owned(), form, shown: String::new() }
+    }
+
+    /// Shows bytes of a phase. `per_second` 0 means unknown.
+    pub fn bytes(&mut self, phase: &str, done: u64, total: u64, per_second: u64) {
+        match &self.form {
+            Form::Bar(bar) => {
+                if bar.length() != Some(total) {
+                    bar.set_length(total);
+                    bar.set_style(bar_style());
+                }
+                bar.set_position(done.min(total));
+                bar.set_message(one_line(&rate_text(phase, done, total, per_second)));
+            }
+            Form::Lines { .. } => {
+                let amount = format!("{} ({} of {})", percent_text(done, total), bytes_text(done), bytes_text(total));
+                let rate = if per_second > 0 { format!(", {}/s", bytes_text(per_second)) } else { String::new() };
+                self.line(&format!("{phase} {amount}{rate}"), false);
+            }
+        }
+    }
+
+    /// Shows a state that has no bytes. Told at once when it changes.
+    pub fn state(&mut self, text: &str) {
+        match &self.form {
+            Form::Bar(bar) => bar.set_message(one_line(text)),
+            Form::Lines { .. } => {
+                let changed = self.shown != text;
+                text.clone_into(&mut self.shown);
+                self.line(text, changed);
+            }
+        }
+    }
+
+    /// Says something beside the progress ("member b no longer answers, going on at c").
+    pub fn note(&mut self, text: &str) {
+        let text = one_line(text);
+        match &self.form {
+            Form::Bar(bar) => bar.suspend(|| write_line(&text)),
+            Form::Lines { .. } => write_line(&text),
+        }
+    }
+
+    /// Takes the bar away; what was done is told by the result.
+    pub fn end(&mut self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&mut self, text: &str, at_once: bool) {
+        if let Form::Lines { last } = &mut self.form
+            && (at_once || last.elapsed() >= LINE_INTERVAL)
+        {
+            *last = Instant::now();
+            write_line(&format!("{}: {}", self.label, one_line(text)));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+// Progress is for whoever looks; a stderr that is closed does not stop the work.
+fn write_line(text: &str) {
+    _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+fn rate_text(phase: &str, done: u64, total: u64, per_second: u64) -> String {
+    if per_second == 0 {
+        return phase.to_owned();
+    }
+    let left = total.saturating_sub(done) / per_second;
+    format!("{phase}  {}/s  eta {}", bytes_text(per_second), super::age_text(left * 1000))
+}
+
+// Both templates are constants: should one not parse, the plain style shows the same with less.
+fn bar_style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}  [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("##-")
+}
+
+fn spinner_style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_parse() {
+        assert!(ProgressStyle::with_template("{prefix}  {msg}").is_ok());
+        let template = "{prefix}  [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}";
+        assert!(ProgressStyle::with_template(template).is_ok());
+    }
+
+    #[test]
+    fn a_rate_tells_the_time_that_is_left() {
+        assert_eq!(rate_text("copy", 1 << 30, 3 << 30, 1 << 28), "copy  256.0 MiB/s  eta 8.0s");
+        assert_eq!(rate_text("verify", 1, 2, 0), "verify");
+    }
+}

@@ -1,0 +1,20 @@
+//! Byte streams between this command and a worker: a file sent into an import, a volume read by an
+//! export. The worker's address and ticket come with the transaction; when the attempt moves to
+//! another worker, the stream begins anew there.
+
+mod download;
+mod exchange;
+mod logical_hash;
+mod source_file;
+mod target_file;
+mod upload;
+
+pub use download::Download;
+pub use download::download;
+pub use exchange::Exchange;
+pub use exchange::TransferError;
+pub use logical_hash::LogicalHash;
+pub use source_file::Part;
+pub use source_file::SourceFile;
+pub use target_file::TargetPath;
+pub use upload::upload;

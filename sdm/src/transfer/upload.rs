@@ -1,0 +1,122 @@
+//! Sends a file to the worker that has the import's attempt.
+
+use super::SourceFile;
+use super::TransferError;
+use super::source_file::Part;
+use crate::client::Link;
+use crate::output::Failure;
+use sdm_proto::limits;
+use sdm_proto::refusal::Class;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::transfer_service_client::TransferServiceClient;
+use sdm_proto::wire::v1::upload_request::Message;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Pieces read ahead of the stream: reading and sending overlap, and memory stays small.
+const PIECES_AHEAD: usize = 4;
+
+/// Raw volumes are stored as multiples of this.
+const STORED_MULTIPLE_BYTES: u64 = 4096;
+
+/// Sends the whole file; answers with its hash when the worker has checked it and made it durable.
+///
+/// # Errors
+/// The file cannot be read, the worker refused it, or the stream broke.
+pub async fn upload(
+    link: Link,
+    transfer: v1::Transfer,
+    source: Arc<SourceFile>,
+    done: Arc<AtomicU64>,
+) -> Result<blake3::Hash, TransferError> {
+    done.store(0, Ordering::Relaxed);
+    let (pieces, stream) = mpsc::channel(PIECES_AHEAD);
+    let open = v1::TransferOpen {
+        ticket: transfer.ticket,
+        token: transfer.token,
+        file_size: source.size(),
+        allocated_bytes: source.allocated_bytes(),
+    };
+    let size = source.size();
+    let reader = tokio::task::spawn_blocking(move || read_into(&source, open, &pieces, &done));
+    let mut client = TransferServiceClient::new(link)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let call = client.upload(ReceiverStream::new(stream));
+    tokio::pin!(call);
+    tokio::pin!(reader);
+    let (answer, read) = tokio::select! {
+        // A worker that refuses early ends the call; the reader then finds nobody who takes pieces.
+        answer = &mut call => (answer, reader.await),
+        read = &mut reader => match read {
+            Ok(Ok(read)) => (call.await, Ok(Ok(read))),
+            // Dropping the call resets the stream: an end that is no end.
+            failed => return Err(read_error(failed)),
+        },
+    };
+    let response = match answer {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(status.into()),
+    };
+    match read {
+        // What is no multiple of that is rounded up on the storage, and the hash there is another.
+        Ok(Ok(Some(hash))) if !size.is_multiple_of(STORED_MULTIPLE_BYTES) => Ok(hash),
+        Ok(Ok(Some(hash))) if hash.as_bytes().as_slice() == response.blake3.as_ref() => Ok(hash),
+        Ok(Ok(Some(hash))) => {
+            let message = format!("what was sent has BLAKE3 {}, what arrived has another", hash.to_hex());
+            Err(TransferError::Local(Failure::new(Class::Internal, "TRANSFER_DAMAGED", message)))
+        }
+        Ok(Ok(None)) => Err(TransferError::Broken("the worker ended the stream before the file's end".to_owned())),
+        failed => Err(read_error(failed)),
+    }
+}
+
+type Read = Result<Result<Option<blake3::Hash>, Failure>, tokio::task::JoinError>;
+
+fn read_error(read: Read) -> TransferError {
+    let failure = match read {
+        Ok(Err(failure)) => failure,
+        Ok(Ok(_)) => Failure::new(Class::Internal, "TRANSFER_FAILED", "the file's reader ended early"),
+        Err(error) => Failure::new(Class::Internal, "TRANSFER_FAILED", format!("the file's reader: {error}")),
+    };
+    TransferError::Local(failure)
+}
+
+/// Reads the file into the channel; None when nobody takes its pieces any more.
+fn read_into(
+    source: &SourceFile,
+    open: v1::TransferOpen,
+    pieces: &mpsc::Sender<v1::UploadRequest>,
+    done: &AtomicU64,
+) -> Result<Option<blake3::Hash>, Failure> {
+    let send = |message| pieces.blocking_send(v1::UploadRequest { message: Some(message) }).is_ok();
+    if !send(Message::Open(open)) {
+        return Ok(None);
+    }
+    let mut whole = None;
+    source.read(|part| {
+        let (message, position) = match part {
+            Part::Data(offset, data) => {
+                let position = offset + data.len() as u64;
+                (Message::Piece(v1::Piece { offset, data, hole_bytes: 0 }), position)
+            }
+            Part::Hole(offset, hole_bytes) => {
+                let piece = v1::Piece { offset, data: bytes::Bytes::new(), hole_bytes };
+                (Message::Piece(piece), offset + hole_bytes)
+            }
+            Part::End(hash) => {
+                let blake3 = bytes::Bytes::copy_from_slice(hash.as_bytes());
+                let taken = send(Message::End(v1::TransferEnd { file_size: source.size(), blake3 }));
+                whole = taken.then_some(hash);
+                return taken;
+            }
+        };
+        let taken = send(message);
+        done.store(position, Ordering::Relaxed);
+        taken
+    })?;
+    Ok(whole)
+}

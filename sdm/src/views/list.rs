@@ -1,0 +1,59 @@
+//! A complete list of one noun, and one of it with all its fields.
+
+use crate::output::Report;
+use crate::output::Table;
+use serde::Serialize;
+
+/// A noun that can stand in a table.
+pub trait Row: Serialize {
+    /// Headings; one with '>' in front stands over numbers.
+    const HEADINGS: &'static [&'static str];
+    /// Its line.
+    fn cells(&self) -> Vec<String>;
+}
+
+/// All items of a noun.
+#[derive(Serialize)]
+pub struct List<T> {
+    /// They, over all pages.
+    pub items: Vec<T>,
+    /// Log index of the view that the first page showed; later pages show that or a newer one.
+    pub revision: u64,
+}
+
+impl<T: Row> Report for List<T> {
+    fn text(&self) -> String {
+        let mut table = Table::new(T::HEADINGS);
+        for item in &self.items {
+            table.row(item.cells());
+        }
+        table.render()
+    }
+}
+
+/// One item: as text its fields, each on a line.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Shown<T>(pub T);
+
+impl<T: Fields> Report for Shown<T> {
+    fn text(&self) -> String {
+        fields_text(&self.0.fields())
+    }
+}
+
+/// A noun that tells its fields one by one.
+pub trait Fields: Serialize {
+    /// Name and value, in the order to show them.
+    fn fields(&self) -> Vec<(&'static str, String)>;
+}
+
+/// Fields with their values lined up.
+pub fn fields_text(fields: &[(&'static str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let line = |(name, value): &(&'static str, String)| {
+        let line = format!("{name:width$}  {}", crate::output::one_line(value));
+        line.trim_end().to_owned() + "\n"
+    };
+    fields.iter().map(line).collect()
+}

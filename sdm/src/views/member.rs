@@ -1,0 +1,56 @@
+//! A member of the cluster as it is printed.
+
+use super::list::Row;
+use crate::output::or_dash;
+use sdm_proto::wire::v1;
+use serde::Serialize;
+
+/// One line of `sdm member list`, one object of `members` in `sdm status`.
+#[derive(Serialize)]
+pub struct MemberView {
+    /// Its name.
+    pub name: String,
+    /// Its node id.
+    pub id: u64,
+    /// Where it listens for others.
+    pub address: String,
+    /// leader, follower or learner.
+    pub role: String,
+    /// Whether the answering member reaches it.
+    pub reachable: bool,
+    /// Log index that it has applied; 0 when unreachable.
+    pub applied_index: u64,
+    /// Entries behind.
+    pub lag: u64,
+    /// Its release.
+    pub version: String,
+    /// Why it is unreachable; empty otherwise.
+    pub error: String,
+}
+
+impl From<v1::Member> for MemberView {
+    fn from(member: v1::Member) -> Self {
+        let v1::Member { name, id, address, role, reachable, applied_index, lag, version, error } = member;
+        Self { name, id, address, role, reachable, applied_index, lag, version, error }
+    }
+}
+
+impl Row for MemberView {
+    const HEADINGS: &'static [&'static str] =
+        &["NAME", ">ID", "ADDRESS", "ROLE", "STATE", ">APPLIED", ">LAG", "VERSION", "WHY"];
+
+    fn cells(&self) -> Vec<String> {
+        let number = |value: u64| if self.reachable { value.to_string() } else { "-".to_owned() };
+        vec![
+            self.name.clone(),
+            self.id.to_string(),
+            self.address.clone(),
+            self.role.clone(),
+            if self.reachable { "ok" } else { "unreachable" }.to_owned(),
+            number(self.applied_index),
+            number(self.lag),
+            or_dash(&self.version),
+            self.error.clone(),
+        ]
+    }
+}

@@ -1,0 +1,37 @@
+//! The nouns as they are printed: structs of our own, so that the JSON is a promise of the command
+//! line and not of the wire. Keys in snake_case, 64-bit values as numbers, bytes as hex, what is
+//! absent as null, no field ever omitted.
+
+mod disk;
+mod domain;
+mod garbage;
+mod job;
+mod list;
+mod lock;
+mod member;
+mod status;
+mod transaction;
+mod transaction_story;
+mod worker;
+
+pub use disk::DiskView;
+pub use domain::DomainView;
+pub use garbage::GarbageView;
+pub use job::JobView;
+pub use list::List;
+pub use list::Shown;
+pub use lock::BlockerView;
+pub use lock::LockView;
+pub use member::MemberView;
+pub use status::StatusView;
+pub use transaction::TransactionView;
+pub use transaction_story::TransactionStory;
+pub use worker::WorkerView;
+
+/// Bytes as lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;
