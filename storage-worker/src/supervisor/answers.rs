@@ -6,6 +6,7 @@ use crate::work;
 use crate::work::Order;
 use crate::work::Outcome;
 use crate::work::RefusalCode;
+use crate::work::VolumeFormat;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1 as wire;
@@ -41,9 +42,9 @@ pub(super) fn as_refusal(answer: &Answer) -> Refusal {
 }
 
 /// The answer to an order's end. A process that went away was stopped by us, or died.
-pub(super) fn answer(end: OrderEnd, stopped: Stopped) -> Answer {
+pub(super) fn answer(order: &Order, end: OrderEnd, stopped: Stopped) -> Answer {
     match (end, stopped) {
-        (OrderEnd::Outcome(Outcome::Done(done)), _) => Answer::Done(done_of(done)),
+        (OrderEnd::Outcome(Outcome::Done(done)), _) => Answer::Done(done_of(order, done)),
         (OrderEnd::Outcome(Outcome::Refused(refusal)), _) => refused_by_storage(refusal),
         (OrderEnd::Outcome(Outcome::Failed(failure)), Stopped::No) => {
             failed("IO_FAILED", failure.message, failure.hint)
@@ -64,22 +65,33 @@ pub(super) enum Stopped {
     No,
 }
 
-fn done_of(done: work::Done) -> wire::Done {
+fn done_of(order: &Order, done: work::Done) -> wire::Done {
     match done {
         work::Done::Placed(report) | work::Done::Sent(report) => {
             let bytes = report.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.file_bytes));
-            wire::Done { volumes: report.volumes.into_iter().map(volume).collect(), bytes }
+            wire::Done { volumes: report.volumes.into_iter().map(|report| volume(order, report)).collect(), bytes }
         }
         work::Done::Deleted(report) => wire::Done { volumes: Vec::new(), bytes: report.freed_bytes },
         work::Done::DomainCreated(_) | work::Done::DomainProbed(_) => wire::Done::default(),
     }
 }
 
-fn volume(report: work::VolumeReport) -> wire::VolumeResult {
+/// Whether the order names this volume as raw. What is only sent keeps the facts that it has.
+fn is_raw(order: &Order, volume: uuid::Uuid) -> bool {
+    let placement = match order {
+        Order::CreateDisk(order) => &order.placement,
+        Order::BuildPlacement(order) => &order.placement,
+        _ => return false,
+    };
+    placement.volumes.iter().any(|spec| spec.volume == volume && spec.format == VolumeFormat::Raw)
+}
+
+fn volume(order: &Order, report: work::VolumeReport) -> wire::VolumeResult {
+    // The cluster keeps a raw volume's size before rounding; `file_size` is the rounded one.
+    let true_bytes = report.true_bytes.filter(|_| is_raw(order, report.volume));
     wire::VolumeResult {
         volume_id: report.volume.to_string(),
-        // The cluster keeps a raw volume's size before rounding; `file_size` is the rounded one.
-        virtual_size: report.true_bytes.unwrap_or(report.virtual_bytes),
+        virtual_size: true_bytes.unwrap_or(report.virtual_bytes),
         file_size: report.file_bytes,
         allocated_bytes: report.allocated_bytes,
         blake3: report.hash.map(|hash| hash.0.to_vec().into()).unwrap_or_default(),
@@ -152,18 +164,26 @@ fn class(code: RefusalCode) -> Class {
 mod tests {
     use super::*;
     use crate::process::Exit;
+    use crate::work::DomainRoot;
+
+    fn order() -> Order {
+        let nil = uuid::Uuid::nil();
+        Order::ProbeDomain(DomainRoot { path: "/".into(), domain: nil, pool: nil, cluster: nil, epoch: 1 })
+    }
 
     #[test]
     fn a_dead_process_is_a_failure_unless_it_was_stopped() {
         let gone = || OrderEnd::ProcessGone(Exit("signal: 9 (SIGKILL)".into()));
-        assert!(matches!(answer(gone(), Stopped::No), Answer::Failed(failed) if failed.reason == "PROCESS_DIED"));
-        assert!(matches!(answer(gone(), Stopped::Yes), Answer::Stopped(_)));
+        assert!(
+            matches!(answer(&order(), gone(), Stopped::No), Answer::Failed(failed) if failed.reason == "PROCESS_DIED")
+        );
+        assert!(matches!(answer(&order(), gone(), Stopped::Yes), Answer::Stopped(_)));
     }
 
     #[test]
     fn what_was_done_stays_done_even_if_it_was_to_stop() {
         let done = OrderEnd::Outcome(Outcome::Done(work::Done::Deleted(work::DeletionReport::default())));
-        assert!(matches!(answer(done, Stopped::Yes), Answer::Done(_)));
+        assert!(matches!(answer(&order(), done, Stopped::Yes), Answer::Done(_)));
     }
 
     #[test]
@@ -174,7 +194,8 @@ mod tests {
             hint: String::new(),
             missing_bytes: Some(4711),
         };
-        let Answer::Refused(refusal) = answer(OrderEnd::Outcome(Outcome::Refused(refusal)), Stopped::No) else {
+        let Answer::Refused(refusal) = answer(&order(), OrderEnd::Outcome(Outcome::Refused(refusal)), Stopped::No)
+        else {
             panic!("a refusal stays one")
         };
         assert_eq!(refusal.class, "exhausted");

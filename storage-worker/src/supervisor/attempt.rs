@@ -170,7 +170,7 @@ impl Attempt {
     /// The answer to an order's end.
     pub(super) fn answer_of(&self, order: &Order, end: OrderEnd) -> Answer {
         let stopped = if self.stop.is_cancelled() { Stopped::Yes } else { Stopped::No };
-        let answer = answers::answer(end, stopped);
+        let answer = answers::answer(order, end, stopped);
         if answers::is_hosts_affair(order, &answer) { answers::as_failure(answer) } else { answer }
     }
 

@@ -3,7 +3,6 @@
 //! connected.
 
 use super::answers;
-use super::answers::Stopped;
 use super::attempt::Attempt;
 use super::attempt::Own;
 use crate::process::NotTaken;
@@ -256,10 +255,7 @@ async fn give_to(attempt: &Attempt, order: &Order, reader: Reader, row: &Progres
     // Sent is not yet taken: the reader may still go away with pieces on their way to it.
     tokio::select! {
         finished = finished => if finished.is_ok() { Visited::Over(answer) } else { Visited::Left },
-        () = attempt.stop.cancelled() => Visited::Over(answers::answer(
-            OrderEnd::Outcome(Outcome::Stopped),
-            Stopped::Yes,
-        )),
+        () = attempt.stop.cancelled() => Visited::Over(Answer::Stopped(Default::default())),
     }
 }
 
