@@ -1,0 +1,56 @@
+//! One unary call on its way through the member: its deadline, linearizable reads, and proposals
+//! whose answer is shown from a view that holds them.
+
+use crate::core::Core;
+use sdm_proto::limits;
+use sdm_proto::refusal::Refusal;
+use sdm_raft_store::StateView;
+use sdm_state::Command;
+use sdm_state::Reply;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a call may take here. A second less than a caller waits who sets no deadline of its own,
+/// so that a refusal which says why reaches it instead of a bare timeout.
+const ANSWER_WITHIN: Duration = limits::CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
+
+/// A call.
+pub(crate) struct Call<'a> {
+    core: &'a Core,
+    deadline: Instant,
+}
+
+/// What a proposal led to.
+pub(crate) struct Answered {
+    /// Of `apply`, never a refusal.
+    pub reply: Reply,
+    /// A view that holds the entry.
+    pub view: Arc<StateView>,
+}
+
+impl<'a> Call<'a> {
+    /// A call that begins now.
+    pub(crate) fn begin(core: &'a Core) -> Self {
+        Self { core, deadline: Instant::now() + ANSWER_WITHIN }
+    }
+
+    /// A view that holds everything that was answered to anybody before the call began.
+    ///
+    /// # Errors
+    /// No quorum, or no leader in time.
+    pub(crate) async fn read(&self) -> Result<Arc<StateView>, Refusal> {
+        self.core.read(self.deadline).await
+    }
+
+    /// Proposes a command.
+    ///
+    /// # Errors
+    /// It could not be proposed in time, or `apply` refused it.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Answered, Refusal> {
+        match self.core.propose(command, self.deadline).await?.reply {
+            Reply::Refused(refusal) => Err(refusal),
+            reply => Ok(Answered { reply, view: self.core.view() }),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `DomainService`: making and showing storage domains.
+
+use crate::core::Core;
+use crate::services::call::Call;
+use crate::services::mutation::Mutation;
+use crate::services::mutation::RequestHash;
+use crate::services::page::Page;
+use crate::services::present;
+use crate::services::resolve;
+use sdm_proto::ids::DomainId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::status::to_status;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::domain_service_server::DomainService;
+use sdm_state::txns::Spec;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+/// Longest path that is taken, in bytes; the state's own limit is below.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// The service.
+#[derive(Clone)]
+pub struct DomainApi {
+    core: Core,
+}
+
+impl DomainApi {
+    /// Over this member's core.
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    async fn create(&self, request: v1::CreateDomainRequest) -> Result<v1::CreateDomainResponse, Refusal> {
+        let name = resolve::new_name(&request.name)?;
+        check_path(&request.path)?;
+        let (path, local) = (request.path, request.local);
+        let hash = RequestHash::of("domain-create")
+            .text("name", name.as_str())
+            .text("path", &path)
+            .number("local", u64::from(local));
+        let mutation = Mutation::parse(request.header, hash)?;
+        let transaction = mutation.begin(&self.core, |_| Ok(Spec::CreateDomain { name, path, local })).await?;
+        Ok(v1::CreateDomainResponse { transaction: Some(transaction) })
+    }
+
+    async fn get(&self, request: v1::GetDomainRequest) -> Result<v1::GetDomainResponse, Refusal> {
+        let view = Call::begin(&self.core).read().await?;
+        let domain = resolve::domain(&view.state, &request.domain)?;
+        let contents = present::DomainContents::of(&view.state);
+        let domain = Some(present::domain(&view.state, domain, &contents));
+        Ok(v1::GetDomainResponse { domain, revision: view.state.applied_index() })
+    }
+
+    async fn list(&self, request: v1::ListDomainsRequest) -> Result<v1::ListDomainsResponse, Refusal> {
+        let page = Page::<DomainId>::parse("domains", request.page.as_ref())?;
+        let view = Call::begin(&self.core).read().await?;
+        let state = &view.state;
+        let rows = state.domains.from_key(&page.first_key()).map(|(id, row)| (*id, row));
+        let (rows, next) = page.take(rows, state.applied_index());
+        let contents = present::DomainContents::of(state);
+        let items = rows.into_iter().map(|row| present::domain(state, row, &contents)).collect();
+        Ok(v1::ListDomainsResponse { items, page: Some(next) })
+    }
+}
+
+/// The rules of the state, so that what can never be right is not even recorded.
+fn check_path(path: &str) -> Result<(), Refusal> {
+    let parts_ok = path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    let plain = path.starts_with('/') && path.len() > 1 && parts_ok && !path.chars().any(char::is_control);
+    if plain && path.len() <= PATH_BYTES_MAX {
+        return Ok(());
+    }
+    let shown: String = path.chars().take(256).collect();
+    Err(Refusal::new(Class::Invalid, "BAD_PATH", format!("{shown:?} is not the absolute path of a folder"))
+        .hint("give it without '.', '..', doubled or trailing slashes"))
+}
+
+#[tonic::async_trait]
+impl DomainService for DomainApi {
+    async fn create_domain(
+        &self,
+        request: Request<v1::CreateDomainRequest>,
+    ) -> Result<Response<v1::CreateDomainResponse>, Status> {
+        self.create(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn get_domain(
+        &self,
+        request: Request<v1::GetDomainRequest>,
+    ) -> Result<Response<v1::GetDomainResponse>, Status> {
+        self.get(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn list_domains(
+        &self,
+        request: Request<v1::ListDomainsRequest>,
+    ) -> Result<Response<v1::ListDomainsResponse>, Status> {
+        self.list(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_absolute_paths_pass() {
+        for path in ["/srv/a", "/mnt/nfs 2/images"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+        for path in ["", "/", "srv/a", "/srv//a", "/srv/a/", "/srv/../etc", "/srv/./a", "/srv/a\n"] {
+            assert_eq!(check_path(path).unwrap_err().reason, "BAD_PATH", "{path:?}");
+        }
+    }
+}

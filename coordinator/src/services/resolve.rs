@@ -1,0 +1,170 @@
+//! From what a user writes to an id: a UUID is an id, everything else must be a name, so the two
+//! cannot be confused. What is unknown is refused with what there is instead.
+
+use sdm_proto::ids::TxnId;
+use sdm_proto::names::Name;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_state::State;
+use sdm_state::catalog::Disk;
+use sdm_state::catalog::Domain;
+use uuid::Uuid;
+
+/// Names that a refusal lists at most.
+const SUGGESTIONS_MAX: usize = 5;
+
+/// Rows that are looked at for names like the one that was meant: bounds a refusal's cost.
+const ROWS_LOOKED_AT_MAX: usize = 2_000;
+
+/// A new name, checked.
+///
+/// # Errors
+/// It is no name.
+pub(crate) fn new_name(text: &str) -> Result<Name, Refusal> {
+    text.parse::<Name>().map_err(|error| {
+        Refusal::new(Class::Invalid, "BAD_NAME", error.to_string())
+            .hint("a name has 1 to 128 letters, digits, '.', '_' or '-', and begins with a letter or digit")
+    })
+}
+
+/// A transaction's id.
+///
+/// # Errors
+/// It is no UUID.
+pub(crate) fn txn_id(text: &str) -> Result<TxnId, Refusal> {
+    text.parse().map_err(|_| {
+        let message = format!("{:?} is not the id of a transaction", short(text));
+        Refusal::new(Class::Invalid, "BAD_REQUEST_ID", message).hint("it is a UUID; see sdm txn list")
+    })
+}
+
+/// The domain that this text names.
+///
+/// # Errors
+/// It is neither a name nor an id, or there is no such domain.
+pub(crate) fn domain<'a>(state: &'a State, text: &str) -> Result<&'a Domain, Refusal> {
+    let found = match Reference::parse(text)? {
+        Reference::Id(uuid) => state.domains.get(&sdm_proto::ids::Id::from_uuid(uuid)),
+        Reference::Name(name) => state.domain_named(&name),
+    };
+    found.ok_or_else(|| {
+        let names = state.domains.values().map(|domain| domain.name.as_str());
+        unknown("domain", "DOMAIN_NOT_FOUND", text, state.domains.len(), names)
+    })
+}
+
+/// The disk that this text names.
+///
+/// # Errors
+/// It is neither a name nor an id, or there is no such disk.
+pub(crate) fn disk<'a>(state: &'a State, text: &str) -> Result<&'a Disk, Refusal> {
+    let found = match Reference::parse(text)? {
+        Reference::Id(uuid) => state.disks.get(&sdm_proto::ids::Id::from_uuid(uuid)),
+        Reference::Name(name) => state.disk_named(&name),
+    };
+    found.ok_or_else(|| {
+        let names = state.disks.values().map(|disk| disk.name.as_str());
+        unknown("disk", "DISK_NOT_FOUND", text, state.disks.len(), names)
+    })
+}
+
+/// A transaction that is not there, or not any more.
+pub(crate) fn unknown_txn(id: TxnId) -> Refusal {
+    Refusal::new(Class::NotFound, "TXN_NOT_FOUND", format!("there is no transaction {id}"))
+        .hint("see sdm txn list; finished ones are forgotten after a while")
+}
+
+enum Reference {
+    Id(Uuid),
+    Name(Name),
+}
+
+impl Reference {
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) => Ok(Self::Id(uuid)),
+            Err(_) => new_name(text).map(Self::Name),
+        }
+    }
+}
+
+fn unknown<'a>(noun: &str, reason: &str, text: &str, count: usize, names: impl Iterator<Item = &'a str>) -> Refusal {
+    let message = format!("there is no {noun} {text}");
+    let hint = if count == 0 {
+        format!("there is no {noun} at all yet; make one with sdm {noun} create")
+    } else {
+        let mut near: Vec<&str> = names.take(ROWS_LOOKED_AT_MAX).collect();
+        if count > SUGGESTIONS_MAX {
+            near.retain(|name| is_like(name, text));
+            near.truncate(SUGGESTIONS_MAX);
+        }
+        near.sort_unstable();
+        match (near.is_empty(), count > SUGGESTIONS_MAX) {
+            (true, _) => format!("see sdm {noun} list"),
+            (false, true) => format!("did you mean {}? See sdm {noun} list", near.join(" or ")),
+            (false, false) => format!("there is {}", near.join(", ")),
+        }
+    };
+    Refusal::new(Class::NotFound, reason, message).hint(hint)
+}
+
+/// Whether a slip of the hand could have made one of the other: they begin and end alike up to one
+/// place, or one begins with the other.
+fn is_like(name: &str, text: &str) -> bool {
+    let (name, text) = (name.to_ascii_lowercase(), text.to_ascii_lowercase());
+    if name.starts_with(&text) || text.starts_with(&name) {
+        return true;
+    }
+    let alike =
+        |a: &mut dyn Iterator<Item = u8>, b: &mut dyn Iterator<Item = u8>| a.zip(b).take_while(|(x, y)| x == y).count();
+    let front = alike(&mut name.bytes(), &mut text.bytes());
+    let back = alike(&mut name.bytes().rev(), &mut text.bytes().rev());
+    front + back + 1 >= name.len().max(text.len())
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    #[test]
+    fn a_disk_is_found_by_its_name_and_by_its_id() {
+        let sample = Sample::with_disk();
+        let by_name = disk(&sample.state, "web-01").unwrap();
+        let by_id = disk(&sample.state, &by_name.id.to_string()).unwrap();
+        assert_eq!(by_name, by_id);
+    }
+
+    #[test]
+    fn an_unknown_domain_is_refused_with_those_there_are() {
+        let sample = Sample::with_disk();
+        let refusal = domain(&sample.state, "nfs3").unwrap_err();
+        assert_eq!((refusal.class, refusal.reason.as_str()), (Class::NotFound, "DOMAIN_NOT_FOUND"));
+        assert_eq!(refusal.hint, "there is nfs1, nfs2");
+        let refusal = domain(&State::default(), "nfs1").unwrap_err();
+        assert!(refusal.hint.contains("sdm domain create"), "{}", refusal.hint);
+    }
+
+    #[test]
+    fn an_id_of_nothing_is_not_found_and_no_name_is_invalid() {
+        let sample = Sample::with_disk();
+        let nobody = "0f0f0f0f-1111-4222-8333-444444444444";
+        assert_eq!(disk(&sample.state, nobody).unwrap_err().reason, "DISK_NOT_FOUND");
+        for text in ["", "../x", "a b"] {
+            assert_eq!(disk(&sample.state, text).unwrap_err().reason, "BAD_NAME", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn slips_of_the_hand_are_recognized() {
+        assert!(is_like("web-01", "web-1"));
+        assert!(is_like("web-01", "web-02"));
+        assert!(is_like("web-01", "wb-01"));
+        assert!(is_like("web-01", "WEB"));
+        assert!(!is_like("web-01", "db-7"));
+    }
+}

@@ -1,0 +1,95 @@
+//! `TransactionService`: showing transactions and watching them. A watch may be asked again at any
+//! other member: all of it is derived from the state.
+
+use crate::core::Core;
+use crate::services::call::Call;
+use crate::services::page::Page;
+use crate::services::present;
+use crate::services::progress::ProgressReader;
+use crate::services::resolve;
+use crate::services::transaction_watch::TransactionWatch;
+use futures_util::Stream;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::status::to_status;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::transaction_service_server::TransactionService;
+use std::pin::Pin;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+/// The service.
+#[derive(Clone)]
+pub struct TransactionApi {
+    core: Core,
+    progress: ProgressReader,
+}
+
+impl TransactionApi {
+    /// Over this member's core.
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self { progress: ProgressReader::new(core.clone()), core }
+    }
+
+    async fn get(&self, request: v1::GetTransactionRequest) -> Result<v1::GetTransactionResponse, Refusal> {
+        let id = resolve::txn_id(&request.id)?;
+        let view = Call::begin(&self.core).read().await?;
+        let state = &view.state;
+        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
+        Ok(v1::GetTransactionResponse {
+            transaction: Some(present::transaction(state, txn)),
+            revision: state.applied_index(),
+            clock_ms: state.meta.clock_ms,
+        })
+    }
+
+    async fn list(&self, request: v1::ListTransactionsRequest) -> Result<v1::ListTransactionsResponse, Refusal> {
+        let page = Page::<u64>::parse("transactions", request.page.as_ref())?;
+        let view = Call::begin(&self.core).read().await?;
+        let state = &view.state;
+        let rows = state
+            .txns_from(page.first_key())
+            .filter(|txn| !(request.open_only && txn.phase.is_final()))
+            .map(|txn| (txn.began_index, txn));
+        let (rows, next) = page.take(rows, state.applied_index());
+        let items = rows.into_iter().map(|txn| present::without_history(state, txn)).collect();
+        Ok(v1::ListTransactionsResponse { items, page: Some(next), clock_ms: state.meta.clock_ms })
+    }
+
+    async fn watch(&self, request: v1::WatchTransactionRequest) -> Result<TransactionWatch, Refusal> {
+        let id = resolve::txn_id(&request.id)?;
+        let view = Call::begin(&self.core).read().await?;
+        if !view.state.txns.contains(&id) {
+            return Err(resolve::unknown_txn(id));
+        }
+        Ok(TransactionWatch::new(self.core.clone(), self.progress.clone(), id))
+    }
+}
+
+#[tonic::async_trait]
+impl TransactionService for TransactionApi {
+    type WatchTransactionStream = Pin<Box<dyn Stream<Item = Result<v1::WatchTransactionResponse, Status>> + Send>>;
+
+    async fn get_transaction(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        self.get(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn list_transactions(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        self.list(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn watch_transaction(
+        &self,
+        request: Request<v1::WatchTransactionRequest>,
+    ) -> Result<Response<Self::WatchTransactionStream>, Status> {
+        let watch = self.watch(request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(Box::pin(watch.into_stream())))
+    }
+}
