@@ -41,7 +41,9 @@ pub fn judge(address: &str, status: Option<&Status>, waited: Duration) -> Verdic
     let mut refusal = from_status(status);
     // Refusals of ours carry details; what comes without is a broken connection or a stranger.
     let ours = !matches!(refusal.reason.as_str(), "UNREACHABLE" | "RPC_FAILED");
-    if ours && refusal.class != Class::Unavailable {
+    // The others may be further; this member alone is late.
+    let behind = refusal.reason == "MEMBER_BEHIND";
+    if ours && refusal.class != Class::Unavailable && !behind {
         return Verdict::Final(refusal);
     }
     if !ours {
@@ -125,6 +127,7 @@ mod tests {
         }
         assert!(passed(&refusal(Class::Unavailable, "NOT_A_MEMBER_YET")).is_some_and(|p| p.alive));
         assert!(passed(&refusal(Class::Unavailable, "NO_QUORUM")).is_some_and(|p| p.alive));
+        assert!(passed(&refusal(Class::Timeout, "MEMBER_BEHIND")).is_some_and(|p| p.alive));
     }
 
     #[test]

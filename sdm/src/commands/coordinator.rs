@@ -11,11 +11,7 @@ use crate::values::parse_name;
 use clap::Args;
 use sdm_coordinator::MemberConfig;
 use sdm_coordinator::Start;
-use sdm_proto::seams::BlockingPool;
-use sdm_proto::seams::BootClock;
-use sdm_proto::seams::TcpTransport;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Its options.
 #[derive(Args, Debug)]
@@ -56,18 +52,9 @@ impl CoordinatorCommand {
             None if self.bootstrap => Start::Bootstrap,
             None => Start::Resume,
         };
-        Ok(MemberConfig {
-            name: parse_name("--name", &self.name)?,
-            listen,
-            advertise,
-            data_dir: self.data_dir.clone(),
-            start,
-            stay_learner: self.learner,
-            secret,
-            transport: Arc::new(TcpTransport),
-            clock: Arc::new(BootClock),
-            pool: BlockingPool::Threads,
-        })
+        let name = parse_name("--name", &self.name)?;
+        let config = MemberConfig::new(name, listen, self.data_dir.clone(), start);
+        Ok(MemberConfig { advertise, stay_learner: self.learner, secret, ..config })
     }
 
     /// Runs until SIGINT or SIGTERM.

@@ -22,6 +22,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use std::time::Instant;
 
 /// Its verbs.
 #[derive(Subcommand, Debug)]
@@ -46,6 +47,10 @@ const ASK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Tries after which a deletion that still fails is told instead of waited for.
 const FAILED_TRIES_MAX: u32 = 3;
+
+/// How long a domain that no worker reaches is waited for: a worker that was restarted is back by
+/// then.
+const UNREACHED_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What `run` prints.
 #[derive(Serialize)]
@@ -117,18 +122,28 @@ impl RunCollection {
     }
 
     async fn wait(&self, context: &Context, ids: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
+        let begun = Instant::now();
         loop {
             let left: Vec<_> = garbage_of(context).await?.items.into_iter().filter(|g| ids.contains(&g.id)).collect();
             if left.is_empty() {
                 return Ok(());
             }
-            if left.iter().all(|item| item.attempts >= FAILED_TRIES_MAX && !item.last_error.is_empty()) {
+            let patience_is_over = begun.elapsed() >= UNREACHED_PATIENCE;
+            if left.iter().all(|item| is_hopeless(item, patience_is_over)) {
                 return Err(failing(&left));
             }
             progress.state(&format!("{} of {} left", left.len(), plural(ids.len() as u64, "item")));
             tokio::time::sleep(ASK_INTERVAL).await;
         }
     }
+}
+
+/// Whether waiting longer for this deletion makes no sense: it fails again and again, or nobody is
+/// there to try.
+fn is_hopeless(item: &GarbageView, patience_is_over: bool) -> bool {
+    let fails = item.attempts >= FAILED_TRIES_MAX;
+    let nobody = item.worker.is_none() && patience_is_over;
+    !item.last_error.is_empty() && (fails || nobody)
 }
 
 fn failing(left: &[GarbageView]) -> Failure {
@@ -156,4 +171,31 @@ pub async fn garbage_of(context: &Context) -> Result<List<GarbageView>, Failure>
         answer.await.map(|answer| (answer.items, answer.page))
     });
     list.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(attempts: u32, worker: &str, last_error: &str) -> GarbageView {
+        let garbage =
+            v1::Garbage { attempts, worker: worker.into(), last_error: last_error.into(), ..Default::default() };
+        garbage.into()
+    }
+
+    #[test]
+    fn a_deletion_is_given_up_when_it_fails_again_and_again_or_nobody_is_there() {
+        assert!(!is_hopeless(&item(0, "", ""), true), "it was not tried yet");
+        assert!(!is_hopeless(&item(1, "a", "busy"), true));
+        assert!(is_hopeless(&item(3, "a", "busy"), false));
+        assert!(!is_hopeless(&item(0, "", "no live worker reaches domain nfs1"), false));
+        assert!(is_hopeless(&item(0, "", "no live worker reaches domain nfs1"), true));
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_is_named_with_the_cause() {
+        let failure = failing(&[item(3, "a", "stale file handle")]);
+        assert_eq!((failure.refusal.reason.as_str(), failure.exit_code.number()), ("COLLECTION_FAILED", 8));
+        assert!(failure.refusal.blockers[0].description.contains("stale file handle"));
+    }
 }
