@@ -18,3 +18,6 @@ pub use source_file::Part;
 pub use source_file::SourceFile;
 pub use target_file::TargetPath;
 pub use upload::upload;
+
+#[cfg(test)]
+mod tests;

@@ -50,39 +50,38 @@ pub async fn upload(
     tokio::pin!(reader);
     let (answer, read) = tokio::select! {
         // A worker that refuses early ends the call; the reader then finds nobody who takes pieces.
-        answer = &mut call => (answer, reader.await),
+        answer = &mut call => (Some(answer), reader.await),
         read = &mut reader => match read {
-            Ok(Ok(read)) => (call.await, Ok(Ok(read))),
+            Ok(Ok(_)) => (Some(call.await), read),
             // Dropping the call resets the stream: an end that is no end.
-            failed => return Err(read_error(failed)),
+            _ => (None, read),
         },
     };
-    let response = match answer {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Err(status.into()),
+    // What went wrong with the file is the cause of whatever the worker says about the stream.
+    let sent = match read {
+        Ok(Ok(sent)) => sent,
+        Ok(Err(failure)) => return Err(TransferError::Local(failure)),
+        Err(error) => return Err(reader_failed(&error.to_string())),
     };
-    match read {
+    let response = match answer {
+        Some(Ok(response)) => response.into_inner(),
+        Some(Err(status)) => return Err(status.into()),
+        None => return Err(reader_failed("it ended early")),
+    };
+    match sent {
         // What is no multiple of that is rounded up on the storage, and the hash there is another.
-        Ok(Ok(Some(hash))) if !size.is_multiple_of(STORED_MULTIPLE_BYTES) => Ok(hash),
-        Ok(Ok(Some(hash))) if hash.as_bytes().as_slice() == response.blake3.as_ref() => Ok(hash),
-        Ok(Ok(Some(hash))) => {
+        Some(hash) if !size.is_multiple_of(STORED_MULTIPLE_BYTES) => Ok(hash),
+        Some(hash) if hash.as_bytes().as_slice() == response.blake3.as_ref() => Ok(hash),
+        Some(hash) => {
             let message = format!("what was sent has BLAKE3 {}, what arrived has another", hash.to_hex());
             Err(TransferError::Local(Failure::new(Class::Internal, "TRANSFER_DAMAGED", message)))
         }
-        Ok(Ok(None)) => Err(TransferError::Broken("the worker ended the stream before the file's end".to_owned())),
-        failed => Err(read_error(failed)),
+        None => Err(TransferError::Broken("the worker ended the stream before the file's end".to_owned())),
     }
 }
 
-type Read = Result<Result<Option<blake3::Hash>, Failure>, tokio::task::JoinError>;
-
-fn read_error(read: Read) -> TransferError {
-    let failure = match read {
-        Ok(Err(failure)) => failure,
-        Ok(Ok(_)) => Failure::new(Class::Internal, "TRANSFER_FAILED", "the file's reader ended early"),
-        Err(error) => Failure::new(Class::Internal, "TRANSFER_FAILED", format!("the file's reader: {error}")),
-    };
-    TransferError::Local(failure)
+fn reader_failed(why: &str) -> TransferError {
+    TransferError::Local(Failure::new(Class::Internal, "TRANSFER_FAILED", format!("the file's reader: {why}")))
 }
 
 /// Reads the file into the channel; None when nobody takes its pieces any more.
