@@ -27,9 +27,10 @@ impl LogFormat {
     }
 }
 
-/// For processes that stay: level info unless RUST_LOG says otherwise.
+/// For processes that stay: level info unless RUST_LOG says otherwise. openraft tells each of
+/// its steps at info, which hides our own lines.
 pub fn begin(format: LogFormat) {
-    begin_at(format, "info");
+    begin_at(format, "info,openraft=warn");
 }
 
 /// For commands: nothing unless RUST_LOG says otherwise.
