@@ -1,1 +1,50 @@
 //! The member of sdm: services, proposals, reads, worker gateway and garbage collector.
+//!
+//! ```text
+//!  port ─ door ─ guard ─ services, gateway ──┐            collector
+//!                        raft/service        │ propose, read, keep_alive
+//!                             │             Core ── route ─▶ leader (here, or one hop)
+//!                           openraft ◀───────┘ ◀── timekeeper (leader)
+//!                        raft/network ─▶ other members
+//! ```
+//!
+//! It decides nothing about storage: `sdm-state` does, inside `apply`.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod collector;
+mod config;
+pub mod core;
+mod door;
+mod error;
+mod founding;
+mod gateway;
+mod join;
+mod keepalive;
+mod leadership;
+mod member;
+mod peers;
+mod pending;
+mod propose;
+mod raft;
+mod reachability;
+mod read;
+mod report;
+mod rounds;
+mod route;
+mod running;
+mod services;
+mod stopwatch;
+mod timekeeper;
+
+#[cfg(test)]
+mod sample;
+
+pub use config::MemberConfig;
+pub use config::Start;
+pub use core::Core;
+pub use core::Proposed;
+pub use error::MemberError;
+pub use member::run;
+pub use member::run_with;

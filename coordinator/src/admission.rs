@@ -1,0 +1,136 @@
+//! Admission of a joined process into Raft's membership: a learner first, then, when it has caught
+//! up, a voter. Done by the leader; asked again after any failure, it goes on where it was.
+
+use crate::core::Core;
+use crate::peers::within;
+use crate::route::Attempt;
+use crate::route::Leader;
+use crate::route::at_leader;
+use crate::route::not_leader;
+use crate::route::stopping;
+use openraft::ChangeMembers;
+use openraft::errors::ChangeMembershipError;
+use openraft::errors::ClientWriteError;
+use openraft::errors::RaftError;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::wire::internal::v1::AdmitRequest;
+use sdm_raft_store::LeaderId;
+use sdm_raft_store::MemberNode;
+use sdm_raft_store::NodeId;
+use sdm_raft_store::TypeConfig;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long one request may take at the leader: less than its asker waits.
+const ADMIT_TIME: Duration = Duration::from_secs(50);
+
+/// How far a learner may lag behind the leader and count as caught up: what the cluster replicates
+/// within a moment. A voter that lags more would hold up every commit that needs it.
+const LAG_ENTRIES_MAX: u64 = 100;
+
+/// Admits a member. `forwarded`: another member sent this here, so here or nowhere.
+///
+/// # Errors
+/// MEMBER_NOT_FOUND; NOT_LEADER or NO_QUORUM, to be tried again.
+pub(crate) async fn admit(
+    core: &Core,
+    id: NodeId,
+    stay_learner: bool,
+    forwarded: bool,
+) -> Result<&'static str, Refusal> {
+    let deadline = Instant::now() + ADMIT_TIME;
+    at_leader(core, deadline, |leader| async move {
+        match leader {
+            Leader::Here(own) => match admit_here(core, own, id, stay_learner).await {
+                Ok(role) => Attempt::Done(role),
+                Err(refusal) => Attempt::of_refusal(refusal),
+            },
+            Leader::There(..) if forwarded => Attempt::Refused(not_leader(core)),
+            Leader::There(leader, node) => {
+                let mut client = match core.inner.peers.member(leader, &node.address) {
+                    Ok(client) => client,
+                    Err(refusal) => return Attempt::Again(refusal),
+                };
+                let left = deadline.saturating_duration_since(Instant::now());
+                let answer = client.admit(within(AdmitRequest { node_id: id, stay_learner }, left)).await;
+                Attempt::of_call(answer).map(|answer| if answer.role == "voter" { "voter" } else { "learner" })
+            }
+        }
+    })
+    .await
+}
+
+async fn admit_here(core: &Core, leader: LeaderId, id: NodeId, stay_learner: bool) -> Result<&'static str, Refusal> {
+    // Before this leadership's first entry is applied, the row may not be here yet.
+    core.inner.stopwatch.started(leader).await;
+    let node = {
+        let view = core.view();
+        let Some(row) = view.state.members.get(&id) else {
+            let message = format!("there is no member {id}");
+            return Err(Refusal::new(Class::NotFound, "MEMBER_NOT_FOUND", message)
+                .hint("it was removed, or never joined: use an empty data folder and --join"));
+        };
+        MemberNode { name: row.name.to_string(), address: row.address.clone() }
+    };
+    let seat = core.inner.leadership.borrow().seats.get(&id).cloned();
+    if seat.is_none() {
+        tracing::info!(member = id, name = node.name, address = node.address, "admitting a learner");
+        core.inner.raft.add_learner(id, node, false).await.map_err(|error| membership_refusal(core, error))?;
+    }
+    if stay_learner && !seat.is_some_and(|seat| seat.voter) {
+        return Ok("learner");
+    }
+    caught_up(core, id).await?;
+    // Of a voter this only finishes a change that an earlier leader left half done.
+    let joint = {
+        let metrics = core.inner.raft.server_metrics();
+        let joint = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics)
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .len()
+            > 1;
+        joint
+    };
+    let votes = core.inner.leadership.borrow().seats.get(&id).is_some_and(|seat| seat.voter);
+    if !votes || joint {
+        tracing::info!(member = id, "the learner has caught up and becomes a voter");
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        core.inner.raft.change_membership(change, true).await.map_err(|error| membership_refusal(core, error))?;
+    }
+    Ok("voter")
+}
+
+/// Waits until the member has nearly all of the leader's log.
+async fn caught_up(core: &Core, id: NodeId) -> Result<(), Refusal> {
+    let wait = core.inner.raft.wait(None);
+    let near = wait.metrics(
+        |metrics| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).cloned().flatten());
+            let last = metrics.last_log_index.unwrap_or_default();
+            !metrics.state.is_leader() || matched.is_some_and(|at| at.index + LAG_ENTRIES_MAX >= last)
+        },
+        "a new member has caught up",
+    );
+    match near.await {
+        Ok(metrics) if metrics.state.is_leader() => Ok(()),
+        Ok(_) => Err(not_leader(core)),
+        Err(_) => Err(stopping(core)),
+    }
+}
+
+fn membership_refusal(core: &Core, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refusal {
+    match error {
+        RaftError::Fatal(_) => stopping(core),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            error @ (ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)),
+        )) => Refusal::new(Class::Unavailable, "MEMBERSHIP_CHANGING", error.to_string())
+            .hint("another membership change runs; this one is tried again"),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            Refusal::new(Class::Internal, "MEMBERSHIP_REFUSED", error.to_string())
+        }
+        RaftError::APIError(error) => Refusal::new(Class::Unavailable, "NOT_LEADER", error.to_string()),
+    }
+}

@@ -1,0 +1,241 @@
+//! Keepalives of sessions: the leader's memory of who was heard from. It is not in the log: a new
+//! leader gives everyone the full lease again.
+//!
+//! A keepalive is acknowledged only after the leader's own first entry was applied (it knows every
+//! earlier expiry) and a quorum confirmed, after the keepalive came in, that it still leads (nobody
+//! else expired the session meanwhile); and never between proposing an expiry and learning what
+//! became of it.
+
+use crate::core::Core;
+use crate::peers::within;
+use crate::read;
+use crate::route::Attempt;
+use crate::route::Leader;
+use crate::route::at_leader;
+use crate::route::not_leader;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::wire::internal::v1::KeepAliveRequest;
+use sdm_proto::wire::internal::v1::SessionKey;
+use sdm_raft_store::LeaderId;
+use sdm_state::State;
+use sdm_state::command::SessionRef;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The sessions that a round renewed.
+pub(crate) type Renewal = Arc<BTreeSet<SessionRef>>;
+
+/// How long the leader tries for one request of another member: it asks again by itself.
+const TRY_TIME: Duration = Duration::from_secs(3);
+
+/// Sessions that expire in one entry; the rest follow in the next.
+const EXPIRED_PER_ENTRY: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    deadline_ms: u64,
+    /// Proposed to expire, outcome not known yet.
+    expiring: bool,
+}
+
+#[derive(Debug)]
+struct Watched {
+    leader: LeaderId,
+    /// Sum of the session table that `leases` was made from.
+    seen: Option<[u64; 4]>,
+    leases: BTreeMap<SessionRef, Lease>,
+    /// The same by deadline, those that expire left out.
+    by_deadline: BTreeSet<(u64, SessionRef)>,
+}
+
+impl Watched {
+    fn set(&mut self, session: SessionRef, lease: Lease) {
+        if let Some(old) = self.leases.insert(session, lease) {
+            self.by_deadline.remove(&(old.deadline_ms, session));
+        }
+        if !lease.expiring {
+            self.by_deadline.insert((lease.deadline_ms, session));
+        }
+    }
+
+    fn sync(&mut self, state: &State, now_ms: u64) {
+        if self.seen == Some(state.sessions.sum()) {
+            return;
+        }
+        self.seen = Some(state.sessions.sum());
+        let live: BTreeMap<SessionRef, u64> =
+            state.sessions.values().map(|session| (session.reference(), session.ttl_ms)).collect();
+        let gone: Vec<SessionRef> = self.leases.keys().filter(|session| !live.contains_key(session)).copied().collect();
+        for session in gone {
+            if let Some(lease) = self.leases.remove(&session) {
+                self.by_deadline.remove(&(lease.deadline_ms, session));
+            }
+        }
+        for (session, ttl_ms) in live {
+            if !self.leases.contains_key(&session) {
+                self.set(session, Lease { deadline_ms: now_ms.saturating_add(ttl_ms), expiring: false });
+            }
+        }
+    }
+}
+
+/// The leases that this member watches while it leads. Times are the boot-time clock's.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    watched: Mutex<Option<Watched>>,
+}
+
+impl Leases {
+    fn lock(&self) -> MutexGuard<'_, Option<Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leadership begins: everyone gets the full lease.
+    pub fn begin(&self, leader: LeaderId, state: &State, now_ms: u64) {
+        let mut watched = Watched { leader, seen: None, leases: BTreeMap::new(), by_deadline: BTreeSet::new() };
+        watched.sync(state, now_ms);
+        *self.lock() = Some(watched);
+    }
+
+    /// The leadership is over.
+    pub fn end(&self) {
+        *self.lock() = None;
+    }
+
+    /// Takes in sessions that opened and drops those that ended.
+    pub fn sync(&self, state: &State, now_ms: u64) {
+        if let Some(watched) = self.lock().as_mut() {
+            watched.sync(state, now_ms);
+        }
+    }
+
+    /// Renews those of the sessions that live and do not expire. None: this is not the leadership
+    /// that the caller confirmed.
+    pub fn renew(&self, leader: LeaderId, sessions: &[SessionRef], state: &State, now_ms: u64) -> Option<Renewal> {
+        let mut watched = self.lock();
+        let watched = watched.as_mut().filter(|watched| watched.leader == leader)?;
+        watched.sync(state, now_ms);
+        let mut renewed = BTreeSet::new();
+        for session in sessions {
+            let ttl_ms =
+                state.sessions.get(&session.id).filter(|live| live.epoch == session.epoch).map(|live| live.ttl_ms);
+            let expiring = watched.leases.get(session).is_none_or(|lease| lease.expiring);
+            if let Some(ttl_ms) = ttl_ms.filter(|_| !expiring) {
+                watched.set(*session, Lease { deadline_ms: now_ms.saturating_add(ttl_ms), expiring: false });
+                renewed.insert(*session);
+            }
+        }
+        Some(Arc::new(renewed))
+    }
+
+    /// When the next lease runs out.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.lock().as_ref()?.by_deadline.first().map(|(at, _)| *at)
+    }
+
+    /// Leases that ran out. From now on none of them is renewed.
+    pub fn take_expired(&self, now_ms: u64) -> Vec<SessionRef> {
+        let mut watched = self.lock();
+        let Some(watched) = watched.as_mut() else { return Vec::new() };
+        let due = watched.by_deadline.iter().take_while(|(at, _)| *at <= now_ms).take(EXPIRED_PER_ENTRY);
+        let due: Vec<(u64, SessionRef)> = due.copied().collect();
+        for (deadline_ms, session) in &due {
+            watched.set(*session, Lease { deadline_ms: *deadline_ms, expiring: true });
+        }
+        due.into_iter().map(|(_, session)| session).collect()
+    }
+
+    /// Their expiry was certainly not appended: they may be renewed again.
+    pub fn not_expired(&self, sessions: &[SessionRef]) {
+        let mut watched = self.lock();
+        let Some(watched) = watched.as_mut() else { return };
+        for session in sessions {
+            if let Some(lease) = watched.leases.get(session).copied() {
+                watched.set(*session, Lease { expiring: false, ..lease });
+            }
+        }
+    }
+}
+
+/// See `Core::keep_alive`.
+pub(crate) async fn keep_alive(
+    core: &Core,
+    sessions: Vec<SessionRef>,
+    deadline: Instant,
+) -> Result<Vec<SessionRef>, Refusal> {
+    let begun = Instant::now();
+    match core.inner.renewals.ask(sessions.clone(), deadline).await {
+        Some(renewal) => {
+            let renewed = renewal?;
+            Ok(sessions.into_iter().filter(|session| renewed.contains(session)).collect())
+        }
+        None if core.closing().is_cancelled() => Err(crate::route::stopping(core)),
+        None => Err(crate::reachability::no_quorum(core, begun.elapsed(), None, Duration::ZERO).await),
+    }
+}
+
+/// One round, for `rounds::drive`: all keepalives that wait, in one request to the leader.
+pub(crate) async fn round(core: Core, asked: Vec<Vec<SessionRef>>, deadline: Instant) -> Result<Renewal, Refusal> {
+    let sessions: BTreeSet<SessionRef> = asked.into_iter().flatten().collect();
+    let sessions: Vec<SessionRef> = sessions.into_iter().collect();
+    at_leader(&core, deadline, |leader| {
+        let (core, sessions) = (&core, &sessions);
+        async move {
+            match leader {
+                Leader::Here(own) => match renew_here(core, own, sessions).await {
+                    Ok(renewed) => Attempt::Done(renewed),
+                    Err(refusal) => Attempt::of_refusal(refusal),
+                },
+                Leader::There(id, node) => match core.inner.peers.member(id, &node.address) {
+                    Ok(mut client) => {
+                        let request = KeepAliveRequest { sessions: sessions.iter().map(to_key).collect() };
+                        let answer = tokio::time::timeout(TRY_TIME, client.keep_alive(within(request, TRY_TIME))).await;
+                        let answer =
+                            answer.unwrap_or_else(|_| Err(tonic::Status::unavailable("the leader did not answer")));
+                        Attempt::of_call(answer)
+                            .map(|answer| Arc::new(answer.acknowledged.iter().filter_map(from_key).collect()))
+                    }
+                    Err(refusal) => Attempt::Again(refusal),
+                },
+            }
+        }
+    })
+    .await
+}
+
+/// Renews sessions as the leader of exactly this leadership.
+async fn renew_here(core: &Core, leader: LeaderId, sessions: &[SessionRef]) -> Result<Renewal, Refusal> {
+    core.inner.stopwatch.started(leader).await;
+    let confirmed = read::confirmed(core, Instant::now() + TRY_TIME).await?;
+    if confirmed.leader_id != leader {
+        return Err(not_leader(core));
+    }
+    let (view, now_ms) = (core.view(), core.clock().now_ms());
+    core.inner.leases.renew(leader, sessions, &view.state, now_ms).ok_or_else(|| not_leader(core))
+}
+
+/// The leader's side of a round that another member asked for.
+pub(crate) async fn renew_for_peer(core: &Core, keys: &[SessionKey]) -> Result<Vec<SessionKey>, Refusal> {
+    let Some(own) = core.inner.leadership.borrow().own else { return Err(not_leader(core)) };
+    let sessions: Vec<SessionRef> = keys.iter().filter_map(from_key).collect();
+    let mut leadership = core.inner.leadership.clone();
+    let renewed = tokio::select! {
+        renewed = renew_here(core, own, &sessions) => renewed?,
+        _ = leadership.wait_for(|now| now.own != Some(own)) => return Err(not_leader(core)),
+    };
+    Ok(renewed.iter().map(to_key).collect())
+}
+
+fn to_key(session: &SessionRef) -> SessionKey {
+    SessionKey { session_id: session.id.to_string(), epoch: session.epoch }
+}
+
+fn from_key(key: &SessionKey) -> Option<SessionRef> {
+    Some(SessionRef { id: key.session_id.parse().ok()?, epoch: key.epoch })
+}

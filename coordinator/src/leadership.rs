@@ -1,0 +1,87 @@
+//! Who leads, as this member knows it: openraft's server metrics in the few words that the rest of
+//! the member needs. A leader that died stays "known" until another one is elected: who wants to
+//! be sure asks a quorum (`read`).
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use sdm_raft_store::LeaderId;
+use sdm_raft_store::MemberNode;
+use sdm_raft_store::NodeId;
+use sdm_raft_store::Raft;
+use sdm_raft_store::TypeConfig;
+use std::collections::BTreeMap;
+use tokio::sync::watch;
+
+/// One member in Raft's membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// Its name and address.
+    pub node: MemberNode,
+    /// Whether it votes; else it is a learner.
+    pub voter: bool,
+}
+
+/// Who leads whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    /// The term that this member has seen last.
+    pub term: u64,
+    /// The leader that this member knows.
+    pub leader: Option<NodeId>,
+    /// This member's own leadership, if it leads.
+    pub own: Option<LeaderId>,
+    /// Everyone in the membership, this member included once it is one.
+    pub seats: BTreeMap<NodeId, Seat>,
+}
+
+impl Leadership {
+    fn of(metrics: &RaftServerMetrics<TypeConfig>) -> Self {
+        let vote = &metrics.vote;
+        let leads = metrics.state.is_leader() && vote.committed && vote.leader_id.node_id == metrics.id;
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        let seat = |(id, node): (&NodeId, &MemberNode)| (*id, Seat { node: node.clone(), voter: voters.contains(id) });
+        Self {
+            term: vote.leader_id.term,
+            leader: metrics.current_leader,
+            own: leads.then_some(vote.leader_id),
+            seats: membership.nodes().map(seat).collect(),
+        }
+    }
+
+    /// Address of the leader, unless it is this member or its address is unknown.
+    pub fn remote_leader(&self) -> Option<(NodeId, &MemberNode)> {
+        let id = self.leader.filter(|_| self.own.is_none())?;
+        self.seats.get(&id).map(|seat| (id, &seat.node))
+    }
+
+    /// The leader's name, for people.
+    pub fn leader_name(&self) -> Option<&str> {
+        self.seats.get(&self.leader?).map(|seat| seat.node.name.as_str())
+    }
+}
+
+/// Starts to watch. The task ends with Raft, which drops the channel's sender.
+pub(crate) fn watch_leadership(
+    raft: &Raft,
+) -> (watch::Receiver<Leadership>, impl Future<Output = ()> + Send + 'static) {
+    let mut metrics = raft.server_metrics();
+    let (sender, receiver) = watch::channel(Leadership::of(&metrics.borrow_watched()));
+    let follow = async move {
+        loop {
+            let now = Leadership::of(&metrics.borrow_and_update());
+            sender.send_if_modified(|known| {
+                let changed = *known != now;
+                if changed {
+                    tracing::info!(term = now.term, leader = now.leader, leads = now.own.is_some(), "leadership");
+                    *known = now;
+                }
+                changed
+            });
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    (receiver, follow)
+}

@@ -1,0 +1,168 @@
+//! Proposals: a command goes to the leader (here, or one hop), gets its stamp there, and comes back
+//! with what `apply` said.
+//!
+//! The same command is tried again when nobody knows whether an earlier try was appended (a call
+//! that broke, an entry that a new leader may or may not have kept). That is safe because every
+//! command is idempotent in the state: transactions by their id, sessions by nonce and epoch,
+//! session requests by their sequence, attempts and garbage by their token, members by their
+//! incarnation, and the rest say how something is, not what to add. All tries carry the same
+//! entropy.
+
+use crate::core::Core;
+use crate::core::Proposed;
+use crate::peers::within;
+use crate::route::Attempt;
+use crate::route::Leader;
+use crate::route::at_leader;
+use crate::route::not_leader;
+use crate::route::stopping;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use sdm_proto::limits;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::wire::internal::v1::ForwardRequest;
+use sdm_raft_store::LeaderId;
+use sdm_raft_store::MemberNode;
+use sdm_raft_store::NodeId;
+use sdm_state::Command;
+use sdm_state::Entry;
+use sdm_state::envelope;
+use tokio::time::Instant;
+
+/// A write at this member that did not succeed.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The entry was not appended anywhere.
+    NotAppended(Refusal),
+    /// It may be in the log, now or later.
+    Unknown(Refusal),
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotAppended(refusal) | WriteError::Unknown(refusal) => refusal,
+        }
+    }
+}
+
+/// See `Core::propose`.
+pub(crate) async fn propose(core: &Core, command: Command, deadline: Instant) -> Result<Proposed, Refusal> {
+    let bytes = encode(&command)?;
+    let entropy: [u8; 16] = rand::random();
+    let proposed = at_leader(core, deadline, |leader| {
+        let (command, bytes) = (&command, &bytes);
+        async move {
+            match leader {
+                Leader::Here(own) => match write_here(core, own, command.clone(), entropy).await {
+                    Ok(proposed) => Attempt::Done(proposed),
+                    Err(error) => Attempt::Again(error.into()),
+                },
+                Leader::There(id, node) => forward(core, id, &node, bytes, entropy, deadline).await,
+            }
+        }
+    })
+    .await?;
+    // The leader applied it; whoever asked here shall find it here.
+    let applied = tokio::time::timeout_at(deadline, core.inner.view.wait_applied(proposed.index)).await;
+    applied.map(|_| ()).map_err(|_| behind(core, proposed.index))?;
+    Ok(proposed)
+}
+
+fn encode(command: &Command) -> Result<Vec<u8>, Refusal> {
+    let bytes = envelope::encode_command(command);
+    if bytes.len() <= limits::COMMAND_BYTES_MAX {
+        return Ok(bytes);
+    }
+    let message = format!("the request takes {} bytes, at most {} are allowed", bytes.len(), limits::COMMAND_BYTES_MAX);
+    Err(Refusal::new(Class::Exhausted, "COMMAND_TOO_LARGE", message).hint("split it, or shorten its texts"))
+}
+
+fn behind(core: &Core, index: u64) -> Refusal {
+    let at = core.view().applied_index().unwrap_or_default();
+    let message = format!("it is done as entry {index}, but member {} has applied only up to {at}", core.member_name());
+    Refusal::new(Class::Timeout, "MEMBER_BEHIND", message)
+        .hint("repeat the request under the same id, here or at another endpoint: it answers with the result")
+}
+
+/// Writes one entry as the leader of exactly this leadership.
+pub(crate) async fn write_here(
+    core: &Core,
+    leader: LeaderId,
+    command: Command,
+    entropy: [u8; 16],
+) -> Result<Proposed, WriteError> {
+    let inner = &core.inner;
+    // Nothing is proposed before this leadership's own first entry is applied.
+    inner.stopwatch.started(leader).await;
+    let view = core.view();
+    let meta = &view.state.meta;
+    let Some(stamp_ms) = inner.stopwatch.stamp(leader, meta.clock_ms, meta.settings.clock_step_max_ms) else {
+        return Err(WriteError::NotAppended(not_leader(core)));
+    };
+    let (responder, outcome) = ProgressResponder::complete_only();
+    let entry = Entry { stamp_ms, entropy, command };
+    if inner.raft.write(entry).with_leader(leader).responder(responder).await.is_err() {
+        return Err(WriteError::NotAppended(stopping(core)));
+    }
+    match outcome.await {
+        Ok(Ok(written)) => Ok(Proposed { index: written.log_id.index, reply: written.data }),
+        Ok(Err(ClientWriteError::LogEntryDiscarded(to))) => {
+            Err(WriteError::Unknown(Refusal::new(Class::Unavailable, "OUTCOME_UNKNOWN", to.to_string())))
+        }
+        Ok(Err(error)) => {
+            Err(WriteError::NotAppended(Refusal::new(Class::Unavailable, "NOT_LEADER", error.to_string())))
+        }
+        Err(_) => Err(WriteError::Unknown(stopping(core))),
+    }
+}
+
+async fn forward(
+    core: &Core,
+    id: NodeId,
+    node: &MemberNode,
+    command: &[u8],
+    entropy: [u8; 16],
+    deadline: Instant,
+) -> Attempt<Proposed> {
+    let mut client = match core.inner.peers.member(id, &node.address) {
+        Ok(client) => client,
+        Err(refusal) => return Attempt::Again(refusal),
+    };
+    let request = ForwardRequest { command: command.to_vec().into(), entropy: entropy.to_vec().into() };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let answer = match Attempt::of_call(client.forward(within(request, left)).await) {
+        Attempt::Done(answer) => answer,
+        Attempt::Refused(refusal) => return Attempt::Refused(refusal),
+        Attempt::Again(refusal) => return Attempt::Again(refusal),
+    };
+    match envelope::decode_reply(&answer.reply) {
+        Ok(reply) => Attempt::Done(Proposed { index: answer.index, reply }),
+        Err(error) => Attempt::Refused(
+            Refusal::new(
+                Class::Unsupported,
+                "REPLY_UNREADABLE",
+                format!("the answer of {} to entry {} cannot be read: {error}", node.name, answer.index),
+            )
+            .hint("this member runs an older sdm than the leader: upgrade it, or ask another endpoint"),
+        ),
+    }
+}
+
+/// The leader's side of `forward`: one try, never forwarded again.
+pub(crate) async fn propose_forwarded(core: &Core, request: &ForwardRequest) -> Result<Proposed, Refusal> {
+    let invalid = |message: String| Refusal::new(Class::Invalid, "BAD_FORWARD", message);
+    if request.command.len() > limits::COMMAND_BYTES_MAX {
+        return Err(invalid(format!("a forwarded command of {} bytes", request.command.len())));
+    }
+    let command = envelope::decode_command(&request.command).map_err(|error| invalid(error.to_string()))?;
+    let entropy: [u8; 16] =
+        request.entropy.as_ref().try_into().map_err(|_| invalid("entropy has 16 bytes".to_owned()))?;
+    let Some(own) = core.inner.leadership.borrow().own else { return Err(not_leader(core)) };
+    let mut leadership = core.inner.leadership.clone();
+    tokio::select! {
+        written = write_here(core, own, command, entropy) => Ok(written?),
+        _ = leadership.wait_for(|now| now.own != Some(own)) => Err(not_leader(core)),
+    }
+}

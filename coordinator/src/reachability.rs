@@ -1,0 +1,119 @@
+//! Who answers: every other member is asked at once what it is. Status shows it, and a refusal for
+//! want of a quorum names who is missing.
+
+use crate::core::Core;
+use crate::peers::within;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::status::from_status;
+use sdm_proto::wire::internal::v1::PingRequest;
+use sdm_proto::wire::internal::v1::PingResponse;
+use sdm_raft_store::MemberNode;
+use sdm_raft_store::NodeId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long a member may take to answer: it does nothing but look at itself.
+pub(crate) const PING_TIME: Duration = Duration::from_secs(1);
+
+/// Many requests fail at the same moment when the quorum is lost: they share what one of them saw.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// What another member answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Ping {
+    pub id: NodeId,
+    pub node: MemberNode,
+    pub answer: Result<PingResponse, Refusal>,
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+pub(crate) struct Reachability {
+    last: Mutex<Option<(Instant, Arc<Vec<Ping>>)>>,
+}
+
+impl Reachability {
+    /// Asks everyone, unless that was done a moment ago.
+    pub async fn recent(&self, core: &Core, time: Duration) -> Arc<Vec<Ping>> {
+        let mut last = self.last.lock().await;
+        if let Some((at, pings)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
+            tracing::trace!(age = ?at.elapsed(), "reachability is recent");
+            return Arc::clone(pings);
+        }
+        let pings = Arc::new(ping_all(core, time).await);
+        *last = Some((Instant::now(), Arc::clone(&pings)));
+        pings
+    }
+}
+
+/// Everyone who belongs to the cluster, this member left out: Raft's membership, and those that
+/// were given an id and are not in it yet.
+fn others(core: &Core) -> BTreeMap<NodeId, MemberNode> {
+    let view = core.view();
+    let joined = view
+        .state
+        .members
+        .values()
+        .map(|member| (member.id, MemberNode { name: member.name.to_string(), address: member.address.clone() }));
+    let mut all: BTreeMap<NodeId, MemberNode> = joined.collect();
+    let leadership = core.inner.leadership.borrow();
+    all.extend(leadership.seats.iter().map(|(id, seat)| (*id, seat.node.clone())));
+    all.remove(&core.node_id());
+    all
+}
+
+/// Asks everyone at once.
+pub(crate) async fn ping_all(core: &Core, time: Duration) -> Vec<Ping> {
+    let asked = others(core).into_iter().map(|(id, node)| async move {
+        let answer = ping(core, id, &node.address, time).await;
+        Ping { id, node, answer }
+    });
+    futures_util::future::join_all(asked).await
+}
+
+async fn ping(core: &Core, id: NodeId, address: &str, time: Duration) -> Result<PingResponse, Refusal> {
+    let mut client = core.inner.peers.member(id, address)?;
+    match tokio::time::timeout(time, client.ping(within(PingRequest {}, time))).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(from_status(&status)),
+        Err(_) => {
+            let message = format!("{address} did not answer within {} ms", time.as_millis());
+            Err(Refusal::new(Class::Unavailable, "UNREACHABLE", message))
+        }
+    }
+}
+
+/// The refusal for want of a leader that a quorum follows. `last` is what the last try met.
+pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refusal>, time: Duration) -> Refusal {
+    let pings = core.inner.reachability.recent(core, time).await;
+    let leadership = core.inner.leadership.borrow().clone();
+    let own_vote = leadership.seats.get(&core.node_id()).is_some_and(|seat| seat.voter);
+    let voters = leadership.seats.values().filter(|seat| seat.voter).count();
+    let votes = |ping: &&Ping| leadership.seats.get(&ping.id).is_some_and(|seat| seat.voter);
+    let reached = pings.iter().filter(votes).filter(|ping| ping.answer.is_ok()).count() + usize::from(own_vote);
+    let why =
+        last.map_or_else(|| "it knows no leader".to_owned(), |last| format!("the last try said: {}", last.message));
+    let message = format!(
+        "member {} reaches {reached} of {voters} voters, itself included, and got no leader's answer within {:.1} s; {why}",
+        core.member_name(),
+        waited.as_secs_f64(),
+    );
+    let mut refusal = Refusal::new(Class::Unavailable, "NO_QUORUM", message).hint(format!(
+        "a majority of the voters ({} of {voters}) must run and reach each other: start the members named, or mend the network; `sdm status` shows who answers",
+        voters / 2 + 1
+    ));
+    for ping in pings.iter() {
+        if let Err(error) = &ping.answer {
+            refusal = refusal.blocker(
+                "member",
+                ping.node.name.clone(),
+                format!("at {}: {}", ping.node.address, error.message),
+            );
+        }
+    }
+    refusal
+}

@@ -1,0 +1,165 @@
+//! Finding the leader: whatever only the leader can do is tried here or sent there in one hop, and
+//! tried again when the leader changes or does not answer, until a deadline.
+
+use crate::core::Core;
+use crate::leadership::Leadership;
+use crate::reachability;
+use crate::reachability::PING_TIME;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::status::from_status;
+use sdm_raft_store::LeaderId;
+use sdm_raft_store::MemberNode;
+use sdm_raft_store::NodeId;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::Response;
+use tonic::Status;
+
+/// Pause before the same leader is tried again, doubled each time ...
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// ... up to this. An election ends the pause early.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Where the leader is.
+#[derive(Clone, Debug)]
+pub(crate) enum Leader {
+    /// This member.
+    Here(LeaderId),
+    /// Another one.
+    There(NodeId, MemberNode),
+}
+
+/// What one try gave.
+#[derive(Debug)]
+pub(crate) enum Attempt<T> {
+    /// It is done.
+    Done(T),
+    /// It is refused for good.
+    Refused(Refusal),
+    /// It may work later, or elsewhere.
+    Again(Refusal),
+}
+
+impl<T> Attempt<T> {
+    /// Of a call to another member. What cannot be answered now is tried again; the rest is final.
+    pub fn of_call(outcome: Result<Response<T>, Status>) -> Self {
+        match outcome {
+            Ok(response) => Self::Done(response.into_inner()),
+            Err(status) => Self::of_refusal(from_status(&status)),
+        }
+    }
+
+    /// Of a refusal.
+    pub fn of_refusal(refusal: Refusal) -> Self {
+        match refusal.class {
+            Class::Unavailable | Class::Timeout => Self::Again(refusal),
+            _ => Self::Refused(refusal),
+        }
+    }
+
+    /// The same with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Attempt<U> {
+        match self {
+            Self::Done(value) => Attempt::Done(change(value)),
+            Self::Refused(refusal) => Attempt::Refused(refusal),
+            Self::Again(refusal) => Attempt::Again(refusal),
+        }
+    }
+}
+
+/// This member does not lead (any more): the caller looks for who does.
+pub(crate) fn not_leader(core: &Core) -> Refusal {
+    let message = format!("member {} does not lead", core.member_name());
+    Refusal::new(Class::Unavailable, "NOT_LEADER", message).hint("ask again: members find the leader by themselves")
+}
+
+/// This process has an id but no seat in the cluster yet, or lost it.
+fn refuse_outsider(core: &Core) -> Result<(), Refusal> {
+    if core.inner.leadership.borrow().seats.contains_key(&core.node_id()) {
+        return Ok(());
+    }
+    let message = format!("{} is not a member of the cluster yet", core.member_name());
+    Err(Refusal::new(Class::Unavailable, "NOT_A_MEMBER_YET", message)
+        .hint("it answers as soon as it was admitted; try another endpoint meanwhile"))
+}
+
+fn leader_of(core: &Core, leadership: &Leadership) -> Option<Leader> {
+    match (leadership.own, leadership.remote_leader()) {
+        (Some(own), _) => Some(Leader::Here(own)),
+        // A leader that is this member, but leads no more, is none.
+        (None, Some((id, node))) if id != core.node_id() => Some(Leader::There(id, node.clone())),
+        _ => None,
+    }
+}
+
+/// Tries at the leader until it is done or refused, or the deadline passed.
+///
+/// # Errors
+/// The attempt's refusal; NOT_A_MEMBER_YET; NO_QUORUM at the deadline.
+pub(crate) async fn at_leader<T, F>(core: &Core, deadline: Instant, attempt: impl Fn(Leader) -> F) -> Result<T, Refusal>
+where
+    F: Future<Output = Attempt<T>>,
+{
+    refuse_outsider(core)?;
+    let begun = Instant::now();
+    // Time to find out who is missing belongs to the caller's deadline too.
+    let report_time = PING_TIME.min(deadline.saturating_duration_since(begun) / 4);
+    let mut last = None;
+    let trying = try_until_done(core, attempt, &mut last);
+    match tokio::time::timeout_at(deadline - report_time, trying).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(reachability::no_quorum(core, begun.elapsed(), last.as_ref(), report_time).await),
+    }
+}
+
+async fn try_until_done<T, F>(
+    core: &Core,
+    attempt: impl Fn(Leader) -> F,
+    last: &mut Option<Refusal>,
+) -> Result<T, Refusal>
+where
+    F: Future<Output = Attempt<T>>,
+{
+    let mut leadership = core.inner.leadership.clone();
+    let mut pause = RETRY_FIRST;
+    loop {
+        let known = leadership.borrow_and_update().clone();
+        let another = leadership.wait_for(|now| (now.leader, now.own) != (known.leader, known.own));
+        let Some(leader) = leader_of(core, &known) else {
+            if another.await.is_err() {
+                return Err(stopping(core));
+            }
+            continue;
+        };
+        let trying = async {
+            match attempt(leader).await {
+                Attempt::Again(refusal) => {
+                    tracing::debug!(reason = refusal.reason, message = refusal.message, "trying again");
+                    *last = Some(refusal);
+                    tokio::time::sleep(pause).await;
+                    None
+                }
+                Attempt::Done(value) => Some(Ok(value)),
+                Attempt::Refused(refusal) => Some(Err(refusal)),
+            }
+        };
+        tokio::select! {
+            outcome = trying => match outcome {
+                Some(outcome) => return outcome,
+                None => pause = (pause * 2).min(RETRY_MAX),
+            },
+            changed = another => match changed {
+                Ok(_) => pause = RETRY_FIRST,
+                Err(_) => return Err(stopping(core)),
+            },
+        }
+    }
+}
+
+/// Raft has ended on this member.
+pub(crate) fn stopping(core: &Core) -> Refusal {
+    Refusal::new(Class::Unavailable, "MEMBER_STOPPING", format!("member {} is shutting down", core.member_name()))
+        .hint("try another endpoint")
+}

@@ -1,0 +1,129 @@
+//! What runs while a member runs: Raft and the loops around it, started together and ended
+//! together.
+
+use crate::collector::Collector;
+use crate::config::MemberConfig;
+use crate::core::Core;
+use crate::core::Inner;
+use crate::error::MemberError;
+use crate::keepalive;
+use crate::keepalive::Leases;
+use crate::leadership::watch_leadership;
+use crate::peers::Peers;
+use crate::raft::PeerNetwork;
+use crate::reachability::Reachability;
+use crate::read;
+use crate::report;
+use crate::rounds;
+use crate::rounds::Rounds;
+use crate::services;
+use crate::stopwatch::Stopwatch;
+use crate::timekeeper;
+use sdm_raft_store::Fatal;
+use sdm_raft_store::Opened;
+use sdm_raft_store::Raft;
+use sdm_raft_store::raft_config;
+use sdm_raft_store::snapshot::drive_snapshots;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
+
+/// How long the loops may take to end: they only have to notice.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// Raft and the loops around it.
+pub(crate) struct Running {
+    pub core: Core,
+    raft: Raft,
+    fatal: Fatal,
+    loops: JoinSet<()>,
+}
+
+impl Running {
+    /// Starts Raft on an opened disk.
+    pub async fn start(
+        config: &MemberConfig,
+        opened: Opened,
+        peers: Peers,
+        closing: CancellationToken,
+    ) -> Result<Self, MemberError> {
+        let cluster = opened.identity.cluster_id.to_string();
+        let settings =
+            raft_config(&cluster, config.timing).map_err(|error| MemberError::Settings(error.to_string()))?;
+        let network = PeerNetwork::new(peers.clone());
+        let node_id = opened.identity.node_id;
+        let starting = Raft::new(node_id, settings, network, opened.log_store, opened.state_machine).await;
+        let raft = starting.map_err(|error| match opened.fatal.get() {
+            Some(fatal) => MemberError::Disk(fatal),
+            None => MemberError::Raft(error.to_string()),
+        })?;
+
+        let mut loops = JoinSet::new();
+        let (leadership, follow) = watch_leadership(&raft);
+        loops.spawn(follow);
+        loops.spawn(drive_snapshots(raft.clone(), opened.snapshot_trigger));
+        let (reads, readers) = Rounds::new();
+        let (renewals, renewers) = Rounds::new();
+        let core = Core {
+            inner: Arc::new(Inner {
+                name: config.name.clone(),
+                node_id,
+                raft: raft.clone(),
+                view: opened.view,
+                snapshots: opened.snapshots,
+                leadership,
+                clock: config.clock.clone(),
+                pool: config.pool,
+                peers,
+                stopwatch: Stopwatch::new(config.clock.clone()),
+                leases: Leases::default(),
+                reads,
+                renewals,
+                reachability: Reachability::default(),
+                closing: closing.clone(),
+            }),
+        };
+        let asked = core.clone();
+        loops.spawn(rounds::drive(readers, closing.clone(), move |_, deadline| read::round(asked.clone(), deadline)));
+        let asked = core.clone();
+        loops.spawn(rounds::drive(renewers, closing, move |sessions, deadline| {
+            keepalive::round(asked.clone(), sessions, deadline)
+        }));
+        loops.spawn(timekeeper::run(core.clone()));
+        Ok(Self { core, raft, fatal: opened.fatal, loops })
+    }
+
+    /// Starts what a member does once it is one.
+    pub fn serve(&mut self, health: HealthReporter) {
+        self.loops.spawn(services::health::run(self.core.clone(), health));
+        self.loops.spawn(report::run(self.core.clone()));
+        // self.loops.spawn(Collector::new(self.core.clone()).run());
+    }
+
+    /// Waits until the member cannot go on.
+    pub async fn failed(&mut self) -> MemberError {
+        let mut leadership = self.core.inner.leadership.clone();
+        let raft_ended = async { while leadership.changed().await.is_ok() {} };
+        tokio::select! {
+            fatal = self.fatal.wait() => MemberError::Disk(fatal),
+            () = raft_ended => match self.fatal.get() {
+                Some(fatal) => MemberError::Disk(fatal),
+                None => MemberError::Raft("it stopped by itself".to_owned()),
+            },
+        }
+    }
+
+    /// Ends everything. The closing token is cancelled already.
+    pub async fn end(mut self) {
+        if self.raft.shutdown().await.is_err() {
+            tracing::warn!("Raft did not end in order");
+        }
+        let ending = async { while self.loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_TIME, ending).await.is_err() {
+            tracing::debug!("loops that did not notice the end are stopped");
+        }
+        self.loops.shutdown().await;
+    }
+}

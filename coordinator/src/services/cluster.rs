@@ -1,0 +1,229 @@
+//! ClusterService: the cluster as this member sees it. Status answers also without a quorum, and
+//! says so.
+
+use crate::core::Core;
+use crate::leadership::Leadership;
+use crate::reachability;
+use crate::reachability::PING_TIME;
+use crate::reachability::Ping;
+use crate::services::member;
+use crate::services::page::Page;
+use sdm_proto::limits;
+use sdm_proto::request_id;
+use sdm_proto::status::to_status;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::cluster_service_server::ClusterService;
+use sdm_raft_store::NodeId;
+use sdm_raft_store::StateView;
+use sdm_state::State;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct ClusterApi {
+    core: Core,
+}
+
+impl ClusterApi {
+    /// Over this member's core.
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self { core }
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for ClusterApi {
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let core = &self.core;
+        let (read, pings) =
+            tokio::join!(core.read(Instant::now() + PING_TIME), reachability::ping_all(core, PING_TIME));
+        let has_quorum = read.is_ok();
+        let view = read.unwrap_or_else(|_| core.view());
+        let leadership = core.inner.leadership.borrow().clone();
+        let members = members(core, &leadership, &view, &pings);
+        let checks = checks(&leadership, has_quorum, &members, &view.state, core.member_name().as_str());
+        let meta = &view.state.meta;
+        Ok(Response::new(v1::GetStatusResponse {
+            cluster_id: meta.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
+            pool_id: meta.pool_id.to_string(),
+            epoch: meta.epoch,
+            revision: view.applied_index().unwrap_or_default(),
+            feature_level: meta.feature_level,
+            clock_ms: meta.clock_ms,
+            has_quorum,
+            leader: leading(&leadership, has_quorum, &members),
+            term: leadership.term,
+            answered_by: core.member_name().to_string(),
+            counts: Some(counts(&view.state)),
+            members,
+            checks,
+        }))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let page = Page::parse("members", request.get_ref().page.as_ref()).map_err(|refusal| to_status(&refusal))?;
+        let core = &self.core;
+        let pings = reachability::ping_all(core, PING_TIME).await;
+        let leadership = core.inner.leadership.borrow().clone();
+        let view = core.view();
+        let members = members(core, &leadership, &view, &pings);
+        let rows = members.into_iter().map(|member| (member.id, member));
+        let (items, page) = page.take(rows, view.applied_index().unwrap_or_default());
+        Ok(Response::new(v1::ListMembersResponse { items, page: Some(page) }))
+    }
+
+    async fn issue_request_id(
+        &self,
+        _request: Request<v1::IssueRequestIdRequest>,
+    ) -> Result<Response<v1::IssueRequestIdResponse>, Status> {
+        let view = self.core.read(Instant::now() + limits::LEADER_WAIT).await.map_err(|refusal| to_status(&refusal))?;
+        let meta = &view.state.meta;
+        Ok(Response::new(v1::IssueRequestIdResponse {
+            request_id: request_id::issue(meta.clock_ms, rand::random()).to_string(),
+            remembered_ms: meta.settings.request_window_ms,
+        }))
+    }
+}
+
+/// The leader's name. Without a quorum a leader that nobody hears from is none.
+fn leading(leadership: &Leadership, has_quorum: bool, members: &[v1::Member]) -> String {
+    let answers = |id: NodeId| members.iter().any(|member| member.id == id && member.reachable);
+    let known = leadership.leader.filter(|id| has_quorum || answers(*id));
+    known.and(leadership.leader_name()).unwrap_or_default().to_owned()
+}
+
+/// All members: those with a seat, and those that joined and have none yet. Unreachable ones too.
+fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &[Ping]) -> Vec<v1::Member> {
+    let own = member::ping(core);
+    let answers = pings.iter().filter_map(|ping| ping.answer.as_ref().ok());
+    let committed = answers.map(|answer| answer.committed_index).chain([own.committed_index]).max().unwrap_or_default();
+    let role = |id: NodeId| match leadership.seats.get(&id) {
+        _ if leadership.leader == Some(id) => "leader",
+        Some(seat) if seat.voter => "follower",
+        _ => "learner",
+    };
+    let own_address = leadership.seats.get(&core.node_id()).map(|seat| seat.node.address.clone());
+    let mut members = vec![v1::Member {
+        name: core.member_name().to_string(),
+        id: core.node_id(),
+        address: own_address.unwrap_or_default(),
+        role: member::role(core).to_owned(),
+        reachable: true,
+        applied_index: own.applied_index,
+        lag: committed.saturating_sub(own.applied_index),
+        version: own.version,
+        error: String::new(),
+    }];
+    for ping in pings {
+        let mut row = v1::Member {
+            name: ping.node.name.clone(),
+            id: ping.id,
+            address: ping.node.address.clone(),
+            role: role(ping.id).to_owned(),
+            version: view.state.members.get(&ping.id).map(|known| known.version.clone()).unwrap_or_default(),
+            ..v1::Member::default()
+        };
+        match &ping.answer {
+            Ok(answer) => {
+                row.reachable = true;
+                row.applied_index = answer.applied_index;
+                row.lag = committed.saturating_sub(answer.applied_index);
+                row.version.clone_from(&answer.version);
+            }
+            Err(refusal) => {
+                row.lag = committed;
+                row.error.clone_from(&refusal.message);
+                // A leader that does not answer leads nobody.
+                if row.role == "leader" && leadership.own.is_none() {
+                    "follower".clone_into(&mut row.role);
+                }
+            }
+        }
+        if !leadership.seats.contains_key(&ping.id) && row.error.is_empty() {
+            "it has joined and is not admitted yet".clone_into(&mut row.error);
+        }
+        members.push(row);
+    }
+    members.sort_by_key(|member| member.id);
+    members
+}
+
+fn check(code: &str, severity: &str, message: String, hint: impl Into<String>) -> v1::HealthCheck {
+    v1::HealthCheck { code: code.to_owned(), severity: severity.to_owned(), message, hint: hint.into() }
+}
+
+/// What is not as it should be.
+fn checks(
+    leadership: &Leadership,
+    has_quorum: bool,
+    members: &[v1::Member],
+    state: &State,
+    answered_by: &str,
+) -> Vec<v1::HealthCheck> {
+    let mut checks = Vec::new();
+    let voters = leadership.seats.values().filter(|seat| seat.voter).count();
+    if !has_quorum {
+        let message = format!("no leader confirmed this answer: it is what {answered_by} knows, perhaps old");
+        let hint =
+            format!("{} of {voters} voters must run and reach each other; start the missing ones", voters / 2 + 1);
+        checks.push(check("NO_QUORUM", "error", message, hint));
+    }
+    for member in members.iter().filter(|member| !member.reachable) {
+        let message = format!("member {} at {} does not answer: {}", member.name, member.address, member.error);
+        checks.push(check("MEMBER_UNREACHABLE", "warn", message, "start it on its data folder, or mend the network"));
+    }
+    if voters == 1 {
+        let message = "there is one voter: if it is lost, the cluster is".to_owned();
+        checks.push(check("SINGLE_VOTER", "warn", message, "add two members with `sdm coordinator --join`"));
+    } else if voters > 0 && voters % 2 == 0 {
+        let message =
+            format!("there are {voters} voters: the cluster survives no more losses than {} would", voters - 1);
+        checks.push(check("EVEN_VOTERS", "warn", message, "add one member"));
+    }
+    worker_checks(state, &mut checks);
+    checks
+}
+
+fn worker_checks(state: &State, checks: &mut Vec<v1::HealthCheck>) {
+    for worker in state.workers.values().filter(|worker| !worker.is_live()) {
+        let message = format!("worker {} is lost: nothing was heard of it within its lease", worker.identity.name);
+        let hint = format!("start it on its data folder (it was at {})", worker.identity.address);
+        checks.push(check("WORKER_LOST", "warn", message, hint));
+    }
+    for domain in state.domains.values() {
+        if state.workers.values().any(|worker| worker.reaches(domain.id)) {
+            continue;
+        }
+        let message = format!("no worker reaches domain {} ({})", domain.name, domain.path);
+        checks.push(check("DOMAIN_UNREACHABLE", "warn", message, format!("sdm domain show {}", domain.name)));
+    }
+}
+
+fn counts(state: &State) -> v1::Counts {
+    let count = |n: usize| n as u64;
+    let held = state.locks.values().filter(|lock| lock.granted.is_some()).count();
+    v1::Counts {
+        domains: count(state.domains.len()),
+        disks: count(state.disks.len()),
+        volumes: count(state.volumes.len()),
+        workers_live: count(state.workers.values().filter(|worker| worker.is_live()).count()),
+        workers: count(state.workers.len()),
+        locks_held: count(held),
+        locks_waiting: count(state.locks.len() - held),
+        transactions_open: count(state.open_txns()),
+        jobs: count(state.jobs.len()),
+        garbage: count(state.garbage.len()),
+        sessions: count(state.sessions.len()),
+    }
+}
