@@ -9,7 +9,6 @@ use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Report;
-use crate::output::bytes_text;
 use crate::values::parse_absolute_path;
 use crate::values::parse_name;
 use crate::values::parse_reference;
@@ -65,13 +64,7 @@ struct DomainResult {
 impl Report for DomainResult {
     fn text(&self) -> String {
         match &self.domain {
-            Some(domain) => format!(
-                "domain {} is there: {} ({} free)   id {}\n",
-                domain.name,
-                domain.path,
-                bytes_text(domain.free_bytes),
-                domain.id
-            ),
+            Some(domain) => format!("domain {} is there: {}   id {}\n", domain.name, domain.path, domain.id),
             None => {
                 format!("transaction {} is {}; look: sdm txn show {0}\n", self.transaction.id, self.transaction.phase)
             }

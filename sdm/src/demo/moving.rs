@@ -70,8 +70,8 @@ pub async fn begin(stage: &Stage, member: &str, to: &str) -> Result<v1::Transact
     answer.transaction.ok_or_else(nothing)
 }
 
-/// Watches until some, but not all bytes are copied; None when the move was through before that was
-/// seen.
+/// Watches until a tenth, but not all bytes are copied; None when the move was through before that
+/// was seen.
 ///
 /// # Errors
 /// The move was refused or aborted.
@@ -82,7 +82,9 @@ pub async fn catch_in_the_middle(stage: &Stage, id: &str) -> Result<Option<Caugh
         if let Some(outcome) = update.transaction.as_ref().and_then(outcome_of) {
             return outcome.map(|()| None);
         }
-        if let Some(live) = update.progress.filter(|live| live.done_bytes > 0 && live.done_bytes < live.total_bytes) {
+        let in_the_middle =
+            |live: &v1::JobProgress| live.done_bytes >= live.total_bytes / 10 && live.done_bytes < live.total_bytes;
+        if let Some(live) = update.progress.filter(in_the_middle) {
             return Ok(Some(Caught { done: live.done_bytes, total: live.total_bytes }));
         }
     }

@@ -35,6 +35,9 @@ pub enum TransferError {
     Local(Failure),
     /// The worker refused the bytes for good: the transaction will end and say so.
     Refused(Refusal),
+    /// The worker does not know the ticket yet, or serves another stream with it: tried again, and no
+    /// news.
+    NotYet,
     /// It broke: it is begun anew while the transaction goes on.
     Broken(String),
 }
@@ -50,7 +53,7 @@ impl From<Status> for TransferError {
         let refusal = from_status(&status);
         let ours = !matches!(refusal.reason.as_str(), "UNREACHABLE" | "RPC_FAILED");
         match refusal.class {
-            // A ticket that a worker does not know yet, or no longer, is among these.
+            Class::Unavailable if matches!(refusal.reason.as_str(), "TICKET_UNKNOWN" | "TRANSFER_BUSY") => Self::NotYet,
             Class::Unavailable | Class::Timeout | Class::NotFound => Self::Broken(refusal.message),
             _ if ours => Self::Refused(refusal),
             _ => Self::Broken(cause_of(&status)),
@@ -116,8 +119,7 @@ impl Exchange<'_> {
                 },
                 Some(ended) = streams.tasks.join_next() => {
                     let note = streams.on_end(ended).map_err(|failure| failure.of_request(&id))?;
-                    // A worker that does not know the ticket yet is no news; a stream that broke is.
-                    if let Some(note) = note.filter(|_| self.done.load(Ordering::Relaxed) > 0) {
+                    if let Some(note) = note {
                         progress.note(&format!("{note}; the stream begins anew"));
                     }
                 },
@@ -195,6 +197,7 @@ impl<T: Send + 'static> Streams<T> {
             Ok(Err(TransferError::Local(failure))) => return Err(failure),
             Ok(Err(TransferError::Refused(refusal))) => self.refused = Some(refusal),
             Ok(Err(TransferError::Broken(cause))) => return Ok(Some(cause)),
+            Ok(Err(TransferError::NotYet)) => {}
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
                 return Err(Failure::new(Class::Internal, "TRANSFER_FAILED", format!("the stream's task: {error}")));
@@ -259,8 +262,8 @@ mod tests {
         let error = |status: Status| TransferError::from(status);
         assert!(matches!(error(Status::unavailable("reset")), TransferError::Broken(_)));
         assert!(matches!(error(Status::internal("h2 protocol error")), TransferError::Broken(_)));
-        let unknown = to_status(&Refusal::new(Class::NotFound, "UNKNOWN_TICKET", "no such ticket"));
-        assert!(matches!(error(unknown), TransferError::Broken(_)));
+        let unknown = to_status(&Refusal::new(Class::Unavailable, "TICKET_UNKNOWN", "no such ticket"));
+        assert!(matches!(error(unknown), TransferError::NotYet));
         let bad = to_status(&Refusal::new(Class::Invalid, "ENCRYPTED", "it is encrypted"));
         assert!(matches!(error(bad), TransferError::Refused(_)));
     }

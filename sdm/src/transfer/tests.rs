@@ -202,6 +202,7 @@ async fn a_stream_that_ends_early_or_lies_leaves_no_file() {
             TransferError::Broken(_) => "broken",
             TransferError::Local(failure) => &failure.refusal.reason,
             TransferError::Refused(refusal) => &refusal.reason,
+            TransferError::NotYet => "not yet",
         };
         assert_eq!(found, expected, "{} messages", messages.len());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{} messages", messages.len());
