@@ -5,7 +5,5 @@
 mod plan;
 mod run;
 
-pub use plan::Plan;
-pub use run::Collector;
-
 pub(crate) use plan::deleter_exists;
+pub(crate) use run::Collector;

@@ -78,7 +78,8 @@ impl Collector {
         if seen.collect.is_empty() {
             return self.rest(seen.next_due_ms).await;
         }
-        self.pause(rand::rng().random_range(JITTER_MS)).await;
+        let moment_ms = rand::rng().random_range(JITTER_MS);
+        self.pause(moment_ms).await;
         let plan = self.look();
         if !plan.collect.is_empty() {
             self.execute(plan).await;

@@ -97,7 +97,7 @@ mod tests {
         sample.delete("web-01");
         let all = due(&sample.state);
         assert_eq!(all.len(), 1);
-        assert_eq!(batches(&sample.state, &all), [all.clone()]);
+        assert_eq!(batches(&sample.state, &all), std::slice::from_ref(&all));
         sample.collect();
         assert_eq!(due(&sample.state), all);
         assert_eq!(batches(&sample.state, &all), Vec::<Vec<Token>>::new());
