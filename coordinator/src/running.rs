@@ -99,7 +99,7 @@ impl Running {
     pub fn serve(&mut self, health: HealthReporter) {
         self.loops.spawn(services::health::run(self.core.clone(), health));
         self.loops.spawn(report::run(self.core.clone()));
-        // self.loops.spawn(Collector::new(self.core.clone()).run());
+        self.loops.spawn(Collector::new(self.core.clone()).run());
     }
 
     /// Waits until the member cannot go on.
