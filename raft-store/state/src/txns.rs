@@ -201,6 +201,12 @@ pub struct Txn {
     pub step: Option<Work>,
     /// Its job, if it has one.
     pub job: Option<u64>,
+    /// Attempts that its step or job took, once it is over ...
+    #[serde(default)]
+    pub attempts: u32,
+    /// ... and the error of the last one that failed.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// What happened, oldest first.
     pub history: Vec<Event>,
 }

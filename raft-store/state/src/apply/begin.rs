@@ -90,6 +90,8 @@ impl State {
             marker: None,
             step: None,
             job: None,
+            attempts: 0,
+            last_error: None,
             history: Vec::new(),
         }
     }

@@ -39,7 +39,11 @@ impl State {
     }
 
     /// Ends a transaction: its job goes, its locks are released.
-    pub(crate) fn end(&mut self, turn: &mut Turn, txn: Txn, phase: Phase) {
+    pub(crate) fn end(&mut self, turn: &mut Turn, mut txn: Txn, phase: Phase) {
+        if let Some(work) = self.work_of(Self::work_owner(&txn)) {
+            txn.attempts = work.attempts;
+            txn.last_error = work.last_error.clone();
+        }
         if let Some(job) = txn.job {
             self.remove_job(job);
         }

@@ -48,7 +48,7 @@ impl State {
         self.meta.applied_index = index;
         if self.meta.cluster_id.is_none() && !matches!(entry.command, Command::Found(_)) {
             return Reply::Refused(
-                Refusal::new(Class::Precondition, "NOT_FOUNDED", "this cluster has no first entry yet")
+                Refusal::new(Class::Unavailable, "NOT_FOUNDED", "this cluster has no first entry yet")
                     .hint("start one member with --bootstrap"),
             );
         }
