@@ -17,6 +17,7 @@ pub use cluster::Link;
 pub use cluster_error::cause_of;
 pub use mutation::Mutation;
 pub use pages::all_pages;
+pub use wait::show;
 pub use wait::wait_for_outcome;
 pub use watch::Told;
 pub use watch::TransactionWatch;

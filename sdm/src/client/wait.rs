@@ -39,7 +39,8 @@ pub async fn wait_for_outcome(
     }
 }
 
-fn show(progress: &mut Progress, txn: &v1::Transaction, live: Option<&v1::JobProgress>) {
+/// Shows where a transaction stands: its bytes while there are any, else its phase.
+pub fn show(progress: &mut Progress, txn: &v1::Transaction, live: Option<&v1::JobProgress>) {
     match live.filter(|live| live.total_bytes > 0) {
         Some(live) => {
             let attempt = if live.attempt > 1 { format!(" (attempt {})", live.attempt) } else { String::new() };

@@ -4,117 +4,120 @@
 use super::stage::Look;
 use super::stage::MEMBERS;
 use super::stage::Stage;
+use super::story::DISK;
 use crate::client::Told;
 use crate::client::TransactionWatch;
 use crate::client::outcome_of;
-use crate::client::wait_for_outcome;
+use crate::client::show;
 use crate::commands::status_of;
+use crate::context::Context;
 use crate::output::Failure;
+use crate::output::Progress;
 use crate::output::bytes_text;
 use crate::output::percent_text;
 use crate::values::draw_request_id;
 use sdm_proto::refusal::Class;
 use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::WatchTransactionResponse;
 use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
 
-/// How far a move was when it was caught.
-pub struct Caught {
-    done: u64,
-    total: u64,
+/// What a move through the death of the leader showed.
+pub struct Moved {
+    /// The move, committed.
+    pub transaction: v1::Transaction,
+    /// Who died in the middle of it, and who leads since; None when the move was through before that
+    /// could happen.
+    pub killed: Option<Killed>,
 }
 
-/// What the kill showed.
+/// A leader that died.
 pub struct Killed {
     /// Who led before.
     pub victim: String,
     /// Who leads now.
     pub successor: String,
-    /// The move, ended.
-    pub transaction: v1::Transaction,
-    /// Whether the others still saw it running after the leader was dead.
-    pub in_the_middle: bool,
 }
 
-/// Who leads now, as a majority sees it.
+/// Who leads now and the term, as a majority sees it.
 ///
 /// # Errors
 /// No leader within the patience.
-pub async fn leader_of(stage: &mut Stage, other_than: &str) -> Result<(String, u64), Failure> {
-    let look = async |context: &crate::context::Context| match status_of(context).await {
-        Ok(status) if status.has_quorum && !status.leader.is_empty() && status.leader != other_than => {
+pub async fn leader_of(stage: &mut Stage) -> Result<(String, u64), Failure> {
+    stage.until("a leader", async |context| leader_other_than(context, "").await).await
+}
+
+async fn leader_other_than(context: &Context, dead: &str) -> Look<(String, u64)> {
+    match status_of(context).await {
+        Ok(status) if status.has_quorum && !status.leader.is_empty() && status.leader != dead => {
             Look::Found((status.leader, status.term))
         }
         Ok(status) => Look::NotYet(format!("{} knows no new leader yet", status.answered_by)),
         Err(failure) => Look::NotYet(failure.to_string()),
-    };
-    stage.until("a leader", look).await
+    }
 }
 
-/// Begins a move through one member.
+/// Moves the disk and kills the leader in the middle of it. Asks and watches only the members that do
+/// not lead, so the progress is told without a break, also while nobody leads.
 ///
 /// # Errors
-/// It is refused.
-pub async fn begin(stage: &Stage, member: &str, to: &str) -> Result<v1::Transaction, Failure> {
+/// The move is refused or aborted, or no new leader comes.
+pub async fn move_and_kill(stage: &mut Stage, to: &str) -> Result<Moved, Failure> {
+    let (leader, term) = leader_of(stage).await?;
+    let others: Vec<&str> = MEMBERS.into_iter().filter(|name| *name != leader).collect();
+    let asked = others.first().copied().unwrap_or_default();
+    stage.command(&format!("disk move {DISK} --to {to}      (asked of {asked}, which does not lead)"));
+    let context = stage.only(&others)?;
+    let begun = begin(&context, to).await?;
+    let id = begun.id.clone();
+    let mut progress = Progress::begin("        move");
+    let mut watch = TransactionWatch::new(&context.cluster, &id);
+    let mut killed = None;
+    let mut txn = begun;
+    while outcome_of(&txn).is_none() {
+        let Told::Update(update) = watch.next().await? else { continue };
+        let WatchTransactionResponse { transaction, progress: live } = *update;
+        txn = transaction.unwrap_or(txn);
+        if outcome_of(&txn).is_none() {
+            show(&mut progress, &txn, live.as_ref());
+        }
+        let Some(live) = live.filter(|live| killed.is_none() && is_in_the_middle(live)) else { continue };
+        let pid = stage.processes.kill(&leader).await?;
+        progress.note(&format!(
+            "        caught at {} ({} of {}): kill -9 {pid} - that was {leader}, the leader of term {term}",
+            percent_text(live.done_bytes, live.total_bytes),
+            bytes_text(live.done_bytes),
+            bytes_text(live.total_bytes)
+        ));
+        killed = Some(live);
+    }
+    progress.end();
+    outcome_of(&txn).unwrap_or(Ok(()))?;
+    if killed.is_none() {
+        return Ok(Moved { transaction: txn, killed: None });
+    }
+    let look = async |context: &Context| leader_other_than(context, &leader).await;
+    let (successor, term) = stage.until("a new leader", look).await?;
+    stage.result(&format!("{successor} leads now (term {term}); the workers went on copying meanwhile"));
+    Ok(Moved { transaction: txn, killed: Some(Killed { victim: leader, successor }) })
+}
+
+/// From a tenth on; the end leaves enough time for the kill to come before it.
+fn is_in_the_middle(live: &v1::JobProgress) -> bool {
+    let tenth = live.total_bytes / 10;
+    live.total_bytes > 0 && live.done_bytes >= tenth && live.done_bytes <= live.total_bytes - tenth
+}
+
+async fn begin(context: &Context, to: &str) -> Result<v1::Transaction, Failure> {
     let header = v1::MutationHeader {
         request_id: draw_request_id(),
         initiator: "sdm demo".to_owned(),
         reason: "to be seen while the leader dies".to_owned(),
         ..Default::default()
     };
-    let request =
-        v1::MoveDiskRequest { header: Some(header), disk: super::story::DISK.to_owned(), to_domain: to.to_owned() };
-    let context = stage.only(member)?;
-    let answer =
-        context.cluster.call(async |link| DiskServiceClient::new(link).move_disk(request.clone()).await).await?;
+    let request = v1::MoveDiskRequest { header: Some(header), disk: DISK.to_owned(), to_domain: to.to_owned() };
+    let ask = async |link| DiskServiceClient::new(link).move_disk(request.clone()).await;
     let nothing = || Failure::new(Class::Internal, "EMPTY_ANSWER", "the member's answer holds no transaction");
-    answer.transaction.ok_or_else(nothing)
-}
-
-/// Watches until a tenth, but not all bytes are copied; None when the move was through before that
-/// was seen.
-///
-/// # Errors
-/// The move was refused or aborted.
-pub async fn catch_in_the_middle(stage: &Stage, id: &str) -> Result<Option<Caught>, Failure> {
-    let mut watch = TransactionWatch::new(&stage.context.cluster, id);
-    loop {
-        let Told::Update(update) = watch.next().await? else { continue };
-        if let Some(outcome) = update.transaction.as_ref().and_then(outcome_of) {
-            return outcome.map(|()| None);
-        }
-        let in_the_middle =
-            |live: &v1::JobProgress| live.done_bytes >= live.total_bytes / 10 && live.done_bytes < live.total_bytes;
-        if let Some(live) = update.progress.filter(in_the_middle) {
-            return Ok(Some(Caught { done: live.done_bytes, total: live.total_bytes }));
-        }
-    }
-}
-
-/// Kills the leader and sees the move to its end at the others.
-///
-/// # Errors
-/// No new leader comes, or the move is aborted.
-pub async fn kill_leader(stage: &mut Stage, id: &str, caught: &Caught) -> Result<Killed, Failure> {
-    let (victim, term) = leader_of(stage, "").await?;
-    let pid = stage.processes.kill(&victim).await?;
-    stage.result(&format!(
-        "caught at {} ({} of {}): kill -9 {pid} - that was {victim}, the leader of term {term}",
-        percent_text(caught.done, caught.total),
-        bytes_text(caught.done),
-        bytes_text(caught.total)
-    ));
-    let mut watch = TransactionWatch::new(&stage.context.cluster, id);
-    let first = loop {
-        match watch.next().await? {
-            Told::Update(update) => break update.transaction.unwrap_or_default(),
-            Told::MemberLost(..) => {}
-        }
-    };
-    let in_the_middle = outcome_of(&first).is_none();
-    let (successor, term) = leader_of(stage, &victim).await?;
-    stage.result(&format!("{successor} leads now (term {term}); the workers went on copying meanwhile"));
-    let transaction = wait_for_outcome(&stage.context.cluster, first, "        move").await?;
-    Ok(Killed { victim, successor, transaction, in_the_middle })
+    context.cluster.call(ask).await?.transaction.ok_or_else(nothing)
 }
 
 /// Starts a member again that was killed.

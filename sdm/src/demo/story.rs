@@ -25,6 +25,7 @@ use crate::views::LockView;
 use crate::views::StatusView;
 use crate::views::WorkerView;
 use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::domain_service_client::DomainServiceClient;
 use sdm_proto::wire::v1::gc_service_client::GcServiceClient;
@@ -48,8 +49,8 @@ pub async fn tell(stage: &mut Stage, size: u64) -> Result<(), Failure> {
     make_domains(stage).await?;
     let image = make_image(stage, size).await?;
     import(stage, &image).await?;
-    let (source, killed) = move_and_kill(stage).await?;
-    check_move(stage, &image, &killed)?;
+    let (source, moved, killed) = move_and_kill(stage).await?;
+    check_move(stage, &image, &moved)?;
     export(stage, &image).await?;
     collect(stage, &source, &killed).await?;
     bring_back(stage, &killed).await?;
@@ -159,8 +160,8 @@ async fn import(stage: &mut Stage, image: &Image) -> Result<(), Failure> {
     expect("the import's hash", &hash, image.hash.to_hex().as_str())
 }
 
-async fn move_and_kill(stage: &mut Stage) -> Result<(DiskView, Killed), Failure> {
-    stage.step("moved: host-2 pulls it from host-1, and in the middle of it the leader dies");
+async fn move_and_kill(stage: &mut Stage) -> Result<(DiskView, v1::Transaction, Killed), Failure> {
+    stage.step("moved: one worker pulls it from the other, and in the middle of it the leader dies");
     for _ in 0..MOVES_MAX {
         let source = disk_of(&stage.context, DISK).await?;
         if !Path::new(&source.path).is_dir() {
@@ -168,29 +169,21 @@ async fn move_and_kill(stage: &mut Stage) -> Result<(DiskView, Killed), Failure>
             return Err(Failure::new(Class::Internal, "DEMO_FAILED", message));
         }
         let to = if source.domain == "shelf-1" { "shelf-2" } else { "shelf-1" };
-        let (leader, _) = moving::leader_of(stage, "").await?;
-        let through = MEMBERS.into_iter().find(|name| *name != leader).unwrap_or("node-a");
-        stage.command(&format!("disk move {DISK} --to {to}      (asked of {through}, which does not lead)"));
-        let txn = moving::begin(stage, through, to).await?;
-        let Some(caught) = moving::catch_in_the_middle(stage, &txn.id).await? else {
-            stage.result("it was through before its middle was seen; once more, the other way");
-            continue;
-        };
-        let killed = moving::kill_leader(stage, &txn.id, &caught).await?;
-        if killed.in_the_middle {
-            return Ok((source, killed));
+        let moved = moving::move_and_kill(stage, to).await?;
+        if let Some(killed) = moved.killed {
+            return Ok((source, moved.transaction, killed));
         }
-        stage.result("it was through before the leader was dead; once more, the other way");
-        moving::restart(stage, &killed.victim).await?;
+        stage.result("it was through before its middle was seen; once more, the other way");
     }
     let message = format!("{MOVES_MAX} moves were through before the leader could be killed in their middle");
-    Err(Failure::new(Class::Aborted, "DEMO_FAILED", message))
+    let hint = "give a larger --size: this storage is fast";
+    Err(Refusal::new(Class::Aborted, "DEMO_FAILED", message).hint(hint).into())
 }
 
-fn check_move(stage: &mut Stage, image: &Image, killed: &Killed) -> Result<(), Failure> {
+fn check_move(stage: &mut Stage, image: &Image, moved: &v1::Transaction) -> Result<(), Failure> {
     stage.step("through: one log entry made the copy the disk, and the old one garbage");
-    stage.result(&format!("its story: sdm txn show {}", killed.transaction.id));
-    let outcome = killed.transaction.outcome.clone().unwrap_or_default();
+    stage.result(&format!("its story: sdm txn show {}", moved.id));
+    let outcome = moved.outcome.clone().unwrap_or_default();
     expect("the move's hash", &outcome.blake3, image.hash.to_hex().as_str())?;
     stage.result(&format!("BLAKE3 of what was written: {} - the same", outcome.blake3));
     Ok(())
@@ -216,7 +209,7 @@ async fn collect(stage: &mut Stage, source: &DiskView, killed: &Killed) -> Resul
     let collector = others.next().unwrap_or("node-a");
     stage.step(&format!("cleaned: {collector} is no leader either, and collects garbage all the same"));
     stage.command("gc run");
-    let context = stage.only(collector)?;
+    let context = stage.only(&[collector])?;
     let run = async |link| GcServiceClient::new(link).run_collection(v1::RunCollectionRequest {}).await;
     context.cluster.call(run).await?;
     let path = source.path.clone();

@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar when it is a terminal, else one plain line every few seconds, so that a
 //! log shows life without drowning in it.
 
+use super::age_text;
 use super::bytes_text;
 use super::one_line;
 use super::percent_text;
@@ -53,13 +54,12 @@ impl Progress {
                     bar.set_length(total);
                     bar.set_style(bar_style());
                 }
+                bar.set_message(one_line(&format!("{phase} {}", bytes_and_rate(done, total, per_second))));
                 bar.set_position(done.min(total));
-                bar.set_message(one_line(&rate_text(phase, done, total, per_second)));
             }
             Form::Lines { .. } => {
-                let amount = format!("{} ({} of {})", percent_text(done, total), bytes_text(done), bytes_text(total));
-                let rate = if per_second > 0 { format!(", {}/s", bytes_text(per_second)) } else { String::new() };
-                self.line(&format!("{phase} {amount}{rate}"), false);
+                let amount = bytes_and_rate(done, total, per_second);
+                self.line(&format!("{phase} {} ({amount})", percent_text(done, total)), false);
             }
         }
     }
@@ -113,23 +113,26 @@ fn write_line(text: &str) {
     _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-fn rate_text(phase: &str, done: u64, total: u64, per_second: u64) -> String {
+fn bytes_and_rate(done: u64, total: u64, per_second: u64) -> String {
+    let amount = format!("{} of {}", bytes_text(done), bytes_text(total));
     if per_second == 0 {
-        return phase.to_owned();
+        return amount;
     }
-    let left = total.saturating_sub(done) / per_second;
-    format!("{phase}  {}/s  eta {}", bytes_text(per_second), super::age_text(left * 1000))
+    let left = age_text(total.saturating_sub(done) / per_second * 1000);
+    format!("{amount}, {}/s, {left} left", bytes_text(per_second))
 }
+
+// A message that does not fit is cut: a line that wraps cannot be drawn over.
+const BAR_TEMPLATE: &str = "{prefix}  [{bar:20}] {percent:>3} %  {wide_msg}";
+const SPINNER_TEMPLATE: &str = "{prefix}  {wide_msg}";
 
 // Both templates are constants: should one not parse, the plain style shows the same with less.
 fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}  [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("##-")
+    ProgressStyle::with_template(BAR_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##-")
 }
 
 fn spinner_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}  {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+    ProgressStyle::with_template(SPINNER_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 #[cfg(test)]
@@ -138,14 +141,13 @@ mod tests {
 
     #[test]
     fn the_templates_parse() {
-        assert!(ProgressStyle::with_template("{prefix}  {msg}").is_ok());
-        let template = "{prefix}  [{bar:30}] {percent:>3} %  {binary_bytes}/{binary_total_bytes}  {msg}";
-        assert!(ProgressStyle::with_template(template).is_ok());
+        assert!(ProgressStyle::with_template(SPINNER_TEMPLATE).is_ok());
+        assert!(ProgressStyle::with_template(BAR_TEMPLATE).is_ok());
     }
 
     #[test]
     fn a_rate_tells_the_time_that_is_left() {
-        assert_eq!(rate_text("copy", 1 << 30, 3 << 30, 1 << 28), "copy  256.0 MiB/s  eta 8.0s");
-        assert_eq!(rate_text("verify", 1, 2, 0), "verify");
+        assert_eq!(bytes_and_rate(1 << 30, 3 << 30, 1 << 28), "1.0 GiB of 3.0 GiB, 256.0 MiB/s, 8.0s left");
+        assert_eq!(bytes_and_rate(1, 2, 0), "1 B of 2 B");
     }
 }

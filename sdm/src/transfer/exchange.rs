@@ -134,6 +134,8 @@ impl Exchange<'_> {
             progress.state(&format!("{}: {}", txn.phase, txn.phase_reason));
         } else if streams.result.is_some() || (done >= total && total > 0) {
             progress.state("all bytes sent; the worker checks and publishes them");
+        } else if total == 0 {
+            progress.state("waiting for the worker");
         } else {
             progress.bytes("transfer", done, total, rate.per_second(done));
         }

@@ -35,7 +35,8 @@ impl TargetPath {
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Found out now rather than when a worker waits for somebody to take its bytes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {}
             Err(error) => return Err(cannot_write(path, &error)),
             Ok(_) if !overwrite => return Err(exists(path)),
             Ok(metadata) if metadata.is_file() => {}
@@ -270,8 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(reason(TargetPath::new(folder.path(), true)), "NOT_A_FILE");
         assert_eq!(reason(TargetPath::new(Path::new("/"), true)), "NOT_A_FILE");
-        let target = TargetPath::new(&folder.path().join("none/out.img"), false).unwrap();
-        assert_eq!(reason(target.create(SIZE)), "FOLDER_NOT_FOUND");
+        assert_eq!(reason(TargetPath::new(&folder.path().join("none/out.img"), false)), "FOLDER_NOT_FOUND");
     }
 
     #[test]
