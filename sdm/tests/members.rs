@@ -1,0 +1,94 @@
+//! Members of a real cluster: who they are, and what is left when the leader dies.
+
+mod cluster;
+mod host;
+
+use cluster::Cluster;
+use cluster::Shape;
+use host::until;
+use serde_json::Value;
+
+fn reachable(status: &Value) -> Vec<&str> {
+    let members = status["members"].as_array().expect("members");
+    members.iter().filter(|m| m["reachable"] == true).filter_map(|m| m["name"].as_str()).collect()
+}
+
+fn with_role(status: &Value, role: &str) -> usize {
+    status["members"].as_array().expect("members").iter().filter(|member| member["role"] == role).count()
+}
+
+#[test]
+fn three_members_go_on_without_their_leader_and_take_it_back() {
+    let mut cluster = Cluster::start(&Shape::usual().hosts(&[]));
+    let before = cluster.sdm().done(&["status", "--check"]);
+    assert_eq!(reachable(&before), ["node-a", "node-b", "node-c"]);
+    assert_eq!((with_role(&before, "leader"), with_role(&before, "follower")), (1, 2));
+
+    let killed = cluster.leader();
+    cluster.kill(&killed);
+    cluster.leader_other_than(&killed);
+    let after = until("the dead one is told", || {
+        let status = cluster.status()?;
+        if reachable(&status).len() == 2 { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert!(!reachable(&after).contains(&killed.as_str()));
+    let dead = after["members"].as_array().unwrap().iter().find(|member| member["name"] == *killed).unwrap();
+    assert_ne!(dead["error"], "", "an unreachable member says why: {dead}");
+    assert_eq!(after["cluster_id"], before["cluster_id"]);
+    assert!([10, 11].contains(&cluster.sdm().run(&["status", "--check"]).code));
+
+    cluster.start_node(&killed);
+    cluster.await_members(3);
+}
+
+#[test]
+fn a_single_survivor_of_three_says_what_each_endpoint_answered() {
+    let mut cluster = Cluster::start(&Shape::usual().hosts(&[]));
+    cluster.kill("node-a");
+    cluster.kill("node-b");
+    let status = until("the survivor knows that it is alone", || {
+        let status = cluster.status()?;
+        if status["has_quorum"] == false { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(reachable(&status), ["node-c"]);
+    assert_eq!(cluster.sdm().run(&["status", "--check"]).code, 11);
+
+    let reading = cluster.sdm().refused(&["disk", "list"]);
+    let writing = cluster.sdm().refused(&["disk", "delete", "web-01"]);
+    for refused in [reading, writing] {
+        refused.says(20, "NO_QUORUM", &["1 of 3"]);
+        let blockers = refused.blockers();
+        assert_eq!(blockers.len(), 3, "{refused:?}");
+        for name in cluster.member_names() {
+            let address = cluster.address_of(&name);
+            let line = blockers.iter().find(|line| line.starts_with(&format!("endpoint {address}: ")));
+            let line = line.unwrap_or_else(|| panic!("{name} is not told: {refused:?}"));
+            let expected = if name == "node-c" { "reaches 1 of 3 voters" } else { "Connection refused" };
+            assert!(line.contains(expected), "{line}");
+        }
+    }
+    cluster.start_node("node-a");
+    cluster.leader();
+    cluster.sdm().refused(&["disk", "delete", "web-01"]).says(3, "DISK_NOT_FOUND", &["web-01"]);
+}
+
+#[test]
+fn a_member_that_comes_later_waits_for_its_turn_and_a_learner_never_votes() {
+    let mut cluster = Cluster::prepare(&Shape::usual().hosts(&[]));
+    // Those that join are there before the one that they join.
+    cluster.start_node("node-c");
+    cluster.start_node("node-b");
+    cluster.start_node("node-a");
+    cluster.await_members(3);
+    cluster.add_learner("node-l");
+    cluster.start_node("node-l");
+    let status = until("the learner is up to date", || {
+        let status = cluster.status()?;
+        let up = reachable(&status).contains(&"node-l") && status["members"][3]["lag"] == 0;
+        if up { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(with_role(&status, "learner"), 1, "{status}");
+    // It serves like any other.
+    assert_eq!(cluster.sdm_at(&["node-l"]).done(&["status"])["has_quorum"], true);
+    cluster.sdm_at(&["node-l"]).refused(&["disk", "show", "x"]).says(3, "DISK_NOT_FOUND", &["x"]);
+}
