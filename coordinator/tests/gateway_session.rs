@@ -111,10 +111,5 @@ async fn a_member_that_closes_ends_its_streams() {
     let mut worker = Scripted::connect(&stage, hello("a")).await.unwrap();
     worker.set_where(|_| true).await;
     stage.close().await;
-    loop {
-        match worker.next().await {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => break,
-        }
-    }
+    while let Ok(Some(_)) = worker.next().await {}
 }

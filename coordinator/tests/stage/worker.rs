@@ -6,10 +6,12 @@ use super::PATIENCE;
 use super::Stage;
 use super::secret;
 use sdm_proto::credentials::CallCredentials;
+use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams;
+use sdm_proto::seams::SimulatedNetwork;
 use sdm_proto::seams::Transport;
 use sdm_proto::status::from_status;
 use sdm_proto::wire::internal::v1::Assignment;
@@ -62,11 +64,21 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Says hello; answers with the refusal if there is one.
+    /// Says hello to the stage's member; answers with the refusal if there is one.
     pub async fn connect(stage: &Stage, hello: Hello) -> Result<Self, Refusal> {
-        let transport: Arc<dyn Transport> = Arc::new(stage.network.host(&hello.name));
-        let channel = seams::channel(&transport, MEMBER).unwrap();
-        let credentials = CallCredentials::internal(secret(), OwnIdentity::default(), "");
+        Self::connect_to(&stage.network, MEMBER, secret(), hello).await
+    }
+
+    /// Says hello to any member.
+    pub async fn connect_to(
+        network: &SimulatedNetwork,
+        address: &str,
+        secret: ClusterSecret,
+        hello: Hello,
+    ) -> Result<Self, Refusal> {
+        let transport: Arc<dyn Transport> = Arc::new(network.host(&hello.name));
+        let channel = seams::channel(&transport, address).unwrap();
+        let credentials = CallCredentials::internal(secret, OwnIdentity::default(), "");
         let (outgoing, messages) = mpsc::channel(1024);
         outgoing.send(WorkerMessage { message: Some(In::Hello(hello)) }).await.unwrap();
         let mut client = WorkerGatewayServiceClient::with_interceptor(channel, credentials);
