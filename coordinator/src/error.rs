@@ -19,12 +19,12 @@ pub enum MemberError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// What the member has to do next cannot be read or written.
-    #[error("cannot {operation} {}: {source}", path.display())]
+    #[error("cannot {operation} {file} in the data folder: {source}")]
     Pending {
         /// What was tried.
         operation: &'static str,
         /// The file.
-        path: PathBuf,
+        file: &'static str,
         /// Why not.
         source: io::Error,
     },

@@ -76,10 +76,7 @@ async fn run_on(
     shutdown: impl Future<Output = ()> + Send,
     ready: impl FnOnce(Core) + Send,
 ) -> Result<(), MemberError> {
-    let pending_file = match &config.disk {
-        Some(_) => PendingFile::Memory(std::sync::Arc::default()),
-        None => PendingFile::Folder(config.data_dir.clone(), config.pool),
-    };
+    let pending_file = PendingFile::of(&disk);
     let known = IdentityFile::of(&disk).read().await?;
     let pending = next_step(&config, known.as_ref(), &pending_file).await?;
     refuse_exposed(&config)?;

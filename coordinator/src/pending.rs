@@ -3,22 +3,21 @@
 //! two of them goes on where it was, whatever it is told at its next start.
 
 use crate::error::MemberError;
-use sdm_proto::seams::BlockingPool;
+use sdm_raft_store::MemberDisk;
+use sdm_raft_store::disk::Files;
+use sdm_raft_store::disk::read_exact_at;
 use serde::Deserialize;
 use serde::Serialize;
-use std::fs::File;
 use std::io;
-use std::io::Write;
-use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use uuid::Uuid;
 
 /// Beside the identity; the name tells the folder's check that it belongs to it.
 const PENDING_FILE: &str = "identity.json.pending";
 const TEMPORARY: &str = "identity.json.pending.tmp";
+
+/// A larger file is not ours.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// What is still to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,101 +35,85 @@ pub(crate) enum Pending {
     },
 }
 
-/// Where that is kept.
+/// Where that is kept: in the member's folder.
 #[derive(Clone, Debug)]
-pub(crate) enum PendingFile {
-    /// In the member's folder.
-    Folder(PathBuf, BlockingPool),
-    /// In memory, under a simulated disk.
-    Memory(Arc<Mutex<Option<Pending>>>),
+pub(crate) struct PendingFile {
+    disk: MemberDisk,
 }
 
 impl PendingFile {
-    fn failed(&self, operation: &'static str, source: io::Error) -> MemberError {
-        let path = match self {
-            Self::Folder(folder, _) => folder.join(PENDING_FILE),
-            Self::Memory(_) => PENDING_FILE.into(),
-        };
-        MemberError::Pending { operation, path, source }
+    /// That of this disk's member.
+    pub fn of(disk: &MemberDisk) -> Self {
+        Self { disk: disk.clone() }
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&dyn Files) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, MemberError> {
+        let files: Arc<dyn Files> = self.disk.root();
+        let done = self.disk.blocking(move || work(files.as_ref())).await;
+        done.map_err(|source| MemberError::Pending { operation, file: PENDING_FILE, source })
     }
 
     /// What is still to be done.
     pub async fn read(&self) -> Result<Option<Pending>, MemberError> {
-        match self {
-            Self::Memory(kept) => Ok(kept.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-            Self::Folder(folder, pool) => {
-                let path = folder.join(PENDING_FILE);
-                let read = pool.run(move || read(&path)).await.and_then(|read| read);
-                read.map_err(|source| self.failed("read", source))
-            }
-        }
+        self.on_disk("read", read).await
     }
 
     /// Keeps it: durable when this returns.
     pub async fn write(&self, pending: Pending) -> Result<(), MemberError> {
-        match self {
-            Self::Memory(kept) => {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
-                Ok(())
-            }
-            Self::Folder(folder, pool) => {
-                let folder = folder.clone();
-                let written = pool.run(move || write(&folder, &pending)).await.and_then(|written| written);
-                written.map_err(|source| self.failed("write", source))
-            }
-        }
+        self.on_disk("write", move |files| {
+            let mut file = files.create(TEMPORARY)?;
+            file.append(&serde_json::to_vec_pretty(&pending)?)?;
+            file.sync()?;
+            files.publish(TEMPORARY, PENDING_FILE)
+        })
+        .await
     }
 
     /// Nothing is left to do. If a crash undoes it, the last step is done once more.
     pub async fn clear(&self) -> Result<(), MemberError> {
-        match self {
-            Self::Memory(kept) => {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                Ok(())
-            }
-            Self::Folder(folder, pool) => {
-                let path = folder.join(PENDING_FILE);
-                let removed = pool.run(move || match std::fs::remove_file(path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    removed => removed,
-                });
-                removed.await.and_then(|removed| removed).map_err(|source| self.failed("remove", source))
-            }
-        }
+        self.on_disk("remove", |files| match files.remove(PENDING_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        })
+        .await
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Pending>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn write(folder: &Path, pending: &Pending) -> io::Result<()> {
-    let temporary = folder.join(TEMPORARY);
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(pending)?)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, folder.join(PENDING_FILE))?;
-    File::open(folder)?.sync_all()
+fn read(files: &dyn Files) -> io::Result<Option<Pending>> {
+    let file = match files.open(PENDING_FILE) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; usize::try_from(file.len()?.min(FILE_BYTES_MAX)).map_err(io::Error::other)?];
+    read_exact_at(file.as_ref(), &mut bytes, 0)?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdm_raft_store::SimulatedDisk;
+    use sdm_raft_store::disk::Crash;
 
     #[tokio::test]
-    async fn what_is_pending_is_there_after_a_restart_until_it_is_cleared() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = || PendingFile::Folder(folder.path().to_owned(), BlockingPool::Threads);
-        assert_eq!(file().read().await.unwrap(), None);
+    async fn what_is_pending_is_there_after_a_crash_until_it_is_cleared() {
+        let machine = SimulatedDisk::new();
+        let restarted = || {
+            machine.crash(Crash::LoseUnsynced);
+            PendingFile::of(&machine.start())
+        };
+        assert_eq!(restarted().read().await.unwrap(), None);
         let pending = Pending::Joining { via: "a:1".to_owned(), stay_learner: true, incarnation: Uuid::from_u128(7) };
-        file().write(pending.clone()).await.unwrap();
-        assert_eq!(file().read().await.unwrap(), Some(pending));
-        file().clear().await.unwrap();
-        file().clear().await.unwrap();
-        assert_eq!(file().read().await.unwrap(), None);
+        restarted().write(pending.clone()).await.unwrap();
+        let file = restarted();
+        assert_eq!(file.read().await.unwrap(), Some(pending));
+        file.clear().await.unwrap();
+        file.clear().await.unwrap();
+        assert_eq!(file.read().await.unwrap(), None);
     }
 }

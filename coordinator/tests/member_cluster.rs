@@ -1,10 +1,18 @@
-//! Members as a cluster: founding, joining, proposing and reading anywhere, losing and regaining
-//! members.
+//! Members as a cluster: proposing and reading anywhere, losing and regaining members.
 
 mod cluster;
 
 use cluster::Cluster;
+use cluster::PATIENCE;
+use cluster::open_session;
 use sdm_coordinator::Start;
+use sdm_proto::refusal::Class;
+use std::time::Duration;
+use tokio::time::Instant;
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_form_a_cluster_and_each_answers_for_all() {
@@ -12,12 +20,130 @@ async fn three_members_form_a_cluster_and_each_answers_for_all() {
     for name in ["a", "b", "c"] {
         let status = cluster
             .status_until(name, |status| {
-                status.members.len() == 3 && status.members.iter().all(|m| m.reachable && m.role != "learner")
+                status.members.iter().filter(|m| m.reachable && m.role != "learner").count() == 3
             })
             .await;
         assert!(status.has_quorum);
         assert_eq!(status.answered_by, name);
         assert_eq!(status.members.iter().filter(|member| member.role == "leader").count(), 1);
+        assert!(status.checks.is_empty(), "{:?}", status.checks);
     }
-    let _ = Start::Resume;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_proposed_at_one_member_is_read_at_every_other_at_once() {
+    let cluster = Cluster::of(&["a", "b", "c"]).await;
+    for (round, at) in ["a", "b", "c", "a", "b", "c"].into_iter().enumerate() {
+        let core = cluster.core(at).await;
+        let proposed = core.propose(open_session(&format!("{at}-{round}")), soon()).await.unwrap();
+        assert!(core.view().applied_index() >= Some(proposed.index), "the proposer's own view has it");
+        for reader in ["a", "b", "c"] {
+            let view = cluster.core(reader).await.read(soon()).await.unwrap();
+            assert_eq!(view.state.sessions.len(), round + 1, "{reader} reads what {at} proposed");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_command_is_done_once_whoever_gets_it() {
+    let cluster = Cluster::of(&["a", "b", "c"]).await;
+    let mut replies = Vec::new();
+    for at in ["a", "b", "c"] {
+        replies.push(cluster.core(at).await.propose(open_session("same"), soon()).await.unwrap().reply);
+    }
+    assert!(replies.windows(2).all(|pair| pair[0] == pair[1]), "{replies:?}");
+    assert_eq!(cluster.core("b").await.read(soon()).await.unwrap().state.sessions.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_goes_on_when_the_leader_is_killed_and_it_comes_back_with_all_that_was_done() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    let leader = cluster.leader("a").await;
+    cluster.core(&leader).await.propose(open_session("before"), soon()).await.unwrap();
+    cluster.kill(&leader);
+    let others: Vec<String> = cluster.members.keys().cloned().collect();
+    for other in &others {
+        cluster.core(other).await.propose(open_session(other), soon()).await.unwrap();
+        let view = cluster.core(other).await.read(soon()).await.unwrap();
+        assert!(view.state.sessions.values().any(|session| session.nonce == "before"));
+    }
+    let status = cluster.status(&others[0]).await;
+    assert!(status.checks.iter().any(|check| check.code == "MEMBER_UNREACHABLE"), "{:?}", status.checks);
+    assert!(status.members.iter().any(|member| member.name == leader && !member.reachable && !member.error.is_empty()));
+
+    cluster.start(&leader, Start::Resume);
+    let view = cluster.core(&leader).await.read(soon()).await.unwrap();
+    assert_eq!(view.state.sessions.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_refuses_and_the_others_go_on_until_the_network_heals() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    let leader = cluster.leader("b").await;
+    let cut_off = cluster.core(&leader).await;
+    cluster.isolate(&leader);
+    let other = cluster.members.keys().find(|name| **name != leader).cloned().unwrap();
+    cluster.core(&other).await.propose(open_session("majority"), soon()).await.unwrap();
+
+    let refusal = cut_off.propose(open_session("minority"), Instant::now() + Duration::from_secs(4)).await.unwrap_err();
+    assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Unavailable, "NO_QUORUM"));
+    assert_eq!(refusal.blockers.len(), 2, "it names both that it cannot reach: {refusal}");
+    let refusal = cut_off.read(Instant::now() + Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!(refusal.reason, "NO_QUORUM");
+    let status = cluster.status(&leader).await;
+    assert!(!status.has_quorum);
+    assert!(status.checks.iter().any(|check| check.code == "NO_QUORUM"));
+
+    cluster.network.heal();
+    let view = cut_off.read(soon()).await.unwrap();
+    assert!(view.state.sessions.values().any(|session| session.nonce == "majority"));
+    cut_off.propose(open_session("minority"), soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_without_a_leader_is_held_until_there_is_one() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    cluster.kill("b");
+    cluster.kill("c");
+    let core = cluster.core("a").await;
+    let held = tokio::spawn(async move { core.propose(open_session("patient"), soon()).await });
+    cluster.status_until("a", |status| !status.has_quorum).await;
+    cluster.start("b", Start::Resume);
+    held.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_there_after_all_members_were_killed_and_started_again() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    for nonce in ["one", "two", "three"] {
+        cluster.core("c").await.propose(open_session(nonce), soon()).await.unwrap();
+    }
+    let before = cluster.core("c").await.read(soon()).await.unwrap();
+    for name in ["a", "b", "c"] {
+        cluster.kill(name);
+    }
+    for name in ["a", "b", "c"] {
+        cluster.start(name, Start::Resume);
+    }
+    for name in ["a", "b", "c"] {
+        let after = cluster.core(name).await.read(soon()).await.unwrap();
+        assert_eq!(after.state.sessions.len(), 3);
+        assert_eq!(after.state.cluster_id(), before.state.cluster_id());
+        assert!(after.state.meta.clock_ms >= before.state.meta.clock_ms);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_while_the_log_was_cut_gets_a_snapshot() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    cluster.kill("c");
+    let core = cluster.core("a").await;
+    core.propose(open_session("early"), soon()).await.unwrap();
+    // More than the log keeps behind a snapshot: c can catch up from a snapshot only.
+    cluster.outgrow_the_log().await;
+    assert!(cluster.snapshots("c").is_empty());
+    cluster.start("c", Start::Resume);
+    let view = cluster.core("c").await.read(soon()).await.unwrap();
+    assert!(view.state.sessions.values().any(|session| session.nonce == "early"));
+    assert!(!cluster.snapshots("c").is_empty(), "it came as a snapshot");
 }

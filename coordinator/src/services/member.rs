@@ -155,6 +155,10 @@ async fn join(core: &Core, request: wire::JoinRequest) -> Result<wire::JoinRespo
             pool_id: meta.pool_id.to_string(),
             epoch: meta.epoch,
         }),
+        // The founder is at it this very moment.
+        Reply::Refused(refusal) if refusal.reason == "NOT_FOUNDED" => {
+            Err(Refusal { class: Class::Unavailable, ..refusal })
+        }
         Reply::Refused(refusal) => Err(refusal),
         reply => Err(Refusal::new(Class::Internal, "UNEXPECTED_REPLY", format!("a join was answered with: {reply}"))),
     }

@@ -9,6 +9,7 @@ use sdm_coordinator::MemberError;
 use sdm_coordinator::Start;
 use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
+use sdm_proto::seams::Clock;
 use sdm_proto::seams::SimulatedNetwork;
 use sdm_proto::seams::Transport;
 use sdm_proto::seams::channel;
@@ -16,7 +17,12 @@ use sdm_proto::wire::v1::GetStatusRequest;
 use sdm_proto::wire::v1::GetStatusResponse;
 use sdm_proto::wire::v1::cluster_service_client::ClusterServiceClient;
 use sdm_raft_store::raft::RaftTiming;
+use sdm_state::Command;
+use sdm_state::command::OpenSession;
+use sdm_state::command::SessionOwner;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -35,6 +41,12 @@ const TIMING: RaftTiming = RaftTiming { heartbeat_ms: 100, election_min_ms: 500,
 
 pub fn secret(text: &str) -> ClusterSecret {
     ClusterSecret::from_bytes(text.as_bytes()).unwrap()
+}
+
+/// A command that leaves something to count: a client's session of ten seconds.
+pub fn open_session(nonce: &str) -> Command {
+    let owner = SessionOwner::Client("a test".to_owned());
+    Command::OpenSession(OpenSession { owner, ttl_ms: 10_000, nonce: nonce.to_owned() })
 }
 
 /// How a member ends.
@@ -88,6 +100,8 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     pub members: BTreeMap<String, Running>,
     channels: BTreeMap<String, Channel>,
+    /// The clock of members that start from now on; the kernel's when not set.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 impl Cluster {
@@ -101,6 +115,7 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             members: BTreeMap::new(),
             channels: BTreeMap::new(),
+            clock: None,
         }
     }
 
@@ -118,16 +133,27 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
+    /// Names of the snapshots in a member's folder.
+    pub fn snapshots(&self, name: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.data_dir(name).join("snapshots")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("snap-")).collect()
+    }
+
     pub fn config(&self, name: &str, start: Start) -> MemberConfig {
         let mut config = MemberConfig::new(name.parse().unwrap(), format!("{name}:7400"), self.data_dir(name), start);
         config.secret = secret("the secret of this test");
         config.transport = Arc::new(self.network.host(name));
         config.timing = TIMING;
+        if let Some(clock) = &self.clock {
+            config.clock = Arc::clone(clock);
+        }
         config
     }
 
     pub fn start(&mut self, name: &str, start: Start) {
         let config = self.config(name, start);
+        wait_unlocked(&self.data_dir(name));
         self.members.insert(name.to_owned(), run(config));
     }
 
@@ -144,6 +170,24 @@ impl Cluster {
 
     pub async fn core(&self, name: &str) -> Core {
         self.members[name].core().await
+    }
+
+    /// Proposes until the log behind a snapshot no longer reaches back to where it was.
+    pub async fn outgrow_the_log(&mut self) {
+        let core = self.core("a").await;
+        let deadline = Instant::now() + PATIENCE;
+        let abort = |reason: String| Command::Abort { txn: sdm_proto::ids::TxnId::default(), reason };
+        for _ in 0..22 {
+            let many = (0..500).map(|_| core.propose(abort(String::new()), deadline));
+            for proposed in futures_util::future::join_all(many).await {
+                proposed.unwrap();
+            }
+        }
+        // A snapshot pays once the log grew by some megabytes.
+        let filler = "x".repeat(200 << 10);
+        for _ in 0..40 {
+            core.propose(abort(filler.clone()), deadline).await.unwrap();
+        }
     }
 
     /// Cuts a member off from all others, the test's own clients left out.
@@ -189,6 +233,13 @@ impl Cluster {
     }
 }
 
+/// A killed process's folder is free at once; of a killed runtime, the log's writer has a thread of
+/// its own, which ends when it sees that nobody is left.
+fn wait_unlocked(folder: &Path) {
+    let Ok(lock) = File::open(folder.join("lock")) else { return };
+    lock.lock().unwrap();
+}
+
 /// Runs a member on a thread of its own.
 pub fn run(config: MemberConfig) -> Running {
     let (end, ending) = oneshot::channel();
@@ -222,7 +273,10 @@ pub fn run(config: MemberConfig) -> Running {
             }
         });
         // Whatever still runs is dropped where it stands.
-        runtime.shutdown_timeout(Duration::ZERO);
+        runtime.shutdown_timeout(PATIENCE);
+        if let Some(Err(error)) = &outcome {
+            eprintln!("a member ended: {error}");
+        }
         outcome
     });
     Running { end: Some(end), thread: Some(thread), core }
