@@ -43,12 +43,11 @@ pub(crate) fn without_history(state: &State, txn: &Txn) -> v1::Transaction {
         finished_ms: txn.finished_ms,
         deadline_ms: deadline_ms(state, txn, work),
         retry_at_ms: work.filter(|work| work.attempt.is_none()).map_or(0, |work| work.retry_at_ms),
-        last_error: work.and_then(|work| work.last_error.clone()).unwrap_or_default(),
+        last_error: work.map_or(&txn.last_error, |work| &work.last_error).clone().unwrap_or_default(),
         objects: txn.objects.clone(),
         locks: locks(state, txn),
         attempt: attempt.map(|attempt| current(state, attempt, job)),
-        // What the rows still tell: a job's row goes with the outcome, its story is in the history.
-        attempts: work.or(txn.step.as_ref()).map_or(0, |work| work.attempts),
+        attempts: work.map_or(txn.attempts, |work| work.attempts),
         refusal,
         outcome,
         transfer: attempt.and_then(|attempt| transfer(state, txn, attempt)),
@@ -184,6 +183,7 @@ mod tests {
         assert_eq!((txn.phase.as_str(), outcome.disk_id), ("committed", disk.id.to_string()));
         assert_eq!(outcome.blake3, "07".repeat(32));
         assert!(txn.refusal.is_none() && txn.attempt.is_none() && txn.job_id.is_empty());
+        assert_eq!(txn.attempts, 1);
     }
 
     #[test]
