@@ -64,15 +64,14 @@ impl Progress {
         }
     }
 
-    /// Shows a state that has no bytes. Told at once when it changes.
+    /// Shows a state that has no bytes, once for each change: a bar of bytes stays as it is.
     pub fn state(&mut self, text: &str) {
+        let changed = self.shown != text;
+        text.clone_into(&mut self.shown);
         match &self.form {
-            Form::Bar(bar) => bar.set_message(one_line(text)),
-            Form::Lines { .. } => {
-                let changed = self.shown != text;
-                text.clone_into(&mut self.shown);
-                self.line(text, changed);
-            }
+            Form::Bar(bar) if changed => bar.set_message(one_line(text)),
+            Form::Bar(_) => {}
+            Form::Lines { .. } => self.line(text, changed),
         }
     }
 

@@ -54,7 +54,7 @@ impl From<Status> for TransferError {
         let ours = !matches!(refusal.reason.as_str(), "UNREACHABLE" | "RPC_FAILED");
         match refusal.class {
             Class::Unavailable if matches!(refusal.reason.as_str(), "TICKET_UNKNOWN" | "TRANSFER_BUSY") => Self::NotYet,
-            Class::Unavailable | Class::Timeout | Class::NotFound => Self::Broken(refusal.message),
+            Class::Unavailable | Class::Timeout | Class::NotFound if ours => Self::Broken(refusal.message),
             _ if ours => Self::Refused(refusal),
             _ => Self::Broken(cause_of(&status)),
         }
@@ -104,6 +104,7 @@ impl Exchange<'_> {
         tokio::pin!(updates);
         let mut show = tokio::time::interval(SHOW_INTERVAL);
         let mut rate = Rate::new();
+        let mut told = String::new();
         loop {
             if let Some(outcome) = outcome_of(&txn) {
                 progress.end();
@@ -119,8 +120,9 @@ impl Exchange<'_> {
                 },
                 Some(ended) = streams.tasks.join_next() => {
                     let note = streams.on_end(ended).map_err(|failure| failure.of_request(&id))?;
-                    if let Some(note) = note {
-                        progress.note(&format!("{note}; the stream begins anew"));
+                    if let Some(note) = note.filter(|note| *note != told) {
+                        progress.note(&format!("the stream to the worker broke ({note}); it begins anew"));
+                        told = note;
                     }
                 },
                 _ = show.tick() => self.show(&mut progress, &txn, &streams, &mut rate),
