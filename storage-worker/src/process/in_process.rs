@@ -39,6 +39,7 @@ pub struct InProcess {
     runner: Arc<dyn OrderRunner>,
     weather: watch::Sender<Weather>,
     living: watch::Sender<usize>,
+    dying: watch::Sender<usize>,
     kills: Arc<Mutex<Vec<CancellationToken>>>,
 }
 
@@ -62,6 +63,7 @@ impl InProcess {
             runner,
             weather: watch::Sender::new(Weather::default()),
             living: watch::Sender::new(0),
+            dying: watch::Sender::new(0),
             kills: Arc::default(),
         }
     }
@@ -97,7 +99,13 @@ impl InProcess {
         }
     }
 
-    /// How many live (frozen ones too).
+    /// How many were killed, or ended, and are not reaped yet.
+    #[must_use]
+    pub fn dying(&self) -> watch::Receiver<usize> {
+        self.dying.subscribe()
+    }
+
+    /// How many are not reaped yet, dying ones included.
     #[must_use]
     pub fn living(&self) -> watch::Receiver<usize> {
         self.living.subscribe()
@@ -152,7 +160,8 @@ impl IoProcesses for InProcess {
             killed: killed.clone(),
             orders: orders.clone(),
         };
-        let (living, mut weather, kill) = (self.living.clone(), self.weather.subscribe(), killed.clone());
+        let (living, dying) = (self.living.clone(), self.dying.clone());
+        let (mut weather, kill) = (self.weather.subscribe(), killed.clone());
         Box::pin(async move {
             tokio::spawn(async move {
                 let mut serving = tokio::spawn(child_loop::serve(theirs, Arc::new(runner)));
@@ -160,11 +169,13 @@ impl IoProcesses for InProcess {
                     _ = &mut serving => "exit status: 0",
                     () = killed.cancelled() => "signal: 9 (SIGKILL)",
                 };
+                dying.send_modify(|dying| *dying += 1);
                 killed.cancel();
                 serving.abort();
                 orders.close();
                 orders.wait().await;
                 let _ = weather.wait_for(|weather| !weather.frozen).await;
+                dying.send_modify(|dying| *dying -= 1);
                 living.send_modify(|living| *living -= 1);
                 exit.send_replace(Some(Exit(how.to_owned())));
             });

@@ -6,6 +6,7 @@ use crate::work;
 use crate::work::BuildPlacement;
 use crate::work::CreateDisk;
 use crate::work::CreateDomain;
+use crate::work::DeleteDomain;
 use crate::work::DeletePlacement;
 use crate::work::DomainRoot;
 use crate::work::FileHash;
@@ -219,12 +220,15 @@ impl Reading<'_> {
 
     fn delete(&self, order: &wire::DeleteOrder) -> Result<Order, Unreadable> {
         let domain = self.required_root(order.domain.as_ref())?;
-        let placement = match order.placement_id.as_str() {
-            // What never had a published name still has a token; the domain's own id stands for it
-            // where a whole domain goes.
-            "" => domain.domain,
-            text => id(text, "placement")?,
-        };
+        if order.whole_domain {
+            return Ok(Order::DeleteDomain(DeleteDomain {
+                domain,
+                dot_name: order.dot_name.clone(),
+                token: order.made_by_token.clone(),
+                deletion_dot_name: order.deletion_dot_name.clone(),
+            }));
+        }
+        let placement = id(&order.placement_id, "placement")?;
         Ok(Order::DeletePlacement(DeletePlacement {
             placement,
             domain,
