@@ -1,7 +1,6 @@
 //! What every operator's command works with: the cluster, the printer, and the note of what it began.
 
 use crate::client::Attachment;
-use crate::client::Begun;
 use crate::client::Cluster;
 use crate::output::Failure;
 use crate::output::Printer;
@@ -32,11 +31,5 @@ impl Context {
     ) -> Result<Self, Failure> {
         let cluster = Cluster::new(addresses, secret, transport)?;
         Ok(Self { cluster, printer, attachment: Attachment::default() })
-    }
-
-    /// Notes that a transaction is about to be begun. Before the call, not after it: the answer can be
-    /// lost while the transaction is not.
-    pub fn begins(&self, begun: Begun) {
-        self.attachment.set(begun);
     }
 }

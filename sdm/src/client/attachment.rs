@@ -14,6 +14,8 @@ use std::time::Duration;
 /// What goes on when the command ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
+    /// One that no member has confirmed yet.
+    Asked(String),
     /// A transaction that needs nobody.
     Transaction(String),
     /// One that ends unless somebody sends or reads its bytes.
@@ -55,6 +57,10 @@ impl Attachment {
         let (goes_on, hint, request_id) = match self.get() {
             None => ("; nothing was begun".to_owned(), String::new(), None),
             Some(Begun::Collection) => ("; the deletion goes on".to_owned(), "look: sdm gc list".to_owned(), None),
+            Some(Begun::Asked(id)) => {
+                let hint = format!("look: sdm txn show {id}, or {}", repeat_hint(&id));
+                (format!("; whether transaction {id} has begun is not known"), hint, Some(id))
+            }
             Some(Begun::Transaction(id)) => {
                 (format!("; transaction {id} goes on"), format!("look: sdm txn show {id}"), Some(id))
             }
@@ -69,6 +75,12 @@ impl Attachment {
     }
 }
 
+/// How to ask again without doing anything twice.
+#[must_use]
+pub fn repeat_hint(id: &str) -> String {
+    format!("repeat the command with --request-id {id}: nothing is done twice")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +90,15 @@ mod tests {
         let failure = Attachment::default().interrupted();
         assert_eq!(failure.exit_code.number(), 130);
         assert!(failure.refusal.message.contains("nothing was begun"));
+    }
+
+    #[test]
+    fn what_nobody_confirmed_is_not_promised_to_go_on() {
+        let attachment = Attachment::default();
+        attachment.set(Begun::Asked("6b1e".into()));
+        let failure = attachment.interrupted();
+        assert_eq!(failure.refusal.message, "interrupted; whether transaction 6b1e has begun is not known");
+        assert!(failure.refusal.hint.contains("--request-id 6b1e"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::cluster_error::Verdict;
 use super::cluster_error::judge;
 use super::cluster_error::nobody_answered;
 use crate::output::Failure;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::limits;
@@ -30,6 +32,10 @@ pub type Link = InterceptedService<Channel, CallCredentials>;
 /// How long rounds over the endpoints are repeated while some endpoint is alive but cannot serve:
 /// longer than an election takes, shorter than a person waits without a word.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one endpoint may be silent before the next is asked as well. A member that lives answers
+/// within milliseconds, except during an election.
+const PATIENCE_WITH_ONE: Duration = Duration::from_millis(1500);
 
 /// Pause between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
@@ -110,21 +116,36 @@ impl Cluster {
         }
     }
 
-    /// Asks every endpoint once; the answer of the first that has one.
+    /// Asks every endpoint once; the answer of the first that has one. The next one is asked when the
+    /// one before has nothing useful to say, or nothing at all for a while: a member that hangs costs
+    /// little time, and asking two changes nothing twice.
     async fn round<T, F, A>(&self, ask: &A) -> Result<Result<T, Failure>, Vec<Passed>>
     where
         A: Fn(Link) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let (before, after) = self.endpoints.split_at(first.min(self.endpoints.len()));
+        let in_turn = after.iter().chain(before).zip((first..self.endpoints.len()).chain(0..first));
+        let mut waiting = in_turn.map(|(endpoint, at)| async move { (at, endpoint.ask(ask).await) });
+        let mut asked = FuturesUnordered::new();
+        asked.extend(waiting.next());
         let mut passed = Vec::new();
-        for _ in 0..self.endpoints.len() {
-            let Some((at, endpoint)) = self.current() else { break };
-            match endpoint.ask(ask).await {
-                Ok(answer) => return Ok(Ok(answer)),
-                Err(Verdict::Final(refusal)) => return Ok(Err(refusal.into())),
-                Err(Verdict::PassOver(endpoint)) => passed.push(endpoint),
+        while !asked.is_empty() {
+            let answered = tokio::time::timeout(PATIENCE_WITH_ONE, asked.next()).await;
+            match answered {
+                Ok(Some((at, Ok(answer)))) => {
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(Ok(answer));
+                }
+                Ok(Some((at, Err(Verdict::Final(refusal))))) => {
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(Err(refusal.into()));
+                }
+                Ok(Some((_, Err(Verdict::PassOver(endpoint))))) => passed.push(endpoint),
+                Ok(None) | Err(_) => {}
             }
-            self.pass_over(at);
+            asked.extend(waiting.next());
         }
         Err(passed)
     }
@@ -146,32 +167,37 @@ impl Cluster {
         _ = self.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Asks one endpoint after the other, each once, and hands every answer to `accept`, until it
-    /// takes one. For questions where a better answer may stand at the next endpoint.
+    /// Asks all endpoints at once and hands every answer to `accept`, until it takes one. For questions
+    /// where a better answer may come from another endpoint.
     ///
     /// # Errors
-    /// As `call`; an answer that was not taken is kept by the caller.
-    pub async fn ask_each<T, F, A>(&self, ask: A, mut accept: impl FnMut(T) -> bool) -> Result<(), Failure>
+    /// None of them answered, or the first that did refused.
+    pub async fn ask_all<T, F, A>(&self, ask: A, mut accept: impl FnMut(T) -> bool) -> Result<(), Failure>
     where
         A: Fn(Link) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| endpoint.ask(&ask)).collect();
         let mut passed = Vec::new();
+        let mut refused = None;
         let mut answered = false;
-        for endpoint in &self.endpoints {
-            match endpoint.ask(&ask).await {
+        while let Some(answer) = asked.next().await {
+            match answer {
                 Ok(answer) => {
                     answered = true;
                     if accept(answer) {
-                        break;
+                        return Ok(());
                     }
                 }
-                Err(Verdict::Final(refusal)) if !answered => return Err(refusal.into()),
-                Err(Verdict::Final(_)) => {}
+                Err(Verdict::Final(refusal)) => refused = refused.or(Some(refusal)),
                 Err(Verdict::PassOver(endpoint)) => passed.push(endpoint),
             }
         }
-        if answered { Ok(()) } else { Err(nobody_answered(&passed).into()) }
+        match refused {
+            _ if answered => Ok(()),
+            Some(refusal) => Err(refusal.into()),
+            None => Err(nobody_answered(&passed).into()),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod watch;
 
 pub use attachment::Attachment;
 pub use attachment::Begun;
+pub use attachment::repeat_hint;
 pub use cluster::Cluster;
 pub use cluster::Link;
 pub use cluster_error::cause_of;

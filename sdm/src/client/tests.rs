@@ -153,6 +153,18 @@ async fn a_member_without_a_majority_is_asked_again_before_it_is_given_up() {
     assert!(lonely.load(Ordering::Relaxed) > 1);
 }
 
+#[tokio::test]
+async fn a_member_that_hangs_costs_little_time() {
+    let fixture = Fixture::new();
+    // It accepts connections and never reads from them.
+    let (_, _hanging) = fixture.network.host("hung").listen("hung:1".into()).await.unwrap();
+    fixture.member("good", None).await;
+    let cluster = fixture.cluster(&["hung", "good"]);
+    let begun = std::time::Instant::now();
+    assert_eq!(ask(&cluster).await.unwrap(), "good");
+    assert!(begun.elapsed() < super::cluster::PATIENCE, "{:?}", begun.elapsed());
+}
+
 fn told(told: Told) -> (String, String) {
     match told {
         Told::Update(update) => {

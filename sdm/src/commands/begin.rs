@@ -1,10 +1,13 @@
 //! The common end of every mutation that needs nobody's bytes: begun, perhaps waited for.
 
+use crate::client::Begun;
+use crate::client::repeat_hint;
 use crate::client::wait_for_outcome;
 use crate::context::Context;
 use crate::output::Failure;
 use sdm_proto::refusal::Class;
 use sdm_proto::wire::v1;
+use std::future::Future;
 
 /// Whether a command waits for the outcome.
 #[derive(clap::Args, Debug, Clone, Default)]
@@ -14,13 +17,34 @@ pub struct Waiting {
     no_wait: bool,
 }
 
-/// The transaction of an answer; a refusal to begin gets its request's id.
+/// Asks for a transaction and notes what goes on from then on. A refusal to begin gets its request's id.
 ///
 /// # Errors
-/// The member refused, or answered without a transaction.
-pub fn begun(request_id: &str, answer: Result<Option<v1::Transaction>, Failure>) -> Result<v1::Transaction, Failure> {
-    let nothing = || Failure::new(Class::Internal, "EMPTY_ANSWER", "the member's answer holds no transaction");
-    answer.and_then(|txn| txn.ok_or_else(nothing)).map_err(|failure| failure.of_request(request_id))
+/// The member refused, answered without a transaction, or nobody answered.
+pub async fn begin(
+    context: &Context,
+    id: &str,
+    begun: Begun,
+    ask: impl Future<Output = Result<Option<v1::Transaction>, Failure>>,
+) -> Result<v1::Transaction, Failure> {
+    // Before the call: the answer can be lost while the transaction is not.
+    context.attachment.set(Begun::Asked(id.to_owned()));
+    match ask.await {
+        Ok(Some(txn)) => {
+            context.attachment.set(begun);
+            Ok(txn)
+        }
+        Ok(None) => {
+            let message = "the member's answer holds no transaction";
+            Err(Failure::new(Class::Internal, "EMPTY_ANSWER", message).of_request(id))
+        }
+        Err(mut failure) => {
+            if failure.refusal.class == Class::Unavailable {
+                failure.refusal.hint = format!("{}; then {}", failure.refusal.hint, repeat_hint(id));
+            }
+            Err(failure.of_request(id))
+        }
+    }
 }
 
 impl Waiting {

@@ -2,7 +2,7 @@
 //! their own.
 
 use super::begin::Waiting;
-use super::begin::begun;
+use super::begin::begin;
 use super::disk_export::ExportDisk;
 use super::disk_import::ImportDisk;
 use super::disk_result::DiskResult;
@@ -151,11 +151,11 @@ impl CreateDisk {
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let (id, request) = self.resolve()?;
-        context.begins(Begun::Transaction(id.clone()));
         let create = async |link| DiskServiceClient::new(link).create_disk(request.clone()).await;
-        let answer = context.cluster.call(create).await.map(|answer| answer.transaction);
+        let ask = async { Ok(context.cluster.call(create).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
         let label = format!("create {}", self.name);
-        let txn = self.waiting.outcome(context, begun(&id, answer)?, &label).await?;
+        let txn = self.waiting.outcome(context, txn, &label).await?;
         context.printer.print(&DiskResult::of(context, Verb::Create, txn).await)
     }
 }
@@ -174,11 +174,11 @@ impl MoveDisk {
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let (id, request) = self.resolve()?;
-        context.begins(Begun::Transaction(id.clone()));
         let start = async |link| DiskServiceClient::new(link).move_disk(request.clone()).await;
-        let answer = context.cluster.call(start).await.map(|answer| answer.transaction);
+        let ask = async { Ok(context.cluster.call(start).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
         let label = format!("move {} to {}", self.disk, self.to);
-        let txn = self.waiting.outcome(context, begun(&id, answer)?, &label).await?;
+        let txn = self.waiting.outcome(context, txn, &label).await?;
         context.printer.print(&DiskResult::of(context, Verb::Move, txn).await)
     }
 }
@@ -192,11 +192,11 @@ impl DeleteDisk {
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let (id, request) = self.resolve()?;
-        context.begins(Begun::Transaction(id.clone()));
         let delete = async |link| DiskServiceClient::new(link).delete_disk(request.clone()).await;
-        let answer = context.cluster.call(delete).await.map(|answer| answer.transaction);
+        let ask = async { Ok(context.cluster.call(delete).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
         let label = format!("delete {}", self.disk);
-        let txn = self.waiting.outcome(context, begun(&id, answer)?, &label).await?;
+        let txn = self.waiting.outcome(context, txn, &label).await?;
         context.printer.print(&DiskResult::of(context, Verb::Delete, txn).await)
     }
 }

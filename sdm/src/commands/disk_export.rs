@@ -1,7 +1,7 @@
 //! `sdm disk export`: a disk becomes a file of this host. The bytes come from the worker that reads
 //! the disk; the file appears when it is whole, checked and durable.
 
-use super::begin::begun;
+use super::begin::begin;
 use super::txn::transaction_of;
 use crate::client::Begun;
 use crate::client::Mutation;
@@ -99,10 +99,9 @@ impl ExportDisk {
         }
         let target = TargetPath::new(&self.file, self.overwrite)?;
         let request = v1::ExportDiskRequest { header: Some(header), disk };
-        context.begins(Begun::Transfer(id.clone()));
         let export = async |link| DiskServiceClient::new(link).export_disk(request.clone()).await;
-        let answer = context.cluster.call(export).await.map(|answer| answer.transaction);
-        let txn = begun(&id, answer)?;
+        let ask = async { Ok(context.cluster.call(export).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transfer(id.clone()), ask).await?;
         self.receive(context, txn, target).await.map_err(|failure| failure.of_request(&id))
     }
 

@@ -1,7 +1,7 @@
 //! `sdm disk import`: a file of this host becomes a disk. The file is read by this command and
 //! streamed to the worker that builds the disk.
 
-use super::begin::begun;
+use super::begin::begin;
 use super::disk::DiskFormat;
 use super::disk_result::DiskResult;
 use super::disk_result::Verb;
@@ -81,10 +81,10 @@ impl ImportDisk {
             file_size: source.size(),
             allocated_bytes: source.allocated_bytes(),
         };
-        context.begins(Begun::Transfer(id.clone()));
         let import = async |link| DiskServiceClient::new(link).import_disk(request.clone()).await;
-        let answer = context.cluster.call(import).await.map(|answer| answer.transaction);
-        self.send(context, begun(&id, answer)?, source).await
+        let ask = async { Ok(context.cluster.call(import).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transfer(id.clone()), ask).await?;
+        self.send(context, txn, source).await
     }
 
     async fn send(

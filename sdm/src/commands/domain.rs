@@ -1,7 +1,7 @@
 //! `sdm domain`: storage domains.
 
 use super::begin::Waiting;
-use super::begin::begun;
+use super::begin::begin;
 use crate::client::Begun;
 use crate::client::Mutation;
 use crate::client::all_pages;
@@ -102,11 +102,11 @@ impl CreateDomain {
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let request = self.resolve()?;
         let id = request.header.as_ref().map(|header| header.request_id.clone()).unwrap_or_default();
-        context.begins(Begun::Transaction(id.clone()));
         let create = async |link| DomainServiceClient::new(link).create_domain(request.clone()).await;
-        let answer = context.cluster.call(create).await.map(|answer| answer.transaction);
+        let ask = async { Ok(context.cluster.call(create).await?.transaction) };
+        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
         let label = format!("create domain {}", self.name);
-        let txn = self.waiting.outcome(context, begun(&id, answer)?, &label).await?;
+        let txn = self.waiting.outcome(context, txn, &label).await?;
         let made = txn.outcome.as_ref().map(|outcome| outcome.domain_id.clone()).filter(|id| !id.is_empty());
         let domain = match made {
             Some(id) => domain_of(context, &id).await.ok(),

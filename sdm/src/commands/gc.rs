@@ -99,7 +99,7 @@ impl RunCollection {
         let mut revision;
         loop {
             let listed = garbage_of(context).await?;
-            context.begins(Begun::Collection);
+            context.attachment.set(Begun::Collection);
             let ask = async |link| {
                 let mut client = GcServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
                 client.run_collection(v1::RunCollectionRequest {}).await

@@ -73,6 +73,7 @@ pub enum Command {
     /// Print the version
     Version(version::VersionCommand),
     /// Print what the exit codes mean
+    #[command(after_help = crate::cli::exit_codes_text())]
     ExitCodes(exit_codes::ExitCodesCommand),
 }
 

@@ -36,7 +36,7 @@ impl StatusCommand {
 /// None of them answers.
 pub async fn status_of(context: &Context) -> Result<GetStatusResponse, Failure> {
     let mut best: Option<GetStatusResponse> = None;
-    let asked = context.cluster.ask_each(
+    let asked = context.cluster.ask_all(
         async |link| {
             let mut client = ClusterServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
             client.get_status(GetStatusRequest {}).await
