@@ -9,6 +9,7 @@ use crate::route::at_leader;
 use crate::route::not_leader;
 use crate::route::stopping;
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::ChangeMembershipError;
 use openraft::errors::ClientWriteError;
 use openraft::errors::RaftError;
@@ -25,6 +26,12 @@ use tokio::time::Instant;
 
 /// How long one request may take at the leader: less than its asker waits.
 const ADMIT_TIME: Duration = Duration::from_secs(50);
+
+/// How long one request waits for the newcomer to catch up.
+const CATCH_UP_TIME: Duration = Duration::from_secs(40);
+
+/// Reason of the refusal when that was not long enough.
+const NOT_CAUGHT_UP: &str = "NOT_CAUGHT_UP";
 
 /// How far a learner may lag behind the leader and count as caught up: what the cluster replicates
 /// within a moment. A voter that lags more would hold up every commit that needs it.
@@ -45,6 +52,8 @@ pub(crate) async fn admit(
         match leader {
             Leader::Here(own) => match admit_here(core, own, id, stay_learner).await {
                 Ok(role) => Attempt::Done(role),
+                // The asker shall hear why it waits, and asks again.
+                Err(refusal) if refusal.reason == NOT_CAUGHT_UP => Attempt::Refused(refusal),
                 Err(refusal) => Attempt::of_refusal(refusal),
             },
             Leader::There(..) if forwarded => Attempt::Refused(not_leader(core)),
@@ -84,16 +93,8 @@ async fn admit_here(core: &Core, leader: LeaderId, id: NodeId, stay_learner: boo
     }
     caught_up(core, id).await?;
     // Of a voter this only finishes a change that an earlier leader left half done.
-    let joint = {
-        let metrics = core.inner.raft.server_metrics();
-        let joint = openraft::async_runtime::WatchReceiver::borrow_watched(&metrics)
-            .membership_config
-            .membership()
-            .get_joint_config()
-            .len()
-            > 1;
-        joint
-    };
+    let joint =
+        core.inner.raft.server_metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
     let votes = core.inner.leadership.borrow().seats.get(&id).is_some_and(|seat| seat.voter);
     if !votes || joint {
         tracing::info!(member = id, "the learner has caught up and becomes a voter");
@@ -114,7 +115,15 @@ async fn caught_up(core: &Core, id: NodeId) -> Result<(), Refusal> {
         },
         "a new member has caught up",
     );
-    match near.await {
+    let Ok(near) = tokio::time::timeout(CATCH_UP_TIME, near).await else {
+        let seat = core.inner.leadership.borrow().seats.get(&id).cloned();
+        let (name, address) = seat.map_or_else(Default::default, |seat| (seat.node.name, seat.node.address));
+        let message = format!("{name} at {address} has not caught up with the log within {CATCH_UP_TIME:?}");
+        return Err(Refusal::new(Class::Unavailable, NOT_CAUGHT_UP, message).hint(
+            "a large state takes a while; if it stays so, see that the members reach that address (--advertise)",
+        ));
+    };
+    match near {
         Ok(metrics) if metrics.state.is_leader() => Ok(()),
         Ok(_) => Err(not_leader(core)),
         Err(_) => Err(stopping(core)),

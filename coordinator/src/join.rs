@@ -87,7 +87,7 @@ pub(crate) async fn ask_for_admission(core: &Core, via: &str, stay_learner: bool
     let request = AdmitRequest { node_id: core.node_id(), stay_learner };
     until_answered("be admitted", async || {
         let (address, mut client) = whom_to_ask(core, via)?;
-        let call = client.admit(within(request.clone(), ADMIT_TIME));
+        let call = client.admit(within(request, ADMIT_TIME));
         answer(ADMIT_TIME, &address, call).await
     })
     .await

@@ -8,11 +8,14 @@
 
 use crate::core::Core;
 use crate::peers::within;
+use crate::reachability;
 use crate::read;
 use crate::route::Attempt;
 use crate::route::Leader;
 use crate::route::at_leader;
 use crate::route::not_leader;
+use crate::route::report_time;
+use crate::route::stopping;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::KeepAliveRequest;
 use sdm_proto::wire::internal::v1::SessionKey;
@@ -170,13 +173,14 @@ pub(crate) async fn keep_alive(
     deadline: Instant,
 ) -> Result<Vec<SessionRef>, Refusal> {
     let begun = Instant::now();
-    match core.inner.renewals.ask(sessions.clone(), deadline).await {
+    let report_time = report_time(deadline);
+    match core.inner.renewals.ask(sessions.clone(), deadline - report_time).await {
         Some(renewal) => {
             let renewed = renewal?;
             Ok(sessions.into_iter().filter(|session| renewed.contains(session)).collect())
         }
-        None if core.closing().is_cancelled() => Err(crate::route::stopping(core)),
-        None => Err(crate::reachability::no_quorum(core, begun.elapsed(), None, Duration::ZERO).await),
+        None if core.closing().is_cancelled() => Err(stopping(core)),
+        None => Err(reachability::no_quorum(core, begun.elapsed(), None, report_time).await),
     }
 }
 

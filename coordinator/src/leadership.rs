@@ -71,11 +71,12 @@ pub(crate) fn watch_leadership(
         loop {
             let now = Leadership::of(&metrics.borrow_and_update());
             sender.send_if_modified(|known| {
-                let changed = *known != now;
-                if changed {
-                    tracing::info!(term = now.term, leader = now.leader, leads = now.own.is_some(), "leadership");
-                    *known = now;
+                if (known.leader, known.own) != (now.leader, now.own) {
+                    let name = now.leader_name().unwrap_or("nobody");
+                    tracing::info!(term = now.term, leader = name, own = now.own.is_some(), "leadership");
                 }
+                let changed = *known != now;
+                *known = now;
                 changed
             });
             if metrics.changed().await.is_err() {

@@ -31,8 +31,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
-/// How long open calls may go on once the member closes.
-const CLOSE_TIME: Duration = Duration::from_secs(3);
+/// How long the leadership's hand-over and the calls that are open may go on when the member closes.
+const CLOSE_TIME: Duration = Duration::from_secs(4);
 
 /// Runs a member until it is told to stop or cannot go on. When it returns, its folder can be
 /// opened again.
@@ -91,22 +91,26 @@ async fn run_on(
     let serving = serve(door.clone(), incoming, closing.clone());
 
     let mut life = Life { config, disk, pending_file, address, health, door, closing: closing.clone(), running: None };
-    let outcome = {
-        let mut serving = std::pin::pin!(serving);
-        let outcome = tokio::select! {
-            outcome = life.live(known, pending, ready) => outcome,
-            served = &mut serving => Err(served.err().unwrap_or_else(|| MemberError::Serve("it stopped".to_owned()))),
-            () = shutdown => {
-                tracing::info!("shutting down");
-                Ok(())
-            }
-        };
-        closing.cancel();
-        if tokio::time::timeout(CLOSE_TIME, serving).await.is_err() {
-            tracing::warn!("some calls did not end in time");
+    let mut serving = std::pin::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = life.live(known, pending, ready) => outcome,
+        served = &mut serving => Err(served.err().unwrap_or_else(|| MemberError::Serve("it stopped".to_owned()))),
+        () = shutdown => {
+            tracing::info!("shutting down");
+            Ok(())
         }
-        outcome
     };
+    let close = async {
+        if let Some(running) = life.running.as_ref().filter(|_| outcome.is_ok()) {
+            running.hand_over().await;
+        }
+        closing.cancel();
+    };
+    // The port serves on until the last call has ended.
+    let (served, ()) = tokio::join!(tokio::time::timeout(CLOSE_TIME, serving), close);
+    if served.is_err() {
+        tracing::warn!("some calls did not end in time");
+    }
     life.end().await;
     outcome
 }
@@ -262,10 +266,7 @@ async fn become_member(
     file: &PendingFile,
 ) -> Result<(), MemberError> {
     match &pending {
-        Some(Pending::Founding) => {
-            founding::initialize(&core.inner.raft, identity, address).await?;
-            founding::found(core, identity, address).await?;
-        }
+        Some(Pending::Founding) => founding::initialize(&core.inner.raft, identity, address).await?,
         Some(Pending::Joining { via, stay_learner, .. }) => {
             let role = join::ask_for_admission(core, via, *stay_learner).await?;
             tracing::info!(role, "admitted");
@@ -275,6 +276,9 @@ async fn become_member(
     let mut leadership = core.inner.leadership.clone();
     if leadership.wait_for(|now| now.seats.contains_key(&identity.node_id)).await.is_err() {
         return Err(MemberError::Raft("it stopped".to_owned()));
+    }
+    if pending == Some(Pending::Founding) {
+        founding::found(core, identity, address).await?;
     }
     if pending.is_some() {
         file.clear().await?;

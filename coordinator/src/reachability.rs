@@ -95,10 +95,10 @@ pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refus
     let voters = leadership.seats.values().filter(|seat| seat.voter).count();
     let votes = |ping: &&Ping| leadership.seats.get(&ping.id).is_some_and(|seat| seat.voter);
     let reached = pings.iter().filter(votes).filter(|ping| ping.answer.is_ok()).count() + usize::from(own_vote);
-    let why =
-        last.map_or_else(|| "it knows no leader".to_owned(), |last| format!("the last try said: {}", last.message));
+    let known = leadership.leader_name().unwrap_or("nobody");
+    let why = last.map_or_else(String::new, |last| format!(", the last try said: {}", last.message));
     let message = format!(
-        "member {} reaches {reached} of {voters} voters, itself included, and got no leader's answer within {:.1} s; {why}",
+        "member {} reaches {reached} of {voters} voters, itself included, and got no leader's answer within {:.1} s (the last leader known is {known}{why})",
         core.member_name(),
         waited.as_secs_f64(),
     );

@@ -10,6 +10,7 @@ use crate::route::Attempt;
 use crate::route::Leader;
 use crate::route::at_leader;
 use crate::route::not_leader;
+use crate::route::report_time;
 use crate::route::stopping;
 use openraft::errors::LinearizableReadError;
 use openraft::errors::RaftError;
@@ -51,10 +52,11 @@ pub(crate) async fn read(core: &Core, deadline: Instant) -> Result<Arc<StateView
 /// A log id that covers everything committed before this call; its leader led after this call.
 pub(crate) async fn confirmed(core: &Core, deadline: Instant) -> Result<LogId, Refusal> {
     let begun = Instant::now();
-    match core.inner.reads.ask((), deadline).await {
+    let report_time = report_time(deadline);
+    match core.inner.reads.ask((), deadline - report_time).await {
         Some(answer) => answer,
         None if core.closing().is_cancelled() => Err(stopping(core)),
-        None => Err(reachability::no_quorum(core, begun.elapsed(), None, Duration::ZERO).await),
+        None => Err(reachability::no_quorum(core, begun.elapsed(), None, report_time).await),
     }
 }
 

@@ -94,6 +94,11 @@ fn leader_of(core: &Core, leadership: &Leadership) -> Option<Leader> {
     }
 }
 
+/// How much of the time up to this deadline is for finding out who is missing, if it comes to that.
+pub(crate) fn report_time(deadline: Instant) -> Duration {
+    PING_TIME.min(deadline.saturating_duration_since(Instant::now()) / 4)
+}
+
 /// Tries at the leader until it is done or refused, or the deadline passed.
 ///
 /// # Errors
@@ -104,8 +109,7 @@ where
 {
     refuse_outsider(core)?;
     let begun = Instant::now();
-    // Time to find out who is missing belongs to the caller's deadline too.
-    let report_time = PING_TIME.min(deadline.saturating_duration_since(begun) / 4);
+    let report_time = report_time(deadline);
     let mut last = None;
     let trying = try_until_done(core, attempt, &mut last);
     match tokio::time::timeout_at(deadline - report_time, trying).await {

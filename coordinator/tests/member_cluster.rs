@@ -5,8 +5,11 @@ mod cluster;
 use cluster::Cluster;
 use cluster::PATIENCE;
 use cluster::open_session;
+use cluster::run;
 use sdm_coordinator::Start;
 use sdm_proto::refusal::Class;
+use sdm_raft_store::SimulatedDisk;
+use sdm_raft_store::raft::RaftTiming;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -146,4 +149,79 @@ async fn a_member_that_was_away_while_the_log_was_cut_gets_a_snapshot() {
     let view = cluster.core("c").await.read(soon()).await.unwrap();
     assert!(view.state.sessions.values().any(|session| session.nonce == "early"));
     assert!(!cluster.snapshots("c").is_empty(), "it came as a snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_was_answered_is_lost_when_all_members_lose_their_power_at_once() {
+    let mut cluster = Cluster::new();
+    for name in ["a", "b", "c"] {
+        cluster.disks.insert(name.to_owned(), SimulatedDisk::new());
+    }
+    for name in ["a", "b", "c"] {
+        let start = if name == "a" { Start::Bootstrap } else { Start::Join("a:7400".to_owned()) };
+        cluster.start(name, start);
+        cluster.core(name).await;
+    }
+    for round in 1..=3 {
+        let core = cluster.core("b").await;
+        core.propose(open_session(&format!("round {round}")), soon()).await.unwrap();
+        drop(core);
+        for name in ["a", "b", "c"] {
+            cluster.cut_power(name);
+        }
+        for name in ["a", "b", "c"] {
+            cluster.start(name, Start::Resume);
+        }
+        for name in ["a", "b", "c"] {
+            let view = cluster.core(name).await.read(soon()).await.unwrap();
+            assert_eq!(view.state.sessions.len(), round, "{name} after power cut {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_stopped_in_order_hands_over_before_it_goes() {
+    let mut cluster = Cluster::of(&["a"]).await;
+    // Nobody but a named successor is elected within the patience of this test.
+    cluster.timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 600_000, election_max_ms: 700_000 };
+    for name in ["b", "c"] {
+        cluster.start(name, Start::Join("a:7400".to_owned()));
+        cluster.core(name).await;
+    }
+    assert_eq!(cluster.leader("b").await, "a");
+    cluster.stop("a");
+    cluster.core("b").await.propose(open_session("after"), soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_of_three_that_comes_back_alone_answers_and_says_that_it_is_alone() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    for name in ["a", "b", "c"] {
+        cluster.kill(name);
+    }
+    cluster.start("b", Start::Resume);
+    cluster.core("b").await;
+    let status = cluster.status("b").await;
+    assert!(!status.has_quorum);
+    assert_eq!(status.leader, "");
+    let unreachable: Vec<&str> = status.members.iter().filter(|m| !m.reachable).map(|m| m.name.as_str()).collect();
+    assert_eq!(unreachable, ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_changed_hands_does_no_harm_to_either_cluster() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    cluster.kill("c");
+    let mut stranger = cluster.config("z", Start::Bootstrap);
+    stranger.listen = "c:7400".to_owned();
+    cluster.members.insert("z".to_owned(), run(stranger));
+    let z = cluster.core("z").await;
+    cluster.core("a").await.propose(open_session("ours"), soon()).await.unwrap();
+    let status = cluster
+        .status_until("a", |status| status.members.iter().any(|m| m.name == "c" && m.error.contains("cluster")))
+        .await;
+    assert!(status.has_quorum);
+    let view = z.read(soon()).await.unwrap();
+    assert_eq!(view.state.members.len(), 1);
+    assert!(view.state.sessions.is_empty());
 }

@@ -16,6 +16,7 @@ use sdm_raft_store::Raft;
 use sdm_raft_store::SnapshotFolder;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
@@ -30,11 +31,12 @@ pub(crate) struct RaftServer {
     raft: Raft,
     snapshots: SnapshotFolder,
     receiving: Arc<Semaphore>,
+    closing: CancellationToken,
 }
 
 impl RaftServer {
-    pub fn new(raft: Raft, snapshots: SnapshotFolder) -> Self {
-        Self { raft, snapshots, receiving: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
+    pub fn new(raft: Raft, snapshots: SnapshotFolder, closing: CancellationToken) -> Self {
+        Self { raft, snapshots, receiving: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)), closing }
     }
 }
 
@@ -76,6 +78,8 @@ impl RaftService for RaftServer {
             });
             std::future::ready(read)
         });
+        // A leader keeps its stream open for good: without this no member could close in order.
+        let input = input.take_until(self.closing.clone().cancelled_owned());
         let output = self.raft.stream_append(input).map(|answer| match answer {
             Ok(result) => Ok(convert::stream_response(&result)),
             Err(fatal) => Err(stopped(fatal)),

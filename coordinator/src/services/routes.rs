@@ -67,7 +67,7 @@ pub(crate) fn all(core: &Core, health: &HealthReporter) -> Routes {
     let public = Guard::public(core.secret().clone());
     let internal = Guard::internal(core.secret().clone(), core.identity().clone());
     let newcomers = Guard::with_newcomers(core.secret().clone(), core.identity().clone());
-    let raft = RaftServer::new(core.inner.raft.clone(), core.inner.snapshots.clone());
+    let raft = RaftServer::new(core.inner.raft.clone(), core.inner.snapshots.clone(), core.closing().clone());
     standard(health)
         .add_service(guarded!(RaftServiceServer, raft, internal))
         .add_service(guarded!(MemberServiceServer, MemberApi::new(core.clone()), newcomers))

@@ -16,6 +16,8 @@ use sdm_proto::seams::channel;
 use sdm_proto::wire::v1::GetStatusRequest;
 use sdm_proto::wire::v1::GetStatusResponse;
 use sdm_proto::wire::v1::cluster_service_client::ClusterServiceClient;
+use sdm_raft_store::SimulatedDisk;
+use sdm_raft_store::disk::Crash;
 use sdm_raft_store::raft::RaftTiming;
 use sdm_state::Command;
 use sdm_state::command::OpenSession;
@@ -37,7 +39,7 @@ use tonic::transport::Channel;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Raft's timers in tests: shorter than real ones, far longer than an fsync.
-const TIMING: RaftTiming = RaftTiming { heartbeat_ms: 100, election_min_ms: 500, election_max_ms: 1_000 };
+pub const TIMING: RaftTiming = RaftTiming { heartbeat_ms: 100, election_min_ms: 500, election_max_ms: 1_000 };
 
 pub fn secret(text: &str) -> ClusterSecret {
     ClusterSecret::from_bytes(text.as_bytes()).unwrap()
@@ -100,6 +102,10 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     pub members: BTreeMap<String, Running>,
     channels: BTreeMap<String, Channel>,
+    /// Raft's timers of members that start from now on.
+    pub timing: RaftTiming,
+    /// Disks that take the place of folders, by member.
+    pub disks: BTreeMap<String, SimulatedDisk>,
     /// The clock of members that start from now on; the kernel's when not set.
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -115,6 +121,8 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             members: BTreeMap::new(),
             channels: BTreeMap::new(),
+            timing: TIMING,
+            disks: BTreeMap::new(),
             clock: None,
         }
     }
@@ -144,7 +152,8 @@ impl Cluster {
         let mut config = MemberConfig::new(name.parse().unwrap(), format!("{name}:7400"), self.data_dir(name), start);
         config.secret = secret("the secret of this test");
         config.transport = Arc::new(self.network.host(name));
-        config.timing = TIMING;
+        config.timing = self.timing;
+        config.disk = self.disks.get(name).map(SimulatedDisk::start);
         if let Some(clock) = &self.clock {
             config.clock = Arc::clone(clock);
         }
@@ -166,6 +175,12 @@ impl Cluster {
     /// Ends a member as SIGKILL does.
     pub fn kill(&mut self, name: &str) {
         self.members.remove(name).expect("it runs").stop(End::Killed);
+    }
+
+    /// Cuts a member's power: only what was synced is left of its simulated disk.
+    pub fn cut_power(&mut self, name: &str) {
+        self.disks[name].crash(Crash::LoseUnsynced);
+        self.kill(name);
     }
 
     pub async fn core(&self, name: &str) -> Core {
