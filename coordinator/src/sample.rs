@@ -152,6 +152,7 @@ impl Sample {
             id,
             request_hash: [1; 32],
             not_after_ms: u64::MAX,
+            looked_up_ms: u64::MAX,
             initiator: "op@example:1".to_owned(),
             reason: String::new(),
             lock_wait_ms: 300_000,

@@ -119,6 +119,7 @@ impl Mutation {
             id,
             request_hash: self.request_hash,
             not_after_ms: not_after_ms(state),
+            looked_up_ms: state.meta.clock_ms,
             initiator: self.initiator,
             reason: self.reason,
             lock_wait_ms: self.lock_wait_ms,

@@ -184,6 +184,9 @@ pub struct Begin {
     pub request_hash: [u8; 32],
     /// The proposing member's last moment for this copy of the request, on the cluster's clock.
     pub not_after_ms: u64,
+    /// The cluster's clock at the member's linearizable read that did not know the id.
+    #[serde(default)]
+    pub looked_up_ms: u64,
     /// Who asks, for people.
     pub initiator: String,
     /// Why, for the audit log.

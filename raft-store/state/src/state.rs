@@ -49,6 +49,10 @@ pub struct Meta {
     pub feature_level: u32,
     /// Index below which finished transactions were removed.
     pub prune_floor: u64,
+    /// When the youngest of them had got its outcome: of what is older, nobody can say any more
+    /// whether it was done.
+    #[serde(default)]
+    pub forgotten_ms: u64,
     /// Limits and policies.
     pub settings: Settings,
 }

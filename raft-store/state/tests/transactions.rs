@@ -281,6 +281,7 @@ fn a_late_copy_of_a_request_is_refused_and_a_refusal_is_remembered() {
         id: request(202),
         request_hash: [0; 32],
         not_after_ms: world.now_ms,
+        looked_up_ms: world.now_ms,
         initiator: String::new(),
         reason: String::new(),
         lock_wait_ms: 0,
@@ -314,4 +315,41 @@ fn the_clock_never_goes_back_and_never_jumps() {
     world.now_ms = 10_000_000;
     world.apply(Command::Tick);
     assert_eq!(world.state.meta.clock_ms, 125_000);
+}
+
+#[test]
+fn an_id_whose_result_was_forgotten_by_number_is_never_done_twice() {
+    let mut world = World::founded();
+    let (_, domain) = world.with_domain("w1", "d1");
+    let keep = world.state.meta.settings.finished_txns_max;
+    let id = sdm_proto::request_id::issue(world.now_ms, [3; 16]);
+    let missing = sdm_proto::ids::DiskId::derive("missing", &[]);
+    world.begin_as(id, Spec::DeleteDisk { disk: missing }, 0);
+    assert_eq!(world.refusal_of(id).reason, "DISK_NOT_FOUND");
+    // Straight to the state, since checking every invariant ten thousand times takes minutes.
+    let stale = world.now_ms;
+    for n in 0..=keep + 10 {
+        world.now_ms += 1;
+        world.index += 1;
+        let begin = sdm_state::command::Begin {
+            id: sdm_proto::ids::TxnId::derive("flood", &[&n.to_be_bytes()]),
+            request_hash: [0; 32],
+            not_after_ms: u64::MAX,
+            looked_up_ms: world.now_ms,
+            initiator: String::new(),
+            reason: String::new(),
+            lock_wait_ms: 0,
+            spec: Spec::DeleteDisk { disk: missing },
+        };
+        let entry = sdm_state::Entry { stamp_ms: world.now_ms, entropy: [0; 16], command: Command::Begin(begin) };
+        world.state.apply(world.index, &entry);
+    }
+    assert!(!world.state.txns.contains(&id), "forgotten");
+    let spec = Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw };
+    let now = std::mem::replace(&mut world.now_ms, stale);
+    let late_copy = world.begin_as(request(203), spec.clone(), 0);
+    assert!(matches!(late_copy, Reply::Refused(r) if r.reason == "REQUEST_TOO_OLD"), "looked up before");
+    world.now_ms = now;
+    assert!(matches!(world.begin_as(id, spec.clone(), 0), Reply::Refused(r) if r.reason == "REQUEST_TOO_OLD"));
+    assert_eq!(world.begin_as(request(204), spec, 0), Reply::Txn(request(204)));
 }

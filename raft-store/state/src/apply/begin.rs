@@ -61,8 +61,14 @@ impl State {
             let late = clock - begin.not_after_ms;
             return Err(too_old(format!("this copy of request {} came {late} ms too late", begin.id)));
         }
+        // Results are forgotten by number too. Whoever looked the id up, or had it issued, no later than
+        // the youngest forgotten result cannot know that this one was not among them.
+        let forgotten = self.meta.prune_floor > 0;
+        if forgotten && begin.looked_up_ms <= self.meta.forgotten_ms {
+            return Err(too_old(format!("since request {} was looked up, results were forgotten", begin.id)));
+        }
         let Some(issued) = issued_at_ms(begin.id) else { return Ok(()) };
-        if issued.saturating_add(window) < clock {
+        if issued.saturating_add(window) < clock || (forgotten && issued <= self.meta.forgotten_ms) {
             return Err(too_old(format!("request id {} was issued longer ago than results are remembered", begin.id)));
         }
         if issued > clock.saturating_add(window) {

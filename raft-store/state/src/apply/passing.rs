@@ -86,10 +86,11 @@ impl State {
             let finished = (self.txns.len() - self.index.open_txns.len()) as u64;
             let oldest = self.index.finished_txns.get_min().and_then(|(at, ids)| Some((*at, *ids.get_min()?)));
             let Some((index, id)) = oldest else { return };
-            let age = self.txns.get(&id).map_or(0, |txn| self.meta.clock_ms.saturating_sub(txn.finished_ms));
-            if finished <= keep && age <= window {
+            let finished_ms = self.txns.get(&id).map_or(0, |txn| txn.finished_ms);
+            if finished <= keep && self.meta.clock_ms.saturating_sub(finished_ms) <= window {
                 return;
             }
+            self.meta.forgotten_ms = self.meta.forgotten_ms.max(finished_ms);
             self.remove_finished_txn(index, id);
             self.meta.prune_floor = index;
         }

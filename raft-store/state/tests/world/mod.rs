@@ -145,6 +145,7 @@ impl World {
             id,
             request_hash: *blake3_of(&spec),
             not_after_ms: self.now_ms + 600_000,
+            looked_up_ms: self.now_ms,
             initiator: "test".into(),
             reason: String::new(),
             lock_wait_ms,
