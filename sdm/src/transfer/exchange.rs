@@ -119,7 +119,7 @@ impl Exchange<'_> {
                     }
                 },
                 Some(ended) = streams.tasks.join_next() => {
-                    let note = streams.on_end(ended).map_err(|failure| failure.of_request(&id))?;
+                    let note = streams.on_end(ended).map_err(|failure| abandoned(failure, &id))?;
                     if let Some(note) = note.filter(|note| *note != told) {
                         progress.note(&format!("the stream to the worker broke ({note}); it begins anew"));
                         told = note;
@@ -164,6 +164,17 @@ impl Exchange<'_> {
             (Err(failure), _) => Err(failure),
         }
     }
+}
+
+/// This side gives up: the transaction notices by itself.
+fn abandoned(mut failure: Failure, id: &str) -> Failure {
+    let hint = &mut failure.refusal.hint;
+    let goes_on = format!(
+        "transaction {id} waits a minute for another command to take it over (the same one with --request-id), \
+         then aborts"
+    );
+    *hint = if hint.is_empty() { goes_on } else { format!("{hint}; {goes_on}") };
+    failure.of_request(id)
 }
 
 impl<T: Send + 'static> Streams<T> {

@@ -3,6 +3,7 @@
 
 use super::LogicalHash;
 use crate::output::Failure;
+use rustix::fs::Access;
 use rustix::fs::CWD;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -28,15 +29,18 @@ impl TargetPath {
     /// Looks whether a file can stand there.
     ///
     /// # Errors
-    /// One stands there already and is not to be overwritten, or what stands there is no file.
+    /// One stands there already and is not to be overwritten, what stands there is no file, or the folder
+    /// is not there or not writable.
     pub fn new(path: &Path, overwrite: bool) -> Result<Self, Failure> {
         if path.file_name().is_none() {
             return Err(Failure::new(Class::Invalid, "NOT_A_FILE", format!("{} names no file", path.display())));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Found out now rather than when a worker waits for somebody to take its bytes.
+        rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| cannot_write(path, &error.into()))?;
         match std::fs::symlink_metadata(path) {
-            // Found out now rather than when a worker waits for somebody to take its bytes.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(cannot_write(path, &error)),
             Ok(_) if !overwrite => return Err(exists(path)),
             Ok(metadata) if metadata.is_file() => {}
