@@ -8,9 +8,13 @@ use cluster::Shape;
 use host::until;
 use serde_json::Value;
 
+/// By name: members are told in the order in which they came.
 fn reachable(status: &Value) -> Vec<&str> {
     let members = status["members"].as_array().expect("members");
-    members.iter().filter(|m| m["reachable"] == true).filter_map(|m| m["name"].as_str()).collect()
+    let mut names: Vec<&str> =
+        members.iter().filter(|m| m["reachable"] == true).filter_map(|m| m["name"].as_str()).collect();
+    names.sort_unstable();
+    names
 }
 
 fn with_role(status: &Value, role: &str) -> usize {

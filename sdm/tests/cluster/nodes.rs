@@ -31,6 +31,7 @@ pub struct Cluster {
     shape: Shape,
     network: [u8; 2],
     secret: Option<PathBuf>,
+    new_secret: Option<PathBuf>,
     scratch: Scratch,
 }
 
@@ -68,8 +69,14 @@ impl Cluster {
             std::fs::write(&path, "a secret that is only for this test").expect("the secret is written");
             path
         });
-        let mut cluster =
-            Self { nodes: BTreeMap::new(), shape: shape.clone(), network: free_network(), secret, scratch };
+        let mut cluster = Self {
+            nodes: BTreeMap::new(),
+            shape: shape.clone(),
+            network: free_network(),
+            secret,
+            new_secret: None,
+            scratch,
+        };
         for name in cluster.member_names() {
             let first = cluster.nodes.get("node-a").map(|node| node.address.clone());
             let mut arguments = cluster.arguments_of("coordinator", &name);
@@ -96,7 +103,7 @@ impl Cluster {
         let fixed = [role, "--name", name, "--listen", &self.address(), "--data-dir", text(&folder)];
         let mut arguments: Vec<String> = fixed.map(str::to_owned).to_vec();
         arguments.push("--die-with-parent".to_owned());
-        if let Some(secret) = &self.secret {
+        if let Some(secret) = self.new_secret.as_ref().or(self.secret.as_ref()) {
             arguments.extend(["--secret-file".to_owned(), text(secret).to_owned()]);
         }
         arguments
@@ -109,14 +116,36 @@ impl Cluster {
 
     /// A worker that is not started yet.
     pub fn add_worker(&mut self, name: &str, reach: &[&str]) {
-        let mut arguments = self.arguments_of("worker", name);
+        self.add_worker_named(name, name, reach);
+    }
+
+    /// The same, which gives itself another name than that of its folder.
+    pub fn add_worker_named(&mut self, node: &str, name: &str, reach: &[&str]) {
+        let mut arguments = self.arguments_of("worker", node);
+        if let Some(own) = arguments.iter_mut().find(|argument| *argument == node) {
+            name.clone_into(own);
+        }
         let members: Vec<_> = self.member_names().iter().map(|name| self.nodes[name].address.clone()).collect();
         arguments.extend(["--coordinators".to_owned(), members.join(",")]);
         if !reach.is_empty() {
             let prefixes: Vec<_> = reach.iter().map(|folder| text(&self.scratch.join(folder)).to_owned()).collect();
             arguments.extend(["--reach".to_owned(), prefixes.join(",")]);
         }
-        self.add(name, arguments);
+        self.add(node, arguments);
+    }
+
+    /// Nodes that are added from now on have this secret.
+    pub fn secret_for_new_nodes(&mut self, secret: &Path) {
+        self.new_secret = Some(secret.to_owned());
+    }
+
+    /// Has a node listen at every address of this host, and tell others the one that it has.
+    pub fn listen_everywhere(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
+        if let Some(listen) = node.arguments.iter_mut().find(|argument| **argument == node.address) {
+            *listen = "0.0.0.0:0".to_owned();
+        }
+        node.arguments.extend(["--advertise".to_owned(), node.address.clone()]);
     }
 
     /// A member that is not started yet and will never vote.
