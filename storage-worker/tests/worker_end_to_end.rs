@@ -92,19 +92,41 @@ fn receive(domain: &Domain, token: Token) -> wire::Assignment {
     assignment(token, Order::Receive(order))
 }
 
+/// A file that does not fit into what is on its way at once, without a hole.
+fn large_content() -> Vec<u8> {
+    (0..24 * MIB).map(|n| (n % 251) as u8 | 1).collect()
+}
+
+fn large_upload(bytes: &[u8], token: Token) -> Vec<v1::UploadRequest> {
+    let end = v1::TransferEnd { file_size: bytes.len() as u64, blake3: blake3::hash(bytes).as_bytes().to_vec().into() };
+    let pieces = (0..bytes.len()).step_by(MIB).map(|offset| data(bytes, offset, MIB));
+    let end = message(upload_request::Message::End(end));
+    std::iter::once(open(bytes, token)).chain(pieces).chain(std::iter::once(end)).collect()
+}
+
 /// Uploads the content into a domain; answers with the attempt's token and the volume as it is.
 async fn import(setup: &Setup, worker: &Worker, domain: &Domain) -> (Token, wire::VolumeResult) {
+    import_as(setup, worker, domain, &content(), upload).await
+}
+
+async fn import_as(
+    setup: &Setup,
+    worker: &Worker,
+    domain: &Domain,
+    content: &[u8],
+    upload: impl Fn(&[u8], Token) -> Vec<v1::UploadRequest>,
+) -> (Token, wire::VolumeResult) {
     let token = setup.cluster.token();
     setup.cluster.assign(&worker.name, vec![receive(domain, token)], vec![domain.target()]);
     let mut client = setup.cluster.transfers(&worker.address);
     let answer = loop {
-        match client.upload(tokio_stream::iter(upload(&content(), token))).await {
+        match client.upload(tokio_stream::iter(upload(content, token))).await {
             Err(status) if status.code() == tonic::Code::Unavailable => tokio::task::yield_now().await,
             answer => break answer.unwrap().into_inner(),
         }
     };
     let done = setup.cluster.done(&worker.name, token).await;
-    assert_eq!(answer.blake3, done.volumes[0].blake3);
+    assert_eq!(answer.blake3.as_ref(), blake3::hash(content).as_bytes());
     (token, done.volumes[0].clone())
 }
 
@@ -173,13 +195,7 @@ async fn an_uploaded_file_comes_back_byte_for_byte() {
     assert_eq!(volume.virtual_size, content().len() as u64, "the size before rounding");
 
     let token = setup.cluster.token();
-    let order = wire::SendOrder {
-        domain: Some(domain.target()),
-        placement_id: made_by.placement(setup.cluster.id).to_string(),
-        volume: Some(spec(&volume)),
-        ticket: Bytes::from_static(TICKET),
-    };
-    setup.cluster.assign("w1", vec![assignment(token, Order::Send(order))], vec![domain.target()]);
+    setup.cluster.assign("w1", vec![send(&setup, &domain, made_by, &volume, token)], vec![domain.target()]);
     let bytes = loop {
         match download(&setup, &worker, token).await {
             Err(status) if status.code() == tonic::Code::Unavailable => tokio::task::yield_now().await,
@@ -329,4 +345,97 @@ async fn a_wrong_ticket_opens_nothing() {
     }
     let status = setup.cluster.transfers(&worker.address).upload(tokio_stream::iter(messages)).await.unwrap_err();
     assert_eq!(sdm_proto::status::from_status(&status).reason, "TICKET_UNKNOWN");
+}
+
+fn send(setup: &Setup, domain: &Domain, made_by: Token, volume: &wire::VolumeResult, token: Token) -> wire::Assignment {
+    let order = wire::SendOrder {
+        domain: Some(domain.target()),
+        placement_id: made_by.placement(setup.cluster.id).to_string(),
+        volume: Some(spec(volume)),
+        ticket: Bytes::from_static(TICKET),
+    };
+    assignment(token, Order::Send(order))
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_end_of_an_export() {
+    let setup = setup().await;
+    let folder = tempfile::tempdir().unwrap();
+    let worker = setup.worker("w1", &[]);
+    let domain = domain(&setup, &worker, folder.path()).await;
+    let (made_by, volume) = import_as(&setup, &worker, &domain, &large_content(), large_upload).await;
+    let token = setup.cluster.token();
+    setup.cluster.assign("w1", vec![send(&setup, &domain, made_by, &volume, token)], vec![domain.target()]);
+    let request = || v1::DownloadRequest { ticket: Bytes::from_static(TICKET), token: token.to_string() };
+    let mut client = setup.cluster.transfers(&worker.address);
+    // A reader that takes nothing, and goes.
+    let stream = loop {
+        match client.download(request()).await {
+            Err(status) if status.code() == tonic::Code::Unavailable => tokio::task::yield_now().await,
+            answer => break answer.unwrap(),
+        }
+    };
+    setup.cluster.reported("w1", token, "a reader", |o| matches!(o, Outcome::Sender(s) if s.connected)).await;
+    drop(stream);
+    let left = |outcome: &Outcome| matches!(outcome, Outcome::Sender(sender) if !sender.connected);
+    setup.cluster.reported("w1", token, "that the reader left", left).await;
+    assert_eq!(download(&setup, &worker, token).await.unwrap(), large_content());
+    setup.cluster.done("w1", token).await;
+}
+
+#[tokio::test]
+async fn a_domain_that_was_not_wanted_is_deleted_whole() {
+    let setup = setup().await;
+    let folder = tempfile::tempdir().unwrap();
+    let worker = setup.worker("w1", &[]);
+    let domain = domain(&setup, &worker, folder.path()).await;
+    let token = setup.cluster.token();
+    let mut deletion = domain.delete(token, domain.token);
+    if let Some(Order::Delete(order)) = &mut deletion.order {
+        order.whole_domain = true;
+        order.placement_id.clear();
+    }
+    setup.cluster.assign("w1", vec![deletion], vec![]);
+    setup.cluster.done("w1", token).await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_reached_fails_the_pull_for_now() {
+    let cluster = Cluster::new(600_000);
+    let coordinators = vec![cluster.member("m1").await];
+    let processes = InProcess::default();
+    let setup = Setup { cluster, coordinators, clock: Arc::new(BootClock), processes: Arc::new(processes.clone()) };
+    let folders = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (w1, w2) = (setup.worker("w1", &[folders.0.path()]), setup.worker("w2", &[folders.1.path()]));
+    let source = domain(&setup, &w1, folders.0.path()).await;
+    let target = domain(&setup, &w2, folders.1.path()).await;
+    let (made_by, volume) = import(&setup, &w1, &source).await;
+    // The source's storage hangs, so the pull is open and waits when the link breaks.
+    processes.hang(source.id().parse().unwrap());
+    let token = setup.cluster.token();
+    let placement_id = made_by.placement(setup.cluster.id).to_string();
+    let copy = wire::CopyOrder {
+        target: Some(target.placement(token)),
+        volumes: vec![spec(&volume)],
+        source_placement_id: placement_id.clone(),
+        source_domain: None,
+        pull: Some(wire::PullSource { address: w1.address.clone(), ticket: Bytes::from_static(TICKET) }),
+        checkpoint_bytes: 0,
+    };
+    let serve = wire::ServeSourceOrder {
+        domain: Some(source.target()),
+        placement_id,
+        volumes: vec![spec(&volume)],
+        ticket: Bytes::from_static(TICKET),
+    };
+    let mut living = processes.living();
+    let before = *living.borrow_and_update();
+    setup.cluster.assign("w1", vec![assignment(token, Order::ServeSource(serve))], vec![]);
+    setup.cluster.assign("w2", vec![assignment(token, Order::Copy(copy))], vec![]);
+    // One process at each end.
+    living.wait_for(|living| *living >= before + 2).await.unwrap();
+    setup.cluster.network.cut("w1", "w2");
+    let lost = |o: &Outcome| matches!(o, Outcome::Failed(failed) if failed.reason == "SOURCE_UNREACHABLE");
+    setup.cluster.reported("w2", token, "that the source is lost", lost).await;
 }

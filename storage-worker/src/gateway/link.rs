@@ -28,7 +28,7 @@ pub(super) enum LinkEvent {
 
 enum State {
     Opening(BoxFuture<'static, Result<Streaming<GatewayMessage>, Status>>),
-    Open(Streaming<GatewayMessage>),
+    Open(Box<Streaming<GatewayMessage>>),
 }
 
 /// A connection.
@@ -84,7 +84,7 @@ impl Link {
         loop {
             match &mut self.state {
                 State::Opening(opening) => match opening.await {
-                    Ok(stream) => self.state = State::Open(stream),
+                    Ok(stream) => self.state = State::Open(Box::new(stream)),
                     Err(status) => return LinkEvent::Broken(status),
                 },
                 State::Open(stream) => {

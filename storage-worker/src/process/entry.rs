@@ -4,10 +4,14 @@
 
 use super::child_loop;
 use super::child_loop::Threads;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+
+/// What `ps` and `top` show.
+const PROCESS_NAME: &CStr = c"sdm-io";
 
 /// Exit code when the process was not started by a supervisor.
 const NOT_A_CHILD: i32 = 64;
@@ -29,6 +33,8 @@ fn run() -> io::Result<()> {
     // First of all: die with the supervisor. It may have died before this line; then the socket has
     // ended already, which `serve` sees.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // It was started as /proc/self/exe; `ps` is to show something better than "exe".
+    rustix::thread::set_name(PROCESS_NAME)?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     socket.peer_addr()?;

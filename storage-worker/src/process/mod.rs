@@ -19,6 +19,7 @@ mod in_process;
 mod io_process;
 mod spawned;
 
+pub(crate) use child_loop::ORDERS_MAX;
 pub use child_loop::OrderRunner;
 pub use child_loop::Threads;
 pub use child_loop::serve;

@@ -316,7 +316,7 @@ fn virtual_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
 }
 
 fn true_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
-    let rounded = format(spec)? == VolumeFormat::Raw && spec.virtual_size % RAW_ROUNDING_BYTES != 0;
+    let rounded = format(spec)? == VolumeFormat::Raw && !spec.virtual_size.is_multiple_of(RAW_ROUNDING_BYTES);
     Ok(rounded.then_some(spec.virtual_size))
 }
 

@@ -92,10 +92,16 @@ impl Attempt {
             Way::Send { order, ticket } => streams::send(&self, order, &ticket, &row).await,
             Way::Serve { order, ticket, volumes } => streams::serve(&self, order, &ticket, volumes, &row).await,
         }
+        // The same token may begin again at once, with a row of its own.
+        drop(row);
         self.say(Said::Over).await;
     }
 
     async fn step(&self, domain: &DomainProcess, order: Order, row: &ProgressRow) {
+        let _slot = tokio::select! {
+            slot = domain.slot() => slot,
+            () = self.stop.cancelled() => return,
+        };
         let answer = match domain.run(order.clone()).await {
             Ok(mut running) => {
                 let end = self.drive(&mut running, None, row).await;

@@ -8,6 +8,7 @@ use crate::folder::ChildrenLock;
 use crate::gateway::Outbox;
 use crate::process::IoProcess;
 use crate::process::IoProcesses;
+use crate::process::ORDERS_MAX;
 use crate::process::OrderEnd;
 use crate::process::RunningOrder;
 use crate::work;
@@ -17,6 +18,7 @@ use crate::work::Outcome;
 use sdm_proto::seams::Clock;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -34,6 +36,9 @@ const PROBE_DEADLINE_MS: u64 = 6_000;
 /// Children of one domain that live or wait to be reaped. More would pile up behind a mount that
 /// hangs in a way that no signal ends.
 pub(crate) const CHILDREN_MAX: usize = 3;
+
+/// Steps that a child runs at once, beside a probe.
+const STEPS_MAX: usize = ORDERS_MAX - 1;
 
 /// Steps that wait for the domain's process.
 const STEPS_WAITING_MAX: usize = 16;
@@ -61,9 +66,13 @@ struct Step {
 #[derive(Debug, Clone)]
 pub(super) struct DomainProcess {
     steps: mpsc::Sender<Step>,
+    slots: Arc<Semaphore>,
     probing: Arc<watch::Sender<bool>>,
     killing: Arc<Notify>,
 }
+
+/// A place among the orders that a domain's child runs at once.
+pub(super) struct Slot(#[expect(dead_code, reason = "held, not used")] Option<OwnedSemaphorePermit>);
 
 /// Where domain processes come from.
 #[derive(Clone)]
@@ -94,11 +103,18 @@ impl DomainProcesses {
             seen: Reachability::default(),
         };
         tokio::spawn(watched.run());
-        DomainProcess { steps, probing: Arc::new(probing), killing }
+        let slots = Arc::new(Semaphore::new(STEPS_MAX));
+        DomainProcess { steps, slots, probing: Arc::new(probing), killing }
     }
 }
 
 impl DomainProcess {
+    /// Waits until the child can take a step, and keeps the place for as long as the answer lives.
+    pub(super) async fn slot(&self) -> Slot {
+        // Nobody closes the semaphore.
+        Slot(Arc::clone(&self.slots).acquire_owned().await.ok())
+    }
+
     /// Starts a step.
     ///
     /// # Errors

@@ -96,9 +96,10 @@ pub(super) async fn receive(attempt: &Attempt, order: Order, ticket: &[u8], row:
         }
         attempt.sender(true).await;
         row.reset("receive");
-        match take_from(attempt, &order, pieces, row).await {
+        let mut sent = None;
+        match take_from(attempt, &order, pieces, &mut sent, row).await {
             Visited::Over(last) => {
-                let told = told(&last);
+                let told = told(&last, sent);
                 attempt.report(last).await;
                 let _ = answer.send(told.clone());
                 over = Some(told);
@@ -112,25 +113,32 @@ pub(super) async fn receive(attempt: &Attempt, order: Order, ticket: &[u8], row:
     }
 }
 
-/// What the sender is told of the attempt's last word.
-fn told(answer: &Answer) -> Result<FileHash, Refusal> {
+/// What the sender is told of the attempt's last word: the hash that it sent, now that it was found
+/// right, or the volume's if an earlier sender was the one that completed it.
+fn told(answer: &Answer, sent: Option<FileHash>) -> Result<FileHash, Refusal> {
     match answer {
         Answer::Done(done) => {
-            let hash = done.volumes.last().and_then(|volume| <[u8; 32]>::try_from(volume.blake3.as_ref()).ok());
-            Ok(FileHash(hash.unwrap_or_default()))
+            let volume = || done.volumes.last().and_then(|volume| <[u8; 32]>::try_from(volume.blake3.as_ref()).ok());
+            Ok(sent.unwrap_or_else(|| FileHash(volume().unwrap_or_default())))
         }
         answer => Err(answers::as_refusal(answer)),
     }
 }
 
-async fn take_from(attempt: &Attempt, order: &Order, mut pieces: mpsc::Receiver<Piece>, row: &ProgressRow) -> Visited {
+async fn take_from(
+    attempt: &Attempt,
+    order: &Order,
+    mut pieces: mpsc::Receiver<Piece>,
+    sent: &mut Option<FileHash>,
+    row: &ProgressRow,
+) -> Visited {
     let mut own = match attempt.start(order.clone()).await {
         Ok(own) => own,
         Err(answer) => return Visited::Over(answer),
     };
     let to = own.order.incoming();
     let feeding = async {
-        match feed(&mut pieces, &to).await {
+        match feed(&mut pieces, &to, sent).await {
             Fed::Broken => {}
             // While the order works on the last pieces, only its end counts.
             Fed::Complete | Fed::NotTaken => std::future::pending().await,
@@ -154,9 +162,12 @@ enum Fed {
     Broken,
 }
 
-async fn feed(pieces: &mut mpsc::Receiver<Piece>, to: &PieceSender) -> Fed {
+async fn feed(pieces: &mut mpsc::Receiver<Piece>, to: &PieceSender, sent: &mut Option<FileHash>) -> Fed {
     while let Some(piece) = pieces.recv().await {
-        let last = matches!(piece, Piece::End { .. });
+        if let Piece::End { hash, .. } = &piece {
+            *sent = Some(*hash);
+        }
+        let last = sent.is_some();
         if let Err(NotTaken) = to.send(piece).await {
             return Fed::NotTaken;
         }
