@@ -256,7 +256,7 @@ mod tests {
             "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d --bootstrap",
             "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d --join b:1 --learner --advertise c:1",
             "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d",
-            "sdm worker --name w --listen 127.0.0.1:0 --data-dir /d --coordinators a:1,b:1 --reach /x,/y --advertise c:1",
+            "sdm worker --name w --listen x:0 --data-dir /d --coordinators a:1,b:1 --reach /x,/y --advertise c:1",
             "sdm worker list",
             "sdm demo --dir /d --size 1GiB --keep",
             "sdm status --check",

@@ -82,12 +82,13 @@ pub async fn move_and_kill(stage: &mut Stage, to: &str) -> Result<Moved, Failure
         }
         let Some(live) = live.filter(|live| killed.is_none() && is_in_the_middle(live)) else { continue };
         let pid = stage.processes.kill(&leader).await?;
-        progress.note(&format!(
-            "        caught at {} ({} of {}): kill -9 {pid} - that was {leader}, the leader of term {term}",
+        let caught = format!(
+            "caught at {} ({} of {}): kill -9 {pid} - that was {leader}, the leader of term {term}",
             percent_text(live.done_bytes, live.total_bytes),
             bytes_text(live.done_bytes),
             bytes_text(live.total_bytes)
-        ));
+        );
+        progress.aside(|| stage.result(&caught));
         killed = Some(live);
     }
     progress.end();

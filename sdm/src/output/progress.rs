@@ -78,9 +78,14 @@ impl Progress {
     /// Says something beside the progress ("member b no longer answers, going on at c").
     pub fn note(&mut self, text: &str) {
         let text = one_line(text);
+        self.aside(|| write_line(&text));
+    }
+
+    /// Does something that writes to the terminal, with the bar out of its way.
+    pub fn aside(&mut self, write: impl FnOnce()) {
         match &self.form {
-            Form::Bar(bar) => bar.suspend(|| write_line(&text)),
-            Form::Lines { .. } => write_line(&text),
+            Form::Bar(bar) => bar.suspend(write),
+            Form::Lines { .. } => write(),
         }
     }
 
