@@ -264,8 +264,25 @@ impl WatchedDomain {
         if !*self.probing.borrow() {
             return;
         }
+        let before = self.seen.shown_reachable();
         if let Some(report) = self.seen.observe(&self.id, probe, now_ms) {
-            tracing::info!(domain = self.id, reachable = report.reachable, why = report.message, "domain probed");
+            if before == Some(report.reachable) {
+                tracing::debug!(
+                    domain = self.id,
+                    free_bytes = report.free_bytes,
+                    why = report.message,
+                    "domain probed"
+                );
+            } else if report.reachable {
+                tracing::info!(domain = self.id, free_bytes = report.free_bytes, "the domain is reachable");
+            } else {
+                tracing::warn!(
+                    domain = self.id,
+                    reason = report.reason,
+                    why = report.message,
+                    "the domain is unreachable"
+                );
+            }
             self.from.outbox.domain(report);
         }
         self.next_probe_ms = now_ms + if self.seen.is_in_doubt() { CONFIRM_MS } else { PROBE_INTERVAL_MS };

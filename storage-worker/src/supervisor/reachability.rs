@@ -77,8 +77,13 @@ impl Reachability {
         self.is_shown_reachable() && self.bad > 0
     }
 
+    /// What was told last, if anything.
+    pub(super) fn shown_reachable(&self) -> Option<bool> {
+        self.shown.as_ref().map(|shown| shown.reachable)
+    }
+
     fn is_shown_reachable(&self) -> bool {
-        self.shown.as_ref().is_some_and(|shown| shown.reachable)
+        self.shown_reachable() == Some(true)
     }
 
     fn is_news(&self, report: &DomainReport, now_ms: u64) -> bool {
