@@ -27,10 +27,10 @@ impl LogFormat {
     }
 }
 
-/// For processes that stay: level info unless RUST_LOG says otherwise. openraft tells each of
-/// its steps at info, which hides our own lines.
+/// For processes that stay: level info unless RUST_LOG says otherwise. openraft tells each of its steps
+/// and warns at every heartbeat of a dead member; what matters of that, our own lines tell once.
 pub fn begin(format: LogFormat) {
-    begin_at(format, "info,openraft=warn");
+    begin_at(format, "info,openraft=error");
 }
 
 /// For commands: nothing unless RUST_LOG says otherwise.
