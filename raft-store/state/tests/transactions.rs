@@ -197,7 +197,11 @@ fn an_import_without_a_sender_ends_and_one_with_a_sender_does_not() {
     assert_eq!(world.refusal_of(alone).reason, "SOURCE_GONE");
     assert!(matches!(world.phase(sent), Phase::Running));
     world.report(session, token, Report::Peer { connected: false });
-    world.pass(61_000);
+    world.pass(31_000);
+    assert!(matches!(world.phase(sent), Phase::Running));
+    // A worker repeats what it said; that is no new minute.
+    world.report(session, token, Report::Peer { connected: false });
+    world.pass(30_000);
     assert_eq!(world.refusal_of(sent).reason, "SOURCE_GONE");
 }
 

@@ -100,6 +100,11 @@ impl State {
     }
 
     fn peer_changed(&mut self, owner: Owner, mut attempt: Attempt, connected: bool) {
+        let was_connected = attempt.peer_deadline_ms == 0;
+        if connected == was_connected {
+            // Reports are repeated: the time to wait for a command must not begin anew with each.
+            return;
+        }
         let now = self.meta.clock_ms;
         attempt.peer_deadline_ms = if connected { 0 } else { now + self.meta.settings.peer_absence_max_ms };
         self.put_attempt(owner, attempt);
