@@ -39,6 +39,9 @@ pub(crate) enum Purpose {
     Member,
 }
 
+/// Calls that fail in a row before it is worth a line in the log: one may be slow.
+const MISSED_MIN: u32 = 3;
+
 type Key = (NodeId, String, Purpose);
 
 #[derive(Debug)]
@@ -47,6 +50,8 @@ struct Shared {
     secret: ClusterSecret,
     identity: OwnIdentity,
     channels: Mutex<BTreeMap<Key, Channel>>,
+    /// Calls of Raft that failed since the last one that was answered.
+    missed: Mutex<BTreeMap<NodeId, u32>>,
 }
 
 /// The other members. Clones share their channels.
@@ -56,7 +61,7 @@ pub(crate) struct Peers(Arc<Shared>);
 impl Peers {
     /// Nobody yet.
     pub fn new(transport: Arc<dyn Transport>, secret: ClusterSecret, identity: OwnIdentity) -> Self {
-        Self(Arc::new(Shared { transport, secret, identity, channels: Mutex::default() }))
+        Self(Arc::new(Shared { transport, secret, identity, channels: Mutex::default(), missed: Mutex::default() }))
     }
 
     pub fn transport(&self) -> &Arc<dyn Transport> {
@@ -69,6 +74,24 @@ impl Peers {
 
     pub fn identity(&self) -> &OwnIdentity {
         &self.0.identity
+    }
+
+    /// A member answered. Said once when it had been away.
+    pub fn reached(&self, id: NodeId, address: &str) {
+        let mut missed = self.0.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.remove(&id).is_some_and(|times| times >= MISSED_MIN) {
+            tracing::info!(member = id, address, "a member answers again");
+        }
+    }
+
+    /// A member did not answer. Said once, until it answers again.
+    pub fn missed(&self, id: NodeId, reason: &str) {
+        let mut missed = self.0.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = missed.entry(id).or_default();
+        *times = times.saturating_add(1);
+        if *times == MISSED_MIN {
+            tracing::warn!(member = id, reason, "a member does not answer");
+        }
     }
 
     /// Cached for each member, address and purpose. An address that a member left stays cached,

@@ -32,9 +32,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
-/// How long the loops may take to end: they only have to notice.
-const END_TIME: Duration = Duration::from_secs(2);
-
 /// How long handing over the leadership may take: one vote round and a heartbeat.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
 
@@ -146,10 +143,7 @@ impl Running {
         if self.raft.shutdown().await.is_err() {
             tracing::warn!("Raft did not end in order");
         }
-        let ending = async { while self.loops.join_next().await.is_some() {} };
-        if tokio::time::timeout(END_TIME, ending).await.is_err() {
-            tracing::debug!("loops that did not notice the end are stopped");
-        }
+        // None of them leaves anything half done.
         self.loops.shutdown().await;
     }
 }

@@ -18,6 +18,7 @@ use openraft::errors::RPCError;
 use openraft::errors::ReplicationClosed;
 use openraft::errors::StreamingError;
 use openraft::errors::Unreachable;
+use openraft::network::Backoff;
 use openraft::network::RPCOption;
 use openraft::network::RaftNetworkFactory;
 use openraft::network::RaftNetworkV2;
@@ -43,6 +44,10 @@ use std::time::Duration;
 use tonic::Response;
 use tonic::Status;
 
+/// Longest pause before a peer that was not reached is tried again: one that comes back follows
+/// within this time.
+const RETRY_MAX: Duration = Duration::from_millis(800);
+
 /// Makes this member's connections for openraft.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerNetwork {
@@ -56,7 +61,7 @@ impl PeerNetwork {
 
     fn client(&self, target: NodeId, node: &MemberNode, purpose: Purpose) -> PeerClient {
         let client = self.peers.raft(target, &node.address, purpose).map_err(|error| error.to_string());
-        PeerClient { target, address: node.address.clone(), purpose, client }
+        PeerClient { peers: self.peers.clone(), target, address: node.address.clone(), purpose, client }
     }
 }
 
@@ -79,6 +84,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 /// One peer for one purpose.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerClient {
+    peers: Peers,
     target: NodeId,
     address: String,
     purpose: Purpose,
@@ -108,17 +114,16 @@ impl PeerClient {
         time: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
-        match tokio::time::timeout(time, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => {
-                let reason = format!("member {} at {}: {}", self.target, self.address, status.message());
-                Err(RPCError::Unreachable(unreachable(reason)))
+        let reason = match tokio::time::timeout(time, call).await {
+            Ok(Ok(response)) => {
+                self.peers.reached(self.target, &self.address);
+                return Ok(response.into_inner());
             }
-            Err(_) => {
-                let reason = format!("member {} at {} did not answer within {time:?}", self.target, self.address);
-                Err(RPCError::Unreachable(unreachable(reason)))
-            }
-        }
+            Ok(Err(status)) => format!("member {} at {}: {}", self.target, self.address, status.message()),
+            Err(_) => format!("member {} at {} did not answer within {time:?}", self.target, self.address),
+        };
+        self.peers.missed(self.target, &reason);
+        Err(RPCError::Unreachable(unreachable(reason)))
     }
 }
 
@@ -154,7 +159,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         Box::pin(async move {
             let client = self.client()?;
             let peer = format!("member {} at {}", self.target, self.address);
-            stream::open(client, peer, input).await
+            Ok(stream::session(client, peer, input))
         })
     }
 
@@ -193,6 +198,11 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             sent = snapshot::send(client, &peer, vote, &snapshot.snapshot, option.hard_ttl()) => sent,
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let first = [100, 200, 400].into_iter().map(Duration::from_millis);
+        Some(Backoff::new(first.chain(std::iter::repeat(RETRY_MAX))))
     }
 
     async fn transfer_leader(

@@ -34,42 +34,35 @@ const ANSWER_TIME: Duration = Duration::from_secs(4);
 type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
 struct Session<S> {
+    client: RaftServiceClient<PeerChannel>,
     peer: String,
     input: S,
-    /// None once the input ended.
+    /// Whether the input may have more.
+    more: bool,
+    /// None before the first request is there, and after the input ended.
     requests: Option<mpsc::Sender<wire::AppendRequest>>,
-    responses: Streaming<wire::AppendResponse>,
+    /// None before the first request is there.
+    responses: Option<Streaming<wire::AppendResponse>>,
     in_flight: VecDeque<Range>,
     deadline: Instant,
     over: bool,
 }
 
-/// Opens a session and answers with its output.
-pub(crate) async fn open<'s, S>(
-    mut client: RaftServiceClient<PeerChannel>,
-    peer: String,
-    input: S,
-) -> Result<BoxStream<'s, Answer>, RPCError<TypeConfig>>
+/// The output of a session over this input.
+///
+/// It connects only once there is something to send: openraft waits out its backoff where the input
+/// is pulled, so connecting first would try a dead peer again at once, without end.
+pub(crate) fn session<'s, S>(client: RaftServiceClient<PeerChannel>, peer: String, input: S) -> BoxStream<'s, Answer>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
 {
-    let (requests, receiver) = mpsc::channel(IN_FLIGHT_MAX);
-    let opening = client.stream_append(ReceiverStream::new(receiver));
-    let responses = match tokio::time::timeout(ANSWER_TIME, opening).await {
-        Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => {
-            return Err(RPCError::Unreachable(unreachable(format!("{peer}: {}", status.message()))));
-        }
-        Err(_) => {
-            let reason = format!("{peer} did not open a stream within {ANSWER_TIME:?}");
-            return Err(RPCError::Unreachable(unreachable(reason)));
-        }
-    };
     let session = Session {
+        client,
         peer,
         input,
-        requests: Some(requests),
-        responses,
+        more: true,
+        requests: None,
+        responses: None,
         in_flight: VecDeque::new(),
         deadline: Instant::now(),
         over: false,
@@ -78,7 +71,7 @@ where
         let answer = session.next().await?;
         Some((answer, session))
     });
-    Ok(Box::pin(output))
+    Box::pin(output)
 }
 
 impl<S> Session<S>
@@ -86,14 +79,18 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
     async fn next(&mut self) -> Option<Answer> {
-        while !self.over {
-            if self.requests.is_none() && self.in_flight.is_empty() {
-                return None;
-            }
+        while !self.over && (self.more || !self.in_flight.is_empty()) {
+            let Some(responses) = &mut self.responses else {
+                let first = self.input.next().await?;
+                if let Err(reason) = self.open().await.and_then(|()| self.on_request(Some(first))) {
+                    return Some(self.fail(reason));
+                }
+                continue;
+            };
             tokio::select! {
                 biased;
-                response = self.responses.message() => return Some(self.on_response(response)),
-                request = self.input.next(), if self.requests.is_some() && self.in_flight.len() < IN_FLIGHT_MAX => {
+                response = responses.message() => return Some(self.on_response(response)),
+                request = self.input.next(), if self.more && self.in_flight.len() < IN_FLIGHT_MAX => {
                     if let Err(reason) = self.on_request(request) {
                         return Some(self.fail(reason));
                     }
@@ -107,8 +104,21 @@ where
         None
     }
 
+    async fn open(&mut self) -> Result<(), String> {
+        let (requests, receiver) = mpsc::channel(IN_FLIGHT_MAX);
+        let opening = self.client.stream_append(ReceiverStream::new(receiver));
+        match tokio::time::timeout(ANSWER_TIME, opening).await {
+            Ok(Ok(response)) => self.responses = Some(response.into_inner()),
+            Ok(Err(status)) => return Err(status.message().to_owned()),
+            Err(_) => return Err(format!("no stream was opened within {ANSWER_TIME:?}")),
+        }
+        self.requests = Some(requests);
+        Ok(())
+    }
+
     fn on_request(&mut self, request: Option<AppendEntriesRequest<TypeConfig>>) -> Result<(), String> {
         let Some(request) = request else {
+            self.more = false;
             self.requests = None;
             return Ok(());
         };
@@ -148,5 +158,70 @@ where
     fn fail(&mut self, reason: String) -> Answer {
         self.over = true;
         Err(RPCError::Unreachable(unreachable(format!("{}: {reason}", self.peer))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Peers;
+    use crate::peers::Purpose;
+    use futures_util::future::BoxFuture;
+    use sdm_proto::credentials::ClusterSecret;
+    use sdm_proto::credentials::OwnIdentity;
+    use sdm_proto::seams::Connection;
+    use sdm_proto::seams::Incoming;
+    use sdm_proto::seams::Transport;
+    use sdm_raft_store::LeaderId;
+    use sdm_raft_store::Vote;
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
+    /// Nobody is there, and it counts who asks.
+    #[derive(Debug, Default)]
+    struct Nowhere(AtomicUsize);
+
+    impl Transport for Nowhere {
+        fn connect(&self, _address: String) -> BoxFuture<'static, io::Result<Connection>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
+        }
+
+        fn listen(&self, _address: String) -> BoxFuture<'static, io::Result<(String, Incoming)>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+    }
+
+    fn session_to_nowhere(
+        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    ) -> (Arc<Nowhere>, BoxStream<'static, Answer>) {
+        let nowhere = Arc::new(Nowhere::default());
+        let peers = Peers::new(nowhere.clone(), ClusterSecret::default(), OwnIdentity::default());
+        let client = peers.raft(2, "nowhere:1", Purpose::Replication).unwrap();
+        (nowhere, session(client, "member 2".to_owned(), input))
+    }
+
+    #[tokio::test]
+    async fn nothing_is_connected_before_there_is_something_to_send() {
+        let (nowhere, mut output) = session_to_nowhere(futures_util::stream::pending());
+        assert!(futures_util::poll!(output.next()).is_pending());
+        tokio::task::yield_now().await;
+        assert_eq!(nowhere.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dead_peer_is_one_error_and_the_end() {
+        let request = AppendEntriesRequest {
+            vote: Vote { leader_id: LeaderId { term: 1, node_id: 1 }, committed: true },
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let (nowhere, output) = session_to_nowhere(futures_util::stream::iter([request]));
+        let answers: Vec<Answer> = output.collect().await;
+        assert!(matches!(answers.as_slice(), [Err(RPCError::Unreachable(_))]), "{answers:?}");
+        assert_eq!(nowhere.0.load(Ordering::SeqCst), 1);
     }
 }

@@ -99,8 +99,9 @@ impl Drop for Running {
 /// Members by name, `a` at `a:7400` and so on.
 pub struct Cluster {
     pub network: SimulatedNetwork,
-    folder: tempfile::TempDir,
+    /// Before their folder: it goes after them.
     pub members: BTreeMap<String, Running>,
+    folder: tempfile::TempDir,
     channels: BTreeMap<String, Channel>,
     /// Raft's timers of members that start from now on.
     pub timing: RaftTiming,
@@ -192,16 +193,21 @@ impl Cluster {
         let core = self.core("a").await;
         let deadline = Instant::now() + PATIENCE;
         let abort = |reason: String| Command::Abort { txn: sdm_proto::ids::TxnId::default(), reason };
-        for _ in 0..22 {
+        for _ in 0..24 {
             let many = (0..500).map(|_| core.propose(abort(String::new()), deadline));
             for proposed in futures_util::future::join_all(many).await {
                 proposed.unwrap();
             }
         }
-        // A snapshot pays once the log grew by some megabytes.
+        // A snapshot pays once the log grew by some megabytes; it must cover what the log keeps and
+        // a thousand entries more, for those to be purged.
         let filler = "x".repeat(200 << 10);
-        for _ in 0..40 {
+        while !self.snapshots("a").iter().any(|name| snapshot_index(name) > 11_500) {
             core.propose(abort(filler.clone()), deadline).await.unwrap();
+        }
+        // Raft purges when it hears of the snapshot, and takes up to a turn to hear.
+        for _ in 0..10 {
+            core.propose(abort(String::new()), deadline).await.unwrap();
         }
     }
 
@@ -246,6 +252,10 @@ impl Cluster {
     pub async fn leader(&mut self, seen_by: &str) -> String {
         self.status_until(seen_by, |status| status.has_quorum && !status.leader.is_empty()).await.leader
     }
+}
+
+fn snapshot_index(name: &str) -> u64 {
+    name.rsplit('-').next().and_then(|index| index.parse().ok()).unwrap_or_default()
 }
 
 /// A killed process's folder is free at once; of a killed runtime, the log's writer has a thread of
