@@ -243,3 +243,59 @@ fn to_key(session: &SessionRef) -> SessionKey {
 fn from_key(key: &SessionKey) -> Option<SessionRef> {
     Some(SessionRef { id: key.session_id.parse().ok()?, epoch: key.epoch })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
+    const TTL_MS: u64 = 10_000;
+
+    /// A state with a worker's session of ten seconds, watched since 0 ms.
+    fn watched() -> (State, SessionRef, Leases) {
+        let sample = Sample::new();
+        let session = sample.state.sessions.values().next().expect("the sample's worker has one");
+        assert_eq!(session.ttl_ms, TTL_MS);
+        let leases = Leases::default();
+        leases.begin(LEADER, &sample.state, 0);
+        (sample.state.clone(), session.reference(), leases)
+    }
+
+    fn renewed(leases: &Leases, session: SessionRef, state: &State, now_ms: u64) -> bool {
+        leases.renew(LEADER, &[session], state, now_ms).is_some_and(|renewed| renewed.contains(&session))
+    }
+
+    #[test]
+    fn a_lease_runs_out_its_time_after_the_last_renewal_and_not_before() {
+        let (state, session, leases) = watched();
+        assert!(renewed(&leases, session, &state, 4_000));
+        assert_eq!(leases.next_deadline_ms(), Some(14_000));
+        assert!(leases.take_expired(13_999).is_empty());
+        assert_eq!(leases.take_expired(14_000), vec![session]);
+        assert_eq!(leases.next_deadline_ms(), None);
+    }
+
+    #[test]
+    fn what_expires_is_not_renewed_unless_the_expiry_was_certainly_not_written() {
+        let (state, session, leases) = watched();
+        assert_eq!(leases.take_expired(TTL_MS), vec![session]);
+        assert!(!renewed(&leases, session, &state, TTL_MS));
+        leases.sync(&state, TTL_MS);
+        assert!(!renewed(&leases, session, &state, TTL_MS), "looking at the state again changes nothing");
+        leases.not_expired(&[session]);
+        assert!(renewed(&leases, session, &state, TTL_MS));
+    }
+
+    #[test]
+    fn another_opening_an_ended_session_and_another_leadership_are_not_renewed() {
+        let (state, session, leases) = watched();
+        assert!(!renewed(&leases, SessionRef { epoch: session.epoch + 1, ..session }, &state, 1));
+        assert!(!renewed(&leases, session, &State::default(), 1));
+        assert_eq!(leases.next_deadline_ms(), None, "an ended session is forgotten");
+        let later = LeaderId { term: 2, ..LEADER };
+        assert!(leases.renew(later, &[session], &state, 1).is_none());
+        leases.end();
+        assert!(leases.renew(LEADER, &[session], &state, 1).is_none());
+    }
+}

@@ -60,6 +60,7 @@ pub async fn run_with(
     let closed = disk.closed();
     let outcome = run_on(config, disk, shutdown, ready).await;
     let_go(closed).await;
+    tracing::debug!("the folder is free");
     outcome
 }
 
@@ -111,6 +112,7 @@ async fn run_on(
     if served.is_err() {
         tracing::warn!("some calls did not end in time");
     }
+    tracing::debug!("the port is closed");
     life.end().await;
     outcome
 }
@@ -251,6 +253,7 @@ impl Life {
     async fn end(self) {
         if let Some(running) = self.running {
             running.end().await;
+            tracing::debug!("Raft and the loops have ended");
         }
         // Routes hold the core, and the core the folder.
         self.door.open(Stage::Outside, tonic::service::Routes::default());

@@ -19,6 +19,7 @@ use crate::rounds::Rounds;
 use crate::services;
 use crate::stopwatch::Stopwatch;
 use crate::timekeeper;
+use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use sdm_raft_store::Fatal;
 use sdm_raft_store::NodeId;
@@ -34,6 +35,9 @@ use tonic_health::server::HealthReporter;
 
 /// How long handing over the leadership may take: one vote round and a heartbeat.
 const HAND_OVER_TIME: Duration = Duration::from_secs(2);
+
+/// A successor must have answered a heartbeat within this time.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Raft and the loops around it.
 pub(crate) struct Running {
@@ -124,8 +128,12 @@ impl Running {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
+            let heard = |id: &NodeId| {
+                let acked = metrics.heartbeat.as_ref().and_then(|all| all.get(id)?.as_ref());
+                acked.is_some_and(|at| at.elapsed() < HEARD_WITHIN)
+            };
             let followers = metrics.replication.iter().flatten();
-            let fit = followers.filter(|(id, _)| **id != metrics.id && voters.contains(id));
+            let fit = followers.filter(|(id, _)| **id != metrics.id && voters.contains(id) && heard(id));
             fit.max_by_key(|(_, matched)| matched.map(|at| at.index)).map(|(id, _)| *id)
         };
         let Some(successor) = successor.filter(|_| self.core.inner.leadership.borrow().own.is_some()) else { return };

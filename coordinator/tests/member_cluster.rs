@@ -232,3 +232,20 @@ async fn an_address_that_changed_hands_does_no_harm_to_either_cluster() {
     assert_eq!(view.state.members.len(), 1);
     assert!(view.state.sessions.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_disk_fails_ends_and_says_so_and_the_others_go_on() {
+    let mut cluster = Cluster::new();
+    let disk = SimulatedDisk::new();
+    cluster.disks.insert("b".to_owned(), disk.clone());
+    cluster.start("a", Start::Bootstrap);
+    for name in ["b", "c"] {
+        cluster.start(name, Start::Join("a:7400".to_owned()));
+        cluster.core(name).await;
+    }
+    disk.fail_syncs(std::io::ErrorKind::Other);
+    cluster.core("a").await.propose(open_session("one"), soon()).await.unwrap();
+    let refusal = cluster.members.remove("b").unwrap().ended().await.unwrap_err().refusal();
+    assert_eq!(refusal.reason, "DISK_FAILED", "{refusal}");
+    cluster.core("c").await.propose(open_session("two"), soon()).await.unwrap();
+}
