@@ -141,6 +141,7 @@ impl Sample {
             total_bytes: 100 << 30,
             free_bytes: 50 << 30,
             file_system: format!("fs-{domain}"),
+            sequence: self.index,
         };
         let items = vec![DomainReport { domain: self.domain(domain).id, sight }];
         self.apply(Command::ReportDomains { session: self.session(label), items });

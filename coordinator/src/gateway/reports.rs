@@ -95,6 +95,7 @@ pub(super) fn domain(message: v1::DomainReport) -> Result<DomainReport, BadRepor
         total_bytes: message.total_bytes,
         free_bytes: message.free_bytes,
         file_system: cut_to(ITEM_BYTES_MAX, message.file_system_id),
+        sequence: message.sequence,
     };
     Ok(DomainReport { domain, sight })
 }
@@ -238,6 +239,7 @@ mod tests {
                 total_bytes: 10,
                 free_bytes: 5,
                 file_system_id: "fs".into(),
+                sequence: 3,
             };
             domain(report).unwrap().sight.error
         };

@@ -52,6 +52,9 @@ pub struct DomainSight {
     pub free_bytes: u64,
     /// Equal for domains that share a file system on this host.
     pub file_system: String,
+    /// Rises with each report of one process; an older one that comes late changes nothing.
+    #[serde(default)]
+    pub sequence: u64,
 }
 
 /// A change of that.

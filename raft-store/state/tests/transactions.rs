@@ -357,3 +357,19 @@ fn an_id_whose_result_was_forgotten_by_number_is_never_done_twice() {
     assert!(matches!(world.begin_as(id, spec.clone(), 0), Reply::Refused(r) if r.reason == "REQUEST_TOO_OLD"));
     assert_eq!(world.begin_as(request(204), spec, 0), Reply::Txn(request(204)));
 }
+
+#[test]
+fn a_report_on_a_domain_that_was_held_up_does_not_undo_a_newer_one() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    let sight = world.state.workers.get(&world::worker_id("w1")).unwrap().domains[&domain].clone();
+    let report = |sequence, error: Option<&str>| {
+        let sight = sdm_state::workers::DomainSight { sequence, error: error.map(str::to_owned), ..sight.clone() };
+        Command::ReportDomains { session, items: vec![sdm_state::workers::DomainReport { domain, sight }] }
+    };
+    world.apply(report(50, None));
+    world.apply(report(49, Some("the domain's I/O hangs")));
+    assert!(world.state.workers.get(&world::worker_id("w1")).unwrap().reaches(domain));
+    world.apply(report(51, Some("the domain's I/O hangs")));
+    assert!(!world.state.workers.get(&world::worker_id("w1")).unwrap().reaches(domain));
+}

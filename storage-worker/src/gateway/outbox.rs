@@ -91,6 +91,8 @@ impl Outbox {
     /// Has a domain's state reported.
     pub(crate) fn domain(&self, report: DomainReport) {
         let mut content = self.content();
+        content.sequence += 1;
+        let report = DomainReport { sequence: content.sequence, ..report };
         content.domains_to_send.insert(report.domain_id.clone(), ());
         content.domains.insert(report.domain_id.clone(), report);
         drop(content);

@@ -152,7 +152,8 @@ impl State {
         self.put_domain(Domain { id, name, path, local, created_by: txn, created_ms: self.meta.clock_ms });
         // Who made it reaches it; its space is known with the first probe.
         if let Some(mut worker) = self.workers.get(&attempt.worker).cloned() {
-            let sight = DomainSight { error: None, total_bytes: 0, free_bytes: 0, file_system: String::new() };
+            let sight =
+                DomainSight { error: None, total_bytes: 0, free_bytes: 0, file_system: String::new(), sequence: 0 };
             worker.domains.insert(id, sight);
             self.put_worker(worker);
         }

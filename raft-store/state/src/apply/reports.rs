@@ -37,7 +37,8 @@ impl State {
         let id = self.worker_of(session)?;
         let Some(mut worker) = self.workers.get(&id).cloned() else { return Ok(Reply::Done) };
         for item in items {
-            if self.domains.contains(&item.domain) {
+            let newest = worker.domains.get(&item.domain).map_or(0, |sight| sight.sequence);
+            if self.domains.contains(&item.domain) && item.sight.sequence >= newest {
                 worker.domains.insert(item.domain, item.sight.clone());
             }
         }

@@ -135,8 +135,13 @@ impl World {
     }
 
     pub fn reach(&mut self, session: SessionRef, domain: DomainId, free_bytes: u64) {
-        let sight =
-            DomainSight { error: None, total_bytes: 1 << 40, free_bytes, file_system: format!("fs of {domain}") };
+        let sight = DomainSight {
+            error: None,
+            total_bytes: 1 << 40,
+            free_bytes,
+            file_system: format!("fs of {domain}"),
+            sequence: self.index,
+        };
         self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] });
     }
 
