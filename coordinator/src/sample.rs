@@ -154,6 +154,7 @@ impl Sample {
             request_hash: [1; 32],
             not_after_ms: u64::MAX,
             looked_up_ms: u64::MAX,
+            unix_ms: 0,
             initiator: "op@example:1".to_owned(),
             reason: String::new(),
             lock_wait_ms: 300_000,

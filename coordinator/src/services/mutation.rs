@@ -120,6 +120,7 @@ impl Mutation {
             request_hash: self.request_hash,
             not_after_ms: not_after_ms(state),
             looked_up_ms: state.meta.clock_ms,
+            unix_ms: unix_ms(),
             initiator: self.initiator,
             reason: self.reason,
             lock_wait_ms: self.lock_wait_ms,
@@ -165,6 +166,12 @@ fn as_recorded(refusal: &Refusal) -> Refusal {
 fn not_after_ms(state: &State) -> u64 {
     let window = state.meta.settings.request_window_ms;
     state.meta.clock_ms.saturating_add(LATE_COPY_MAX_MS.min(window / 2))
+}
+
+/// For people only; a clock before 1970 shows as none.
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 fn request_id_of(text: &str) -> Result<TxnId, Refusal> {

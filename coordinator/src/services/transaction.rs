@@ -9,10 +9,12 @@ use crate::services::progress::ProgressReader;
 use crate::services::resolve;
 use crate::services::transaction_watch::TransactionWatch;
 use futures_util::Stream;
+use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::status::to_status;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::transaction_service_server::TransactionService;
+use sdm_state::Command;
 use std::pin::Pin;
 use tonic::Request;
 use tonic::Response;
@@ -67,6 +69,23 @@ impl TransactionApi {
     }
 }
 
+/// Longest reason of an abort, in bytes; it stands in the transaction's history for as long as that.
+const REASON_BYTES_MAX: usize = 1024;
+
+impl TransactionApi {
+    async fn abort(&self, request: v1::AbortTransactionRequest) -> Result<v1::AbortTransactionResponse, Refusal> {
+        let txn = resolve::txn_id(&request.id)?;
+        if request.reason.len() > REASON_BYTES_MAX {
+            let message = format!("the reason has {} bytes, at most {REASON_BYTES_MAX} are kept", request.reason.len());
+            return Err(Refusal::new(Class::Invalid, "REASON_TOO_LONG", message).hint("shorten the reason"));
+        }
+        let answered = Call::begin(&self.core).propose(Command::Abort { txn, reason: request.reason }).await?;
+        let state = &answered.view.state;
+        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+        Ok(v1::AbortTransactionResponse { transaction: Some(present::transaction(state, row)) })
+    }
+}
+
 #[tonic::async_trait]
 impl TransactionService for TransactionApi {
     type WatchTransactionStream = Pin<Box<dyn Stream<Item = Result<v1::WatchTransactionResponse, Status>> + Send>>;
@@ -83,6 +102,13 @@ impl TransactionService for TransactionApi {
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
         self.list(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn abort_transaction(
+        &self,
+        request: Request<v1::AbortTransactionRequest>,
+    ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
+        self.abort(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
     async fn watch_transaction(

@@ -187,6 +187,9 @@ pub struct Begin {
     /// The cluster's clock at the member's linearizable read that did not know the id.
     #[serde(default)]
     pub looked_up_ms: u64,
+    /// Wall clock of the member that took the request, milliseconds since 1970; shown, never compared.
+    #[serde(default)]
+    pub unix_ms: u64,
     /// Who asks, for people.
     pub initiator: String,
     /// Why, for the audit log.

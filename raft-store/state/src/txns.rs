@@ -187,6 +187,9 @@ pub struct Txn {
     pub began_ms: u64,
     /// In which entry it began.
     pub began_index: u64,
+    /// Wall clock of the member that took the request, milliseconds since 1970; shown, never compared.
+    #[serde(default)]
+    pub began_unix_ms: u64,
     /// When it got its outcome; 0 before.
     pub finished_ms: u64,
     /// Last entry that changed it.

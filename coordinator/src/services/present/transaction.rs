@@ -40,6 +40,7 @@ pub(crate) fn without_history(state: &State, txn: &Txn) -> v1::Transaction {
         phase: txn.phase.word().to_owned(),
         phase_reason: reason::of(state, txn),
         began_ms: txn.began_ms,
+        began_unix_ms: txn.began_unix_ms,
         finished_ms: txn.finished_ms,
         deadline_ms: deadline_ms(state, txn, work),
         retry_at_ms: work.filter(|work| work.attempt.is_none()).map_or(0, |work| work.retry_at_ms),

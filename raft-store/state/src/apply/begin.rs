@@ -89,6 +89,7 @@ impl State {
             objects: Vec::new(),
             began_ms: self.meta.clock_ms,
             began_index: self.meta.applied_index,
+            began_unix_ms: begin.unix_ms,
             finished_ms: 0,
             changed_index: self.meta.applied_index,
             phase: Phase::Running,

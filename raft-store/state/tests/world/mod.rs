@@ -151,6 +151,7 @@ impl World {
             request_hash: *blake3_of(&spec),
             not_after_ms: self.now_ms + 600_000,
             looked_up_ms: self.now_ms,
+            unix_ms: 0,
             initiator: "test".into(),
             reason: String::new(),
             lock_wait_ms,
