@@ -96,6 +96,7 @@ impl State {
             assigned_ms: self.meta.clock_ms,
             ticket: token.ticket(&turn.entropy, "stream"),
             checkpoint_bytes: 0,
+            unreachable_since_ms: 0,
             peer_deadline_ms: if streams { self.meta.clock_ms + self.meta.settings.peer_absence_max_ms } else { 0 },
         });
         let number = work.attempts;
@@ -169,10 +170,15 @@ impl State {
     pub(crate) fn assign_pending(&mut self, turn: &mut Turn) {
         let most = usize::try_from(self.meta.settings.work_per_entry).unwrap_or(usize::MAX);
         let now = self.meta.clock_ms;
-        let ready: Vec<Owner> = self.index.pending.iter().copied().take(most).collect();
-        for owner in ready {
-            if self.work_of(owner).is_some_and(|work| work.retry_at_ms <= now) {
-                self.assign(turn, owner);
+        let mut assigned = 0;
+        for owner in self.index.pending.clone() {
+            let Some(mut work) = self.work_of(owner).filter(|work| work.retry_at_ms <= now).cloned() else { continue };
+            if assigned < most {
+                assigned += usize::from(self.assign(turn, owner));
+            } else {
+                // Due at once: the next Tick goes on with it.
+                work.retry_at_ms = now.max(1);
+                self.put_work(owner, work);
             }
         }
     }

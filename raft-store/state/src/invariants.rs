@@ -46,7 +46,7 @@ fn locks_do_not_conflict(state: &State, wrong: &mut Vec<String>) {
 
 fn waiters_wait_for_something(state: &State, wrong: &mut Vec<String>) {
     for lock in state.locks.values().filter(|lock| lock.granted.is_none()) {
-        if state.lock_blockers(lock).is_empty() {
+        if !state.is_blocked(lock) {
             wrong.push(format!("lock {} waits although nothing is in its way", lock.id));
         }
     }

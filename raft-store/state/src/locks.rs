@@ -136,9 +136,13 @@ pub fn joined(resources: impl IntoIterator<Item = (Resource, Mode)>) -> BTreeMap
 /// it could meet.
 pub type ByResource = imbl::OrdMap<Resource, imbl::OrdSet<u64>>;
 
-/// The lock sets that this one must wait for: holders, and earlier waiters, in conflict with it.
+/// Blockers that a refusal names: it is kept with the transaction, and its details must fit the headers of an answer.
+pub const BLOCKERS_SHOWN: usize = 8;
+
+/// The lock sets that this one must wait for: holders, and earlier waiters, in conflict with it. At most this many, the
+/// first ones found.
 #[must_use]
-pub fn blockers(table: &Table<u64, LockSet>, by_resource: &ByResource, asked: &LockSet) -> Vec<u64> {
+pub fn blockers(table: &Table<u64, LockSet>, by_resource: &ByResource, asked: &LockSet, most: usize) -> Vec<u64> {
     let mut found = Vec::new();
     for (resource, mode) in &asked.resources {
         for id in by_resource.get(resource).into_iter().flatten() {
@@ -148,9 +152,11 @@ pub fn blockers(table: &Table<u64, LockSet>, by_resource: &ByResource, asked: &L
             if stands_before && conflicts && !found.contains(id) {
                 found.push(*id);
             }
+            if found.len() >= most {
+                return found;
+            }
         }
     }
-    found.sort_unstable();
     found
 }
 

@@ -1,9 +1,11 @@
 //! Placing work: which worker does it, and whether there is space for it. Fewest assigned attempts
 //! first, ties by id.
 
+use crate::locks::BLOCKERS_SHOWN;
 use crate::state::State;
 use crate::txns::Spec;
 use crate::work::Owner;
+use crate::work::Work;
 use crate::workers::Worker;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::WorkerId;
@@ -23,9 +25,11 @@ impl State {
         self.index.by_worker.get(&worker).map_or(0, imbl::OrdSet::len)
     }
 
-    fn least_busy(&self, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+    /// Of those that suit, one at which fewest attempts of this work failed; then the least busy one; then by id.
+    fn least_busy(&self, work: &Work, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+        let failures = |id: &WorkerId| work.failed_at.iter().filter(|failed| *failed == id).count();
         let fitting = self.workers.values().filter(|worker| suits(worker)).map(|worker| worker.identity.id);
-        fitting.min_by_key(|id| (self.load_of(*id), *id))
+        fitting.min_by_key(|id| (failures(id), self.load_of(*id), *id))
     }
 
     /// Who could do this work now; None when nobody can.
@@ -33,8 +37,8 @@ impl State {
         let work = self.work_of(owner)?;
         let fresh = |worker: &Worker| !work.excluded.contains(&worker.identity.id);
         let alone = |worker| Choice { worker, source_worker: None };
-        let at_domain = |id: DomainId| self.least_busy(|w| w.reaches(id) && fresh(w)).map(alone);
-        let at_path = |path: &str| self.least_busy(|w| w.is_live() && w.owns_path(path) && fresh(w)).map(alone);
+        let at_domain = |id: DomainId| self.least_busy(work, |w| w.reaches(id) && fresh(w)).map(alone);
+        let at_path = |path: &str| self.least_busy(work, |w| w.is_live() && w.owns_path(path) && fresh(w)).map(alone);
         match owner {
             Owner::Step(txn) => match &self.txns.get(&txn)?.spec {
                 Spec::CreateDomain { path, .. } => at_path(path),
@@ -49,9 +53,9 @@ impl State {
                 let job = self.jobs.get(&id)?;
                 match (job.source, job.target) {
                     (Some(source), Some(target)) => self
-                        .least_busy(|w| w.reaches(source) && w.reaches(target) && fresh(w))
+                        .least_busy(work, |w| w.reaches(source) && w.reaches(target) && fresh(w))
                         .map(alone)
-                        .or_else(|| self.choose_pull(source, target)),
+                        .or_else(|| self.choose_pull(work, source, target)),
                     (Some(only), None) | (None, Some(only)) => at_domain(only),
                     (None, None) => None,
                 }
@@ -59,9 +63,9 @@ impl State {
         }
     }
 
-    fn choose_pull(&self, source: DomainId, target: DomainId) -> Option<Choice> {
-        let worker = self.least_busy(|w| w.reaches(target))?;
-        let source_worker = self.least_busy(|w| w.reaches(source))?;
+    fn choose_pull(&self, work: &Work, source: DomainId, target: DomainId) -> Option<Choice> {
+        let worker = self.least_busy(work, |w| w.reaches(target))?;
+        let source_worker = self.least_busy(work, |w| w.reaches(source))?;
         Some(Choice { worker, source_worker: Some(source_worker) })
     }
 
@@ -76,7 +80,10 @@ impl State {
                 .hint(format!(
                     "sdm domain show {name}; start a worker that reaches it, then repeat under a new request id"
                 ));
-        for worker in self.workers.values() {
+        // Live ones first, and only so many: a refusal is kept with the transaction and has to fit an answer.
+        let live = self.workers.values().filter(|worker| worker.is_live());
+        let lost = self.workers.values().filter(|worker| !worker.is_live());
+        for worker in live.chain(lost).take(BLOCKERS_SHOWN) {
             let why = match worker.domains.get(&id) {
                 _ if !worker.is_live() => "is lost".to_owned(),
                 Some(sight) => sight.error.clone().unwrap_or_default(),

@@ -111,6 +111,10 @@ impl State {
             return Err(Refusal::new(Class::Conflict, "DOMAIN_EXISTS", format!("there is a domain {name} already"))
                 .hint(format!("choose another name, or see `sdm domain show {name}`")));
         }
+        if self.domains.len() as u64 >= self.meta.settings.domains_max {
+            let message = format!("there are {} domains, more are not allowed", self.domains.len());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DOMAINS", message));
+        }
         let locks = vec![
             (Resource::Name(format!("domain/{name}")), Mode::Exclusive),
             (Resource::Name(format!("path/{path}")), Mode::Exclusive),
@@ -125,6 +129,10 @@ impl State {
             return Err(Refusal::new(Class::Conflict, "DISK_EXISTS", format!("there is a disk {name} already"))
                 .hint(format!("choose another name, or see `sdm disk show {name}`")));
         }
+        if self.disks.len() as u64 >= self.meta.settings.disks_max {
+            let message = format!("there are {} disks, more are not allowed", self.disks.len());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message));
+        }
         let locks = vec![(Resource::Domain(domain.id), Mode::IntentExclusive), disk_name(name)];
         let objects = [format!("disk/{name}"), domain_word(domain)];
         Ok(plan(locks, format!("{verb} disk {name} in {}", domain.name), &objects))
@@ -138,7 +146,8 @@ impl State {
                 disk.name,
                 disk.volumes.len()
             );
-            return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message).hint("merge its snapshots first"));
+            return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message)
+                .hint("disks of one volume can be exported so far"));
         }
         let locks = vec![(Resource::Domain(domain.id), Mode::IntentShared), (Resource::Disk(disk.id), Mode::Shared)];
         Ok(plan(locks, format!("export disk {} from {}", disk.name, domain.name), &[disk_word(disk)]))

@@ -1,5 +1,5 @@
 //! Limits and policies that `apply` obeys. They live in the state, not in the program, so that
-//! members of different builds decide alike; an entry changes them.
+//! members of different builds decide alike. They are set when the cluster is founded.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -37,6 +37,20 @@ pub struct Settings {
     pub unassigned_max_ms: u64,
     /// How long an import or export waits for its command.
     pub peer_absence_max_ms: u64,
+    /// How long an attempt may stay with a worker that reports its storage unreachable: a mount that hangs
+    /// for good must not keep the transaction's locks.
+    pub unreachable_max_ms: u64,
+    /// How long a step or a deletion may take: it makes or unlinks a few files, so longer means a hang that
+    /// no probe sees (a path that is no domain yet).
+    pub step_max_ms: u64,
+    /// Domains: all that one worker probes fits one message.
+    pub domains_max: u64,
+    /// Disks: bounds memory and snapshots.
+    pub disks_max: u64,
+    /// Workers, lost ones included; the one lost longest gives way.
+    pub workers_max: u64,
+    /// Members, those without a vote included.
+    pub members_max: u64,
     /// Share of a file system that stays free, in thousandths.
     pub space_floor_permille: u64,
     /// Rows that one entry prunes or assigns at most; the rest come with the next Tick.
@@ -66,6 +80,12 @@ impl Default for Settings {
             retry_max_ms: 60_000,
             unassigned_max_ms: 600_000,
             peer_absence_max_ms: 60_000,
+            unreachable_max_ms: 60_000,
+            step_max_ms: 300_000,
+            domains_max: 1_000,
+            disks_max: 1_000_000,
+            workers_max: 1_000,
+            members_max: 64,
             space_floor_permille: 10,
             work_per_entry: 256,
             retention_ms: 0,

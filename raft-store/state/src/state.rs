@@ -193,10 +193,16 @@ impl State {
         }
     }
 
-    /// The lock sets that this one waits for.
+    /// The lock sets that this one waits for, as many as are worth naming.
     #[must_use]
     pub fn lock_blockers(&self, asked: &LockSet) -> Vec<u64> {
-        crate::locks::blockers(&self.locks, &self.index.lock_sets, asked)
+        crate::locks::blockers(&self.locks, &self.index.lock_sets, asked, crate::locks::BLOCKERS_SHOWN)
+    }
+
+    /// Whether it has to wait.
+    #[must_use]
+    pub fn is_blocked(&self, asked: &LockSet) -> bool {
+        !crate::locks::blockers(&self.locks, &self.index.lock_sets, asked, 1).is_empty()
     }
 
     fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {

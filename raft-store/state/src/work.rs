@@ -35,6 +35,9 @@ pub struct Work {
     pub last_error: Option<String>,
     /// Workers that said they cannot.
     pub excluded: Vec<WorkerId>,
+    /// Workers at which attempts failed, the last few: others come first.
+    #[serde(default)]
+    pub failed_at: Vec<WorkerId>,
 }
 
 /// One try by one worker.
@@ -56,6 +59,9 @@ pub struct Attempt {
     pub checkpoint_bytes: u64,
     /// When the missing other end of its byte stream ends it; 0 while connected or not needed.
     pub peer_deadline_ms: u64,
+    /// Since when a worker reports storage that the attempt needs unreachable; 0 while none does.
+    #[serde(default)]
+    pub unreachable_since_ms: u64,
 }
 
 /// What happened to an attempt.

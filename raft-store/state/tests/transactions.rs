@@ -375,3 +375,97 @@ fn a_report_on_a_domain_that_was_held_up_does_not_undo_a_newer_one() {
     world.apply(report(51, Some("the domain's I/O hangs")));
     assert!(!world.state.workers.get(&world::worker_id("w1")).unwrap().reaches(domain));
 }
+
+#[test]
+fn storage_that_hangs_for_good_loses_its_attempt_and_another_worker_takes_it() {
+    let mut world = World::founded();
+    let (s1, from) = world.with_domain("w1", "d1");
+    let to = world.add_domain("w1", s1, "d2");
+    let disk = world.add_disk("w1", s1, "a", from);
+    let id = world.begin(Spec::MoveDisk { disk, to });
+    let first = world.assignments("w1").remove(0);
+    let s2 = world.open_worker("w2", "p1");
+    world.reach(s2, from, 1 << 39);
+    world.reach(s2, to, 1 << 39);
+    world.unreach(s1, to);
+    world.pass(59_000);
+    assert_eq!(world.assignments("w1").len(), 1, "it may come back");
+    world.pass(2_000);
+    world.pass(2_000);
+    assert!(world.assignments("w1").is_empty());
+    let second = world.assignments("w2").remove(0);
+    assert!(second.token > first.token);
+    world.work("w2", s2);
+    assert!(matches!(world.phase(id), Phase::Committed(_)));
+}
+
+#[test]
+fn storage_that_comes_back_keeps_its_attempt() {
+    let mut world = World::founded();
+    let (s1, from) = world.with_domain("w1", "d1");
+    let to = world.add_domain("w1", s1, "d2");
+    let disk = world.add_disk("w1", s1, "a", from);
+    world.begin(Spec::MoveDisk { disk, to });
+    world.unreach(s1, from);
+    world.pass(50_000);
+    world.reach(s1, from, 1 << 39);
+    world.pass(50_000);
+    assert_eq!(world.assignments("w1").len(), 1);
+}
+
+#[test]
+fn a_step_that_never_ends_is_given_up() {
+    let mut world = World::founded();
+    let s1 = world.open_worker("w1", "p1");
+    let s2 = world.open_worker("w2", "p1");
+    world.begin(Spec::CreateDomain { name: name("d"), path: "/srv/hung".into(), local: true });
+    assert_eq!(world.assignments("w1").len() + world.assignments("w2").len(), 1);
+    let hung = if world.assignments("w1").is_empty() { ("w2", s2) } else { ("w1", s1) };
+    world.pass(302_000);
+    assert!(world.assignments(hung.0).is_empty(), "a worker at which it failed comes last");
+}
+
+#[test]
+fn the_worker_at_which_it_failed_comes_last() {
+    let mut world = World::founded();
+    let (s1, domain) = world.with_domain("w1", "d1");
+    let s2 = world.open_worker("w2", "p1");
+    world.reach(s2, domain, 1 << 39);
+    world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw });
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let (worker, session) =
+            [("w1", s1), ("w2", s2)].into_iter().find(|(w, _)| !world.assignments(w).is_empty()).unwrap();
+        order.push(worker);
+        let token = world.assignments(worker)[0].token;
+        world.report(session, token, failed());
+        world.pass(10_000);
+    }
+    assert_ne!(order[0], order[1]);
+    assert_eq!((order[0], order[1]), (order[2], order[3]));
+}
+
+#[test]
+fn an_import_of_another_size_than_announced_is_refused() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    let spec =
+        Spec::ImportDisk { name: name("a"), domain, format: Format::Qcow2, file_size: 1 << 19, allocated_bytes: 0 };
+    let id = world.begin(spec);
+    world.work("w1", session);
+    assert_eq!(world.refusal_of(id).reason, "SIZE_MISMATCH");
+    assert!(world.state.disks.is_empty());
+}
+
+#[test]
+fn a_refusal_names_a_few_of_many_blockers() {
+    let mut world = World::founded();
+    let (session, from) = world.with_domain("w1", "d1");
+    let to = world.add_domain("w1", session, "d2");
+    let disk = world.add_disk("w1", session, "a", from);
+    for _ in 0..30 {
+        world.begin(Spec::MoveDisk { disk, to });
+    }
+    world.begin_as(request(199), Spec::DeleteDisk { disk }, 0);
+    assert_eq!(world.refusal_of(request(199)).blockers.len(), 8);
+}

@@ -5,6 +5,7 @@ use crate::apply::Turn;
 use crate::catalog::Volume;
 use crate::command::Begin;
 use crate::jobs::Job;
+use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::Granted;
 use crate::locks::LockSet;
 use crate::locks::Owner as LockOwner;
@@ -237,7 +238,7 @@ impl State {
         let message = format!("no live worker owns the path {path}");
         let mut refusal = Refusal::new(Class::Precondition, "NO_WORKER_FOR_PATH", message)
             .hint("start a worker whose --reach covers it (sdm worker list), then repeat under a new request id");
-        for worker in self.workers.values() {
+        for worker in self.workers.values().take(BLOCKERS_SHOWN) {
             let state = if worker.is_live() { "live" } else { "lost" };
             let reach =
                 if worker.identity.reach.is_empty() { "all".to_owned() } else { worker.identity.reach.join(", ") };
@@ -311,7 +312,7 @@ impl State {
             }
             for id in candidates {
                 let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
-                if self.lock_blockers(&asked).is_empty() {
+                if !self.is_blocked(&asked) {
                     self.grant_waiting(turn, asked);
                 }
             }

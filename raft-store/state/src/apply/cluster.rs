@@ -37,6 +37,10 @@ impl State {
             return Err(Refusal::new(Class::Conflict, "MEMBER_EXISTS", message)
                 .hint("choose another --name, or start that member on its own folder"));
         }
+        if self.members.len() as u64 >= self.meta.settings.members_max {
+            let message = format!("there are {} members, more are not allowed", self.members.len());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_MEMBERS", message));
+        }
         if add.feature_level_max < self.meta.feature_level {
             let (own, theirs) = (self.meta.feature_level, add.feature_level_max);
             let message = format!("{} supports feature level {theirs}, the cluster is at {own}", add.name);

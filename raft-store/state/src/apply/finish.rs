@@ -134,6 +134,7 @@ impl State {
             let message = format!("the worker reported volumes {reported:?} where {:?} were wanted", marker.volumes);
             return Err(Refusal::new(Class::Internal, "WRONG_VOLUMES", message));
         }
+        self.check_sizes(&txn.spec, volumes)?;
         for result in volumes {
             let known = self.volumes.get(&result.volume).and_then(|volume| volume.blake3);
             if let (Some(known), Some(seen)) = (known, result.blake3)
@@ -142,6 +143,27 @@ impl State {
                 let message = format!("volume {} does not have the hash that is recorded for it", result.volume);
                 return Err(Refusal::new(Class::Internal, "HASH_MISMATCH", message)
                     .hint("its bytes changed on the storage; the source was left as it is"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What arrived must be what was announced: space was promised, and limits were checked, for that.
+    fn check_sizes(&self, spec: &Spec, volumes: &[VolumeResult]) -> Result<(), Refusal> {
+        let most = self.meta.settings.disk_bytes_max;
+        if let Some(large) = volumes.iter().find(|volume| volume.virtual_size > most) {
+            let message =
+                format!("a virtual size of {} bytes is more than a disk may have ({most})", large.virtual_size);
+            return Err(Refusal::new(Class::Invalid, "SIZE_TOO_LARGE", message));
+        }
+        let Spec::ImportDisk { format, file_size, .. } = spec else { return Ok(()) };
+        for volume in volumes {
+            // A raw file is stored rounded up; its own length is then what a guest sees.
+            let arrived = if *format == Format::Raw { volume.virtual_size } else { volume.file_size };
+            if arrived != *file_size {
+                let message = format!("{arrived} bytes arrived where {file_size} were announced");
+                return Err(Refusal::new(Class::Invalid, "SIZE_MISMATCH", message)
+                    .hint("the file changed while it was sent; import it again"));
             }
         }
         Ok(())

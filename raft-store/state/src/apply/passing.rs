@@ -3,9 +3,11 @@
 
 use crate::apply::Turn;
 use crate::due::Due;
+use crate::due::hang_deadline_ms;
 use crate::locks::Owner as LockOwner;
 use crate::state::State;
 use crate::txns::Spec;
+use crate::work::Attempt;
 use crate::work::Owner;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -42,6 +44,10 @@ impl State {
     fn work_due(&mut self, turn: &mut Turn, owner: Owner) {
         let now = self.meta.clock_ms;
         let Some(mut work) = self.work_of(owner).cloned() else { return };
+        if let Some(attempt) = work.attempt.as_ref().filter(|attempt| self.is_hung(owner, attempt)) {
+            let error = self.hang_words(attempt);
+            return self.attempt_failed(turn, owner, &error, true);
+        }
         let Some(txn) = self.txn_of(owner) else { return };
         if let Some(attempt) = &work.attempt {
             if attempt.peer_deadline_ms > 0 && attempt.peer_deadline_ms <= now {
@@ -61,6 +67,22 @@ impl State {
             self.put_work(owner, work);
             self.assign(turn, owner);
         }
+    }
+
+    fn is_hung(&self, owner: Owner, attempt: &Attempt) -> bool {
+        hang_deadline_ms(owner, attempt, &self.meta.settings).is_some_and(|at| at <= self.meta.clock_ms)
+    }
+
+    fn hang_words(&self, attempt: &Attempt) -> String {
+        let (token, worker) = (attempt.token, self.worker_word(attempt.worker));
+        let since = if attempt.unreachable_since_ms > 0 { attempt.unreachable_since_ms } else { attempt.assigned_ms };
+        let seconds = self.meta.clock_ms.saturating_sub(since) / 1000;
+        if attempt.unreachable_since_ms > 0 {
+            return format!(
+                "attempt {token} is given up: its storage was unreachable for {seconds} s (worker {worker})"
+            );
+        }
+        format!("attempt {token} is given up: worker {worker} did not finish it in {seconds} s")
     }
 
     fn peer_gone(&self, owner: Owner) -> Refusal {

@@ -12,10 +12,14 @@ use crate::work::Owner;
 use crate::work::Report;
 use crate::work::VolumeResult;
 use crate::workers::DomainReport;
+use sdm_proto::ids::DomainId;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
+
+/// Workers of failed attempts that are kept: those of the attempts that one transaction has, both ends of a pull.
+const FAILED_AT_KEPT: usize = 12;
 
 impl State {
     fn worker_of(&self, session: SessionRef) -> Result<WorkerId, Refusal> {
@@ -44,7 +48,47 @@ impl State {
         }
         self.put_worker(worker);
         turn.workers_changed = true;
+        let attempts: Vec<_> = self.attempts_of(id).collect();
+        for (_, owner) in attempts {
+            self.judge_storage(owner);
+        }
         Ok(Reply::Done)
+    }
+
+    /// Whether the workers of an attempt still reach the storage that it needs.
+    fn judge_storage(&mut self, owner: Owner) {
+        let Some(mut attempt) = self.work_of(owner).and_then(|work| work.attempt.clone()) else { return };
+        let (source, target) = self.domains_of(owner);
+        let reader = attempt.source_worker.unwrap_or(attempt.worker);
+        let needed = [(reader, source), (attempt.worker, target)];
+        let reached = needed.into_iter().all(|(worker, domain)| {
+            let worker = self.workers.get(&worker);
+            domain.is_none_or(|domain| worker.is_some_and(|worker| worker.reaches(domain)))
+        });
+        let since = match (reached, attempt.unreachable_since_ms) {
+            (true, _) => 0,
+            (false, 0) => self.meta.clock_ms.max(1),
+            (false, since) => since,
+        };
+        if since != attempt.unreachable_since_ms {
+            attempt.unreachable_since_ms = since;
+            self.put_attempt(owner, attempt);
+        }
+    }
+
+    /// The domains that a piece of work reads and writes; none for a domain that is only being made.
+    fn domains_of(&self, owner: Owner) -> (Option<DomainId>, Option<DomainId>) {
+        match owner {
+            Owner::Step(txn) => match self.txns.get(&txn).map(|txn| &txn.spec) {
+                Some(Spec::CreateDisk { domain, .. }) => (None, Some(*domain)),
+                _ => (None, None),
+            },
+            Owner::Job(id) => self.jobs.get(&id).map_or((None, None), |job| (job.source, job.target)),
+            Owner::Deletion(id) => {
+                let place = self.garbage.get(&id).map(|garbage| &garbage.place);
+                (None, place.filter(|place| !place.whole_domain).map(|place| place.domain))
+            }
+        }
     }
 
     pub(super) fn report_attempt(
@@ -158,8 +202,13 @@ impl State {
     /// The attempt is over without a result: its names are garbage, and another one follows after
     /// a pause that grows, up to a limit.
     pub(crate) fn attempt_failed(&mut self, turn: &mut Turn, owner: Owner, error: &str, leaves_names: bool) {
+        let tried = self.work_of(owner).and_then(|work| work.attempt.clone());
         self.close_attempt(turn, owner, error, leaves_names);
         let Some(mut work) = self.work_of(owner).cloned() else { return };
+        for worker in tried.into_iter().flat_map(|attempt| [Some(attempt.worker), attempt.source_worker]).flatten() {
+            work.failed_at.push(worker);
+        }
+        work.failed_at.drain(..work.failed_at.len().saturating_sub(FAILED_AT_KEPT));
         let settings = &self.meta.settings;
         let doublings = work.attempts.saturating_sub(1).min(32);
         let pause = settings.retry_first_ms.saturating_mul(1 << doublings).min(settings.retry_max_ms);

@@ -87,6 +87,9 @@ impl State {
                 .blocker("worker", other.identity.id.to_string(), format!("machine {}", other.identity.machine_id)));
         }
         let known = self.workers.get(&identity.id).cloned();
+        if known.is_none() {
+            self.make_room_for_worker()?;
+        }
         if let Some(session) = known.as_ref().and_then(|worker| worker.session) {
             self.end_session(turn, session, "its process was replaced");
         }
@@ -98,6 +101,19 @@ impl State {
             domains: BTreeMap::new(),
         });
         turn.workers_changed = true;
+        Ok(())
+    }
+
+    fn make_room_for_worker(&mut self) -> Result<(), Refusal> {
+        if (self.workers.len() as u64) < self.meta.settings.workers_max {
+            return Ok(());
+        }
+        let lost = self.workers.values().filter(|worker| !worker.is_live());
+        let Some(id) = lost.min_by_key(|worker| worker.since_ms).map(|worker| worker.identity.id) else {
+            let message = format!("{} workers are live, more are not allowed", self.workers.len());
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_WORKERS", message));
+        };
+        self.workers.remove(&id);
         Ok(())
     }
 

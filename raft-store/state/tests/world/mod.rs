@@ -145,6 +145,17 @@ impl World {
         self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] });
     }
 
+    pub fn unreach(&mut self, session: SessionRef, domain: DomainId) {
+        let sight = DomainSight {
+            error: Some("the domain's I/O hangs".into()),
+            total_bytes: 0,
+            free_bytes: 0,
+            file_system: String::new(),
+            sequence: self.index,
+        };
+        self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] });
+    }
+
     pub fn begin_as(&mut self, id: TxnId, spec: Spec, lock_wait_ms: u64) -> Reply {
         self.apply(Command::Begin(Begin {
             id,
