@@ -186,11 +186,14 @@ async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, F
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = command.operate(&context) => result,
         after = expired => Err(context.attachment.timed_out(after)),
         () = shutdown::requested() => Err(context.attachment.interrupted()),
-    }
+    };
+    // A thread that still writes one does not learn that the command has ended.
+    context.parts.remove_all();
+    result
 }
 
 /// Tells clap's own errors in the form of all errors; help and version are results.
@@ -274,6 +277,7 @@ mod tests {
             "sdm lock list",
             "sdm txn list --open",
             "sdm txn show ID",
+            "sdm txn abort ID --reason because",
             "sdm job list",
             "sdm gc run --no-wait",
             "sdm gc list",

@@ -4,6 +4,7 @@ use crate::client::Attachment;
 use crate::client::Cluster;
 use crate::output::Failure;
 use crate::output::Printer;
+use crate::transfer::PartFiles;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::seams::Transport;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Context {
     pub printer: Printer,
     /// What goes on when the command ends early.
     pub attachment: Attachment,
+    /// Temporary files to remove when the command ends early.
+    pub parts: Arc<PartFiles>,
 }
 
 impl Context {
@@ -30,6 +33,6 @@ impl Context {
         printer: Printer,
     ) -> Result<Self, Failure> {
         let cluster = Cluster::new(addresses, secret, transport)?;
-        Ok(Self { cluster, printer, attachment: Attachment::default() })
+        Ok(Self { cluster, printer, attachment: Attachment::default(), parts: Arc::default() })
     }
 }

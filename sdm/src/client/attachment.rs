@@ -62,10 +62,12 @@ impl Attachment {
                 (format!("; whether transaction {id} has begun is not known"), hint, Some(id))
             }
             Some(Begun::Transaction(id)) => {
-                (format!("; transaction {id} goes on"), format!("look: sdm txn show {id}"), Some(id))
+                let hint = format!("look: sdm txn show {id}; end it: sdm txn abort {id}");
+                (format!("; transaction {id} goes on"), hint, Some(id))
             }
             Some(Begun::Transfer(id)) => {
-                let hint = format!("take it over: the same command with --request-id {id}");
+                let hint =
+                    format!("end it now: sdm txn abort {id}; or take it over: the same command with --request-id {id}");
                 (format!("; transaction {id} waits a minute for its other end, then aborts"), hint, Some(id))
             }
         };
@@ -108,7 +110,7 @@ mod tests {
         let failure = attachment.timed_out(Duration::from_secs(30));
         assert_eq!(failure.exit_code.number(), 9);
         assert_eq!(failure.refusal.message, "timed out after 30s; transaction 6b1e goes on");
-        assert_eq!(failure.refusal.hint, "look: sdm txn show 6b1e");
+        assert_eq!(failure.refusal.hint, "look: sdm txn show 6b1e; end it: sdm txn abort 6b1e");
         assert_eq!(failure.request_id.as_deref(), Some("6b1e"));
     }
 }

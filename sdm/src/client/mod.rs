@@ -2,6 +2,7 @@
 //! over, a repetition changes nothing twice, and what waits goes on at another member. What is said
 //! to the user is the output's affair.
 
+mod abort;
 mod attachment;
 mod cluster;
 mod cluster_error;
@@ -10,6 +11,8 @@ mod pages;
 mod wait;
 mod watch;
 
+pub use abort::abort;
+pub use abort::abort_own;
 pub use attachment::Attachment;
 pub use attachment::Begun;
 pub use attachment::repeat_hint;

@@ -65,7 +65,7 @@ impl Mutation {
 }
 
 /// user@host:pid, as shown to others.
-fn initiator() -> String {
+pub(super) fn initiator() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| format!("uid{}", rustix::process::getuid().as_raw()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}:{}", std::process::id())

@@ -56,6 +56,13 @@ impl TransactionService for Member {
         Err(Status::unimplemented("not asked in these tests"))
     }
 
+    async fn abort_transaction(
+        &self,
+        _: Request<v1::AbortTransactionRequest>,
+    ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
+        Err(Status::unimplemented("not asked in these tests"))
+    }
+
     type WatchTransactionStream = BoxStream<'static, Result<v1::WatchTransactionResponse, Status>>;
 
     async fn watch_transaction(

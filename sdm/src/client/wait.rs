@@ -1,10 +1,11 @@
-//! Waiting for the outcome of a transaction that needs nobody's help, with its progress shown.
+//! Waiting for the outcome of a transaction that needs nobody's help, with its progress shown to people.
 
 use super::Cluster;
 use super::TransactionWatch;
 use super::watch::Told;
 use super::watch::outcome_of;
 use crate::output::Failure;
+use crate::output::Format;
 use crate::output::Progress;
 use sdm_proto::wire::v1;
 
@@ -16,11 +17,12 @@ pub async fn wait_for_outcome(
     cluster: &Cluster,
     begun: v1::Transaction,
     label: &str,
+    format: Format,
 ) -> Result<v1::Transaction, Failure> {
     if let Some(outcome) = outcome_of(&begun) {
         return outcome.map(|()| begun);
     }
-    let mut progress = Progress::begin(label);
+    let mut progress = Progress::begin(label, format);
     let mut watch = TransactionWatch::new(cluster, &begun.id);
     loop {
         let update = match watch.next().await? {

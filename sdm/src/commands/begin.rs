@@ -59,7 +59,7 @@ impl Waiting {
         label: &str,
     ) -> Result<v1::Transaction, Failure> {
         if !self.no_wait {
-            return wait_for_outcome(&context.cluster, txn, label).await;
+            return wait_for_outcome(&context.cluster, txn, label, context.printer.format).await;
         }
         // A repetition may find it ended.
         crate::client::outcome_of(&txn).unwrap_or(Ok(()))?;

@@ -97,7 +97,8 @@ impl ExportDisk {
         if let Some(txn) = self.completed(context, &id).await {
             return self.repeat(txn).await;
         }
-        let target = TargetPath::new(&self.file, self.overwrite)?;
+        let target = TargetPath::new(&self.file, self.overwrite, &id, &context.parts)?;
+        target.remove_leftovers();
         let request = v1::ExportDiskRequest { header: Some(header), disk };
         let export = async |link| DiskServiceClient::new(link).export_disk(request.clone()).await;
         let ask = async { Ok(context.cluster.call(export).await?.transaction) };
@@ -109,6 +110,8 @@ impl ExportDisk {
         let exchange = Exchange {
             cluster: &context.cluster,
             label: format!("export {}", self.disk),
+            closing: "all bytes are here; the worker closes the export",
+            format: context.printer.format,
             done: Arc::default(),
             total: Arc::default(),
         };

@@ -73,6 +73,7 @@ impl ImportDisk {
             // After completion the file is needed no more, and may be gone.
             Err(failure) => return self.completed(context, &id).await.ok_or(failure),
         };
+        self.doubt(context, &source);
         let request = v1::ImportDiskRequest {
             header: Some(header),
             name,
@@ -87,6 +88,19 @@ impl ImportDisk {
         self.send(context, txn, source).await
     }
 
+    /// Warns where the file looks like something else than what it was called.
+    fn doubt(&self, context: &Context, source: &SourceFile) {
+        let Some(seen) = source.looks_like().filter(|_| self.format == DiskFormat::Raw) else { return };
+        let what =
+            format!("{} begins like a {seen} file, and --format raw keeps it as a guest's bytes", self.file.display());
+        let hint = match seen {
+            "qcow2" => "if that is not meant: sdm disk delete, and import it again with --format qcow2",
+            "LUKS" => "right for a disk that its guest encrypts itself; otherwise decrypt it first",
+            _ => "if that is not meant: convert it first (qemu-img convert -O raw), and import the result",
+        };
+        context.printer.warn(&what, hint);
+    }
+
     async fn send(
         &self,
         context: &Context,
@@ -96,6 +110,8 @@ impl ImportDisk {
         let exchange = Exchange {
             cluster: &context.cluster,
             label: format!("import {}", self.name),
+            closing: "all bytes sent; the worker checks and publishes them",
+            format: context.printer.format,
             done: Arc::default(),
             total: Arc::new(AtomicU64::new(source.size())),
         };

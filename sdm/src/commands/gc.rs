@@ -95,7 +95,7 @@ impl GcCommand {
 impl RunCollection {
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let mut seen: BTreeMap<String, GarbageView> = BTreeMap::new();
-        let mut progress = Progress::begin("collect");
+        let mut progress = Progress::begin("collect", context.printer.format);
         let mut revision;
         loop {
             let listed = garbage_of(context).await?;

@@ -1,9 +1,12 @@
 //! `sdm txn`: operations, open ones and past ones.
 
+use crate::client::abort;
 use crate::client::all_pages;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
+use crate::output::Report;
+use crate::output::one_line;
 use crate::values::parse_request_id;
 use crate::views::TransactionStory;
 use crate::views::TransactionView;
@@ -15,6 +18,7 @@ use sdm_proto::wire::v1::GetTransactionRequest;
 use sdm_proto::wire::v1::GetTransactionResponse;
 use sdm_proto::wire::v1::ListTransactionsRequest;
 use sdm_proto::wire::v1::transaction_service_client::TransactionServiceClient;
+use serde::Serialize;
 
 /// Its verbs.
 #[derive(Subcommand, Debug)]
@@ -30,6 +34,27 @@ pub enum TxnCommand {
         /// Its id: the request's
         id: String,
     },
+    /// End one that has no outcome yet: what it made becomes garbage, its locks are released
+    Abort {
+        /// Its id: the request's
+        id: String,
+        /// Why, for its history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+/// What `abort` prints.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Aborted(TransactionView);
+
+impl Report for Aborted {
+    fn text(&self) -> String {
+        let Self(txn) = self;
+        let why = txn.refusal.as_ref().map(|refusal| format!(": {}", one_line(&refusal.message))).unwrap_or_default();
+        format!("transaction {} is {}{why}\n", txn.id, txn.phase)
+    }
 }
 
 impl TxnCommand {
@@ -40,7 +65,11 @@ impl TxnCommand {
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         match self {
             Self::List { open } => list(context, open).await,
-            Self::Show { id } => show(context, &id).await,
+            Self::Show { id } => show(context, &parse_id(&id)?).await,
+            Self::Abort { id, reason } => {
+                let txn = abort(&context.cluster, &parse_id(&id)?, reason.as_deref().unwrap_or_default()).await?;
+                context.printer.print(&Aborted(txn.into()))
+            }
         }
     }
 }
@@ -57,12 +86,15 @@ async fn list(context: &Context, open_only: bool) -> Result<ExitCode, Failure> {
     context.printer.print(&list.await?)
 }
 
-async fn show(context: &Context, id: &str) -> Result<ExitCode, Failure> {
-    let id = parse_request_id(id).map_err(|_| {
+fn parse_id(id: &str) -> Result<String, Refusal> {
+    parse_request_id(id).map_err(|_| {
         let message = format!("{id:?} is not the id of a transaction: those are UUIDs");
         Refusal::new(Class::Invalid, "BAD_TRANSACTION_ID", message).hint("`sdm txn list` lists them")
-    })?;
-    let answer = transaction_of(context, &id).await?;
+    })
+}
+
+async fn show(context: &Context, id: &str) -> Result<ExitCode, Failure> {
+    let answer = transaction_of(context, id).await?;
     let Some(txn) = answer.transaction else {
         return Err(Failure::new(Class::NotFound, "TRANSACTION_NOT_FOUND", format!("there is no transaction {id}")));
     };

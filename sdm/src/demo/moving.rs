@@ -69,7 +69,7 @@ pub async fn move_and_kill(stage: &mut Stage, to: &str) -> Result<Moved, Failure
     let context = stage.only(&others)?;
     let begun = begin(&context, to).await?;
     let id = begun.id.clone();
-    let mut progress = Progress::begin("        move");
+    let mut progress = Progress::begin("        move", context.printer.format);
     let mut watch = TransactionWatch::new(&context.cluster, &id);
     let mut killed = None;
     let mut txn = begun;

@@ -129,7 +129,7 @@ async fn make_domains(stage: &mut Stage) -> Result<(), Failure> {
         let create = async |link| DomainServiceClient::new(link).create_domain(request.clone()).await;
         let answer = stage.context.cluster.call(create).await?;
         let txn = answer.transaction.unwrap_or_default();
-        wait_for_outcome(&stage.context.cluster, txn, "        create").await?;
+        wait_for_outcome(&stage.context.cluster, txn, "        create", stage.context.printer.format).await?;
     }
     Ok(())
 }

@@ -42,6 +42,31 @@ pub fn clock_text(at_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// A wall clock's milliseconds since 1970 in UTC, RFC 3339 to seconds: `2026-01-31T09:05:00Z`.
+#[must_use]
+pub fn utc_text(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (year, month, day) = date_of(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a day since 1970. Counted in years that begin in March, so that a leap day
+/// is a year's last one, and in eras of 400 years, which are all equally long.
+fn date_of(days: u64) -> (u64, u64, u64) {
+    const DAYS_OF_ERA: u64 = 146_097;
+    /// From the first of March of the year 0 to the beginning of 1970.
+    const DAYS_BEFORE_1970: u64 = 719_468;
+    let days = days + DAYS_BEFORE_1970;
+    let (era, day_of_era) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
 /// How much of it is done: `61 %`; nothing to do counts as done.
 #[must_use]
 pub fn percent_text(done: u64, total: u64) -> String {
@@ -115,6 +140,23 @@ mod tests {
         assert_eq!(clock_text(0, 5000), "-");
         assert_eq!(clock_text(1000, 13_000), "12s ago");
         assert_eq!(clock_text(73_000, 13_000), "in 1m00s");
+    }
+
+    #[test]
+    fn wall_clocks_read_as_dates_also_around_leap_days() {
+        let expected = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399_999, "2000-02-28T23:59:59Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (951_868_800_000, "2000-03-01T00:00:00Z"),
+            (1_767_225_599_000, "2025-12-31T23:59:59Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ];
+        for (ms, text) in expected {
+            assert_eq!(utc_text(ms), text);
+        }
+        // Nonsense from elsewhere is shown, not a panic.
+        assert!(utc_text(u64::MAX).ends_with('Z'));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use human::one_line;
 pub use human::or_dash;
 pub use human::percent_text;
 pub use human::plural;
+pub use human::utc_text;
 pub use printer::Printer;
 pub use printer::Report;
 pub use progress::Progress;

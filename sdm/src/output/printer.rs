@@ -3,6 +3,7 @@
 use super::ExitCode;
 use super::Failure;
 use super::Format;
+use super::one_line;
 use sdm_proto::refusal::Class;
 use serde::Serialize;
 use std::io;
@@ -38,6 +39,20 @@ impl Printer {
             }
             _ => Ok(ExitCode::Done),
         }
+    }
+
+    /// Warns on stderr: of what is done all the same and may not be meant. For programs one line of JSON,
+    /// before any error.
+    pub fn warn(self, message: &str, hint: &str) {
+        let text = match self.format {
+            Format::Table => {
+                let hint = if hint.is_empty() { String::new() } else { format!("\nhint: {}", one_line(hint)) };
+                format!("warning: {}{hint}\n", one_line(message))
+            }
+            Format::Json => format!("{}\n", serde_json::json!({"warning": {"message": message, "hint": hint}})),
+        };
+        // Nobody can be told that nobody can be told.
+        _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// Tells a failure on stderr. If that is gone too, the exit code is all that is left.

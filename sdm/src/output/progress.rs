@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar when it is a terminal, else one plain line every few seconds, so that a
 //! log shows life without drowning in it.
 
+use super::Format;
 use super::age_text;
 use super::bytes_text;
 use super::one_line;
@@ -28,14 +29,20 @@ pub struct Progress {
 
 enum Form {
     Bar(ProgressBar),
-    Lines { last: Instant },
+    Lines {
+        last: Instant,
+    },
+    /// For programs: their stderr holds errors and warnings alone.
+    Silent,
 }
 
 impl Progress {
     /// Begins with this label ("move web-01").
     #[must_use]
-    pub fn begin(label: &str) -> Self {
-        let form = if std::io::stderr().is_terminal() {
+    pub fn begin(label: &str, format: Format) -> Self {
+        let form = if format == Format::Json {
+            Form::Silent
+        } else if std::io::stderr().is_terminal() {
             let target = ProgressDrawTarget::stderr_with_hz(BAR_HZ);
             let bar = ProgressBar::with_draw_target(None, target).with_prefix(label.to_owned());
             bar.set_style(spinner_style());
@@ -61,6 +68,7 @@ impl Progress {
                 let amount = bytes_and_rate(done, total, per_second);
                 self.line(&format!("{phase} {} ({amount})", percent_text(done, total)), false);
             }
+            Form::Silent => {}
         }
     }
 
@@ -70,7 +78,7 @@ impl Progress {
         text.clone_into(&mut self.shown);
         match &self.form {
             Form::Bar(bar) if changed => bar.set_message(one_line(text)),
-            Form::Bar(_) => {}
+            Form::Bar(_) | Form::Silent => {}
             Form::Lines { .. } => self.line(text, changed),
         }
     }
@@ -86,6 +94,7 @@ impl Progress {
         match &self.form {
             Form::Bar(bar) => bar.suspend(write),
             Form::Lines { .. } => write(),
+            Form::Silent => {}
         }
     }
 

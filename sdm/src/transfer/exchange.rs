@@ -4,9 +4,11 @@
 use crate::client::Cluster;
 use crate::client::Told;
 use crate::client::TransactionWatch;
+use crate::client::abort_own;
 use crate::client::cause_of;
 use crate::client::outcome_of;
 use crate::output::Failure;
+use crate::output::Format;
 use crate::output::Progress;
 use futures_util::StreamExt;
 use sdm_proto::refusal::Class;
@@ -67,6 +69,10 @@ pub struct Exchange<'a> {
     pub cluster: &'a Cluster,
     /// What to call it ("import web-01").
     pub label: String,
+    /// What is said when this side has nothing left to do.
+    pub closing: &'static str,
+    /// Whether anybody looks at the progress.
+    pub format: Format,
     /// Bytes done, counted by the stream.
     pub done: Arc<AtomicU64>,
     /// Bytes to do, as far as known.
@@ -95,7 +101,7 @@ impl Exchange<'_> {
         T: Send + 'static,
         F: Future<Output = Result<T, TransferError>> + Send + 'static,
     {
-        let mut progress = Progress::begin(&self.label);
+        let mut progress = Progress::begin(&self.label, self.format);
         let id = begun.id.clone();
         let mut streams = Streams { tasks: JoinSet::new(), token: String::new(), result: None, refused: None };
         let mut txn = begun;
@@ -119,7 +125,10 @@ impl Exchange<'_> {
                     }
                 },
                 Some(ended) = streams.tasks.join_next() => {
-                    let note = streams.on_end(ended).map_err(|failure| abandoned(failure, &id))?;
+                    let note = match streams.on_end(ended) {
+                        Ok(note) => note,
+                        Err(failure) => return Err(self.abandon(failure, &id).await),
+                    };
                     if let Some(note) = note.filter(|note| *note != told) {
                         progress.note(&format!("the stream to the worker broke ({note}); it begins anew"));
                         told = note;
@@ -135,7 +144,7 @@ impl Exchange<'_> {
         if streams.tasks.is_empty() && streams.result.is_none() {
             progress.state(&format!("{}: {}", txn.phase, txn.phase_reason));
         } else if streams.result.is_some() || (done >= total && total > 0) {
-            progress.state("all bytes sent; the worker checks and publishes them");
+            progress.state(self.closing);
         } else if total == 0 {
             progress.state("waiting for the worker");
         } else {
@@ -164,17 +173,19 @@ impl Exchange<'_> {
             (Err(failure), _) => Err(failure),
         }
     }
-}
 
-/// This side gives up: the transaction notices by itself.
-fn abandoned(mut failure: Failure, id: &str) -> Failure {
-    let hint = &mut failure.refusal.hint;
-    let goes_on = format!(
-        "transaction {id} waits a minute for another command to take it over (the same one with --request-id), \
-         then aborts"
-    );
-    *hint = if hint.is_empty() { goes_on } else { format!("{hint}; {goes_on}") };
-    failure.of_request(id)
+    /// This side gives up, so the transaction is ended with it: its locks are worth more to others than
+    /// the minute in which somebody could take it over. Without an answer it notices by itself.
+    async fn abandon(&self, mut failure: Failure, id: &str) -> Failure {
+        let then = if abort_own(self.cluster, id, &failure).await {
+            format!("transaction {id} was aborted: repeat the command without --request-id or with a new one")
+        } else {
+            format!("transaction {id} ends within a minute if nobody takes it over; now: sdm txn abort {id}")
+        };
+        let hint = &mut failure.refusal.hint;
+        *hint = if hint.is_empty() { then } else { format!("{hint}; {then}") };
+        failure.of_request(id)
+    }
 }
 
 impl<T: Send + 'static> Streams<T> {

@@ -4,7 +4,9 @@
 
 mod download;
 mod exchange;
+mod known_image;
 mod logical_hash;
+mod part_files;
 mod source_file;
 mod target_file;
 mod upload;
@@ -14,6 +16,7 @@ pub use download::download;
 pub use exchange::Exchange;
 pub use exchange::TransferError;
 pub use logical_hash::LogicalHash;
+pub use part_files::PartFiles;
 pub use source_file::Part;
 pub use source_file::SourceFile;
 pub use target_file::TargetPath;

@@ -2,6 +2,8 @@
 //! as they are; what they mean is checked by the worker.
 
 use super::LogicalHash;
+use super::known_image::HEAD_BYTES;
+use super::known_image::known_image;
 use crate::output::Failure;
 use bytes::Bytes;
 use rustix::fs::SeekFrom;
@@ -64,6 +66,15 @@ impl SourceFile {
             allocated_bytes: allocated_bytes(&metadata),
             modified: modified(&metadata),
         })
+    }
+
+    /// The image format that its first bytes look like, if that is not a raw disk. A file that cannot
+    /// be read will say so when it is.
+    #[must_use]
+    pub fn looks_like(&self) -> Option<&'static str> {
+        let mut head = [0; HEAD_BYTES];
+        let read = self.file.read_at(&mut head, 0).unwrap_or(0);
+        known_image(head.get(..read).unwrap_or_default())
     }
 
     /// Its length in bytes.

@@ -2,6 +2,8 @@
 //! when it is whole and checked. On any other end it is removed.
 
 use super::LogicalHash;
+use super::PartFiles;
+use super::part_files::remove_leftovers;
 use crate::output::Failure;
 use rustix::fs::Access;
 use rustix::fs::CWD;
@@ -9,13 +11,12 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where the export shall stand at the end.
 #[derive(Clone, Debug)]
@@ -23,15 +24,18 @@ pub struct TargetPath {
     path: PathBuf,
     folder: PathBuf,
     overwrite: bool,
+    request_id: String,
+    parts: Arc<PartFiles>,
 }
 
 impl TargetPath {
-    /// Looks whether a file can stand there.
+    /// Looks whether a file can stand there. Temporary files carry the request's id in their names and
+    /// are noted among the process's.
     ///
     /// # Errors
     /// One stands there already and is not to be overwritten, what stands there is no file, or the folder
     /// is not there or not writable.
-    pub fn new(path: &Path, overwrite: bool) -> Result<Self, Failure> {
+    pub fn new(path: &Path, overwrite: bool, request_id: &str, parts: &Arc<PartFiles>) -> Result<Self, Failure> {
         if path.file_name().is_none() {
             return Err(Failure::new(Class::Invalid, "NOT_A_FILE", format!("{} names no file", path.display())));
         }
@@ -49,7 +53,18 @@ impl TargetPath {
                 return Err(Failure::new(Class::Invalid, "NOT_A_FILE", message));
             }
         }
-        Ok(Self { path: path.to_owned(), folder: folder.to_owned(), overwrite })
+        Ok(Self {
+            path: path.to_owned(),
+            folder: folder.to_owned(),
+            overwrite,
+            request_id: request_id.to_owned(),
+            parts: Arc::clone(parts),
+        })
+    }
+
+    /// Removes what an earlier command of the same request left beside it. Blocks.
+    pub fn remove_leftovers(&self) {
+        remove_leftovers(&self.folder, &self.request_id);
     }
 
     /// Makes the file under its own name, as long as the content will be.
@@ -57,27 +72,13 @@ impl TargetPath {
     /// # Errors
     /// The folder is not there, not writable, or on a file system that is full.
     pub fn create(&self, size: u64) -> Result<PartFile, Failure> {
-        let part = self.folder.join(part_name(&self.path));
         let trouble = |error: io::Error| cannot_write(&self.path, &error);
-        let file = File::options().write(true).read(true).create_new(true).open(&part).map_err(trouble)?;
+        let (file, part) = self.parts.create(&self.path, &self.folder, &self.request_id).map_err(trouble)?;
         let part = PartFile { file, part, target: self.clone(), size, hash: LogicalHash::default(), named: false };
         // Before the data: then what is never written is a hole, also at the end.
         part.file.set_len(size).map_err(trouble)?;
         Ok(part)
     }
-}
-
-/// Longest part of the wanted name in the temporary one: file names end at 255 bytes.
-const NAME_PART_BYTES_MAX: usize = 200;
-
-fn part_name(path: &Path) -> OsString {
-    let name = path.file_name().unwrap_or_default();
-    let kept = name.as_bytes().get(..NAME_PART_BYTES_MAX).unwrap_or(name.as_bytes());
-    let random: u64 = rand::random();
-    let mut part = OsString::from(".");
-    part.push(std::ffi::OsStr::from_bytes(kept));
-    part.push(format!(".sdm-part-{random:016x}"));
-    part
 }
 
 /// An export in the making. Dropped before it has its name, it is gone.
@@ -148,6 +149,7 @@ impl PartFile {
         };
         named?;
         self.named = true;
+        self.target.parts.forget(&self.part);
         File::open(&self.target.folder).and_then(|folder| folder.sync_all()).map_err(trouble)
     }
 
@@ -164,6 +166,7 @@ impl Drop for PartFile {
         if !self.named {
             // What cannot be removed now is recognizable by its name; there is nobody to tell here.
             _ = std::fs::remove_file(&self.part);
+            self.target.parts.forget(&self.part);
         }
     }
 }
@@ -210,6 +213,10 @@ mod tests {
 
     const SIZE: u64 = 8 << 20;
 
+    fn at(path: &Path, overwrite: bool) -> Result<TargetPath, Failure> {
+        TargetPath::new(path, overwrite, "0f0f0f0f-1111-4222-8333-444444444444", &Arc::default())
+    }
+
     fn filled(target: &TargetPath) -> (PartFile, Vec<u8>) {
         let mut part = target.create(SIZE).unwrap();
         part.hole(0, 1 << 20).unwrap();
@@ -231,7 +238,7 @@ mod tests {
     #[test]
     fn a_whole_file_appears_under_its_name_sparse_and_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let target = TargetPath::new(&folder.path().join("out.img"), false).unwrap();
+        let target = at(&folder.path().join("out.img"), false).unwrap();
         let (mut part, content) = filled(&target);
         part.check(SIZE, blake3::hash(&content).as_bytes()).unwrap();
         part.publish().unwrap();
@@ -243,7 +250,7 @@ mod tests {
     #[test]
     fn what_does_not_match_is_refused_and_nothing_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        let target = TargetPath::new(&folder.path().join("out.img"), false).unwrap();
+        let target = at(&folder.path().join("out.img"), false).unwrap();
         let (mut part, content) = filled(&target);
         assert_eq!(reason(part.check(SIZE, &[0; 32])), "TRANSFER_DAMAGED");
         assert_eq!(reason(part.check(SIZE - 1, blake3::hash(&content).as_bytes())), "TRANSFER_DAMAGED");
@@ -257,15 +264,15 @@ mod tests {
     fn an_existing_file_is_kept_unless_told_otherwise() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.img");
-        let target = TargetPath::new(&path, false).unwrap();
+        let target = at(&path, false).unwrap();
         let (part, _) = filled(&target);
         std::fs::write(&path, "somebody's").unwrap();
-        assert_eq!(reason(TargetPath::new(&path, false)), "FILE_EXISTS");
+        assert_eq!(reason(at(&path, false)), "FILE_EXISTS");
         assert_eq!(reason(part.publish()), "FILE_EXISTS");
         assert_eq!(names(folder.path()), ["out.img"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
 
-        let (part, content) = filled(&TargetPath::new(&path, true).unwrap());
+        let (part, content) = filled(&at(&path, true).unwrap());
         part.publish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), content);
     }
@@ -273,15 +280,15 @@ mod tests {
     #[test]
     fn a_folder_a_missing_folder_and_an_empty_name_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(reason(TargetPath::new(folder.path(), true)), "NOT_A_FILE");
-        assert_eq!(reason(TargetPath::new(Path::new("/"), true)), "NOT_A_FILE");
-        assert_eq!(reason(TargetPath::new(&folder.path().join("none/out.img"), false)), "FOLDER_NOT_FOUND");
+        assert_eq!(reason(at(folder.path(), true)), "NOT_A_FILE");
+        assert_eq!(reason(at(Path::new("/"), true)), "NOT_A_FILE");
+        assert_eq!(reason(at(&folder.path().join("none/out.img"), false)), "FOLDER_NOT_FOUND");
     }
 
     #[test]
     fn the_longest_name_leaves_room_for_the_temporary_one() {
         let folder = tempfile::tempdir().unwrap();
-        let target = TargetPath::new(&folder.path().join("n".repeat(255)), false).unwrap();
+        let target = at(&folder.path().join("n".repeat(255)), false).unwrap();
         let (part, _) = filled(&target);
         part.publish().unwrap();
         assert_eq!(names(folder.path()), ["n".repeat(255)]);

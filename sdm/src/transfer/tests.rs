@@ -174,7 +174,7 @@ fn stream_of(content: &[u8], hash: blake3::Hash) -> Vec<Down> {
 
 async fn downloaded(messages: Vec<Down>, folder: &Path) -> Result<(), TransferError> {
     let (link, _) = worker(Behaviour::Send(messages)).await;
-    let target = TargetPath::new(&folder.join("out"), false).unwrap();
+    let target = TargetPath::new(&folder.join("out"), false, "6b1e", &Arc::default()).unwrap();
     let to = Download { target, done: Arc::default(), total: Arc::default() };
     let (part, _) = download(link, transfer(), to).await?;
     part.publish().map_err(TransferError::Local)

@@ -4,6 +4,7 @@ use super::BlockerView;
 use super::hex;
 use super::list::Row;
 use crate::output::or_dash;
+use crate::output::utc_text;
 use sdm_proto::wire::v1;
 use serde::Serialize;
 
@@ -26,6 +27,10 @@ pub struct TransactionView {
     pub phase_reason: String,
     /// Cluster clock, milliseconds; 0 when none, as with the following three.
     pub began_ms: u64,
+    /// Wall clock of the member that took the request, milliseconds since 1970; 0 when not known.
+    pub began_unix_ms: u64,
+    /// The same in UTC, RFC 3339 to seconds; null when not known.
+    pub began_at: Option<String>,
     /// When it ended.
     pub finished_ms: u64,
     /// Until when it may go on.
@@ -74,7 +79,8 @@ pub struct AttemptView {
 pub struct RefusalView {
     pub(super) class: String,
     pub(super) reason: String,
-    pub(super) message: String,
+    /// In words.
+    pub message: String,
     pub(super) hint: String,
     pub(super) blockers: Vec<BlockerView>,
 }
@@ -131,6 +137,8 @@ impl From<v1::Transaction> for TransactionView {
             phase: txn.phase,
             phase_reason: txn.phase_reason,
             began_ms: txn.began_ms,
+            began_unix_ms: txn.began_unix_ms,
+            began_at: Some(txn.began_unix_ms).filter(|ms| *ms > 0).map(utc_text),
             finished_ms: txn.finished_ms,
             deadline_ms: txn.deadline_ms,
             retry_at_ms: txn.retry_at_ms,
@@ -203,8 +211,15 @@ impl From<v1::Event> for EventView {
     }
 }
 
+impl TransactionView {
+    /// The request in words; of one that was refused before it had any, what it would have worked on.
+    pub(super) fn what(&self) -> String {
+        if self.summary.is_empty() { or_dash(&self.objects.join(" ")) } else { self.summary.clone() }
+    }
+}
+
 impl Row for TransactionView {
-    const HEADINGS: &'static [&'static str] = &["TXN", "KIND", "PHASE", "WHAT", "BY", "WHY"];
+    const HEADINGS: &'static [&'static str] = &["TXN", "KIND", "BEGAN", "PHASE", "WHAT", "BY", "REASON", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         let why = match &self.refusal {
@@ -215,9 +230,11 @@ impl Row for TransactionView {
         vec![
             self.id.clone(),
             self.kind.clone(),
+            or_dash(self.began_at.as_deref().unwrap_or_default()),
             self.phase.clone(),
-            self.summary.clone(),
+            self.what(),
             or_dash(&self.initiator),
+            or_dash(&self.reason),
             why,
         ]
     }

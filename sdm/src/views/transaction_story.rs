@@ -28,17 +28,17 @@ impl TransactionStory {
         let txn = &self.transaction;
         let mut fields = vec![
             ("txn", txn.id.clone()),
-            ("what", format!("{}   ({})", txn.summary, txn.kind)),
+            ("what", format!("{}   ({})", txn.what(), txn.kind)),
             ("phase", format!("{}   {}", txn.phase, txn.phase_reason)),
             ("asked by", or_dash(&txn.initiator)),
-            ("began", clock_text(txn.began_ms, self.clock_ms)),
+            ("began", self.began()),
         ];
         let mut put = |name, value: String| {
             if !value.is_empty() {
                 fields.push((name, value));
             }
         };
-        put("why", txn.reason.clone());
+        put("reason", txn.reason.clone());
         if txn.finished_ms > 0 {
             let took = age_text(txn.finished_ms.saturating_sub(txn.began_ms));
             put("ended", format!("{}   after {took}", clock_text(txn.finished_ms, self.clock_ms)));
@@ -57,6 +57,14 @@ impl TransactionStory {
         put("last error", txn.last_error.clone());
         put("result", self.outcome());
         fields
+    }
+
+    fn began(&self) -> String {
+        let ago = clock_text(self.transaction.began_ms, self.clock_ms);
+        match &self.transaction.began_at {
+            Some(at) => format!("{at}   {ago}"),
+            None => ago,
+        }
     }
 
     fn attempt(&self) -> String {
@@ -93,13 +101,14 @@ impl Report for TransactionStory {
         let mut text = fields_text(&self.header());
         if let Some(refusal) = &txn.refusal {
             // Writing to a String cannot fail, here and below.
-            _ = writeln!(text, "refused     {}   [{}]", one_line(&refusal.message), one_line(&refusal.reason));
+            let (message, reason) = (one_line(&refusal.message), one_line(&refusal.reason));
+            _ = writeln!(text, "{:<10}  {message}   [{reason}]", one_line(&txn.phase));
             for blocker in &refusal.blockers {
                 let line = format!("{} {}: {}", blocker.kind, blocker.id, blocker.description);
                 _ = writeln!(text, "  - {}", one_line(&line));
             }
             if !refusal.hint.is_empty() {
-                _ = writeln!(text, "hint        {}", one_line(&refusal.hint));
+                _ = writeln!(text, "{:<10}  {}", "hint", one_line(&refusal.hint));
             }
         }
         if !txn.history.is_empty() {
