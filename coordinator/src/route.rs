@@ -8,6 +8,7 @@ use crate::reachability::PING_TIME;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::status::from_status;
+use sdm_proto::status::refusal_in;
 use sdm_raft_store::LeaderId;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
@@ -44,10 +45,15 @@ pub(crate) enum Attempt<T> {
 
 impl<T> Attempt<T> {
     /// Of a call to another member. What cannot be answered now is tried again; the rest is final.
+    /// A status that no member gave (a connection that broke in the middle) says nothing about the
+    /// call, and every call here may be repeated.
     pub fn of_call(outcome: Result<Response<T>, Status>) -> Self {
         match outcome {
             Ok(response) => Self::Done(response.into_inner()),
-            Err(status) => Self::of_refusal(from_status(&status)),
+            Err(status) => match refusal_in(&status) {
+                Some(refusal) => Self::of_refusal(refusal),
+                None => Self::Again(from_status(&status)),
+            },
         }
     }
 
@@ -166,4 +172,31 @@ where
 pub(crate) fn stopping(core: &Core) -> Refusal {
     Refusal::new(Class::Unavailable, "MEMBER_STOPPING", format!("member {} is shutting down", core.member_name()))
         .hint("try another endpoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdm_proto::status::to_status;
+
+    #[test]
+    fn only_what_a_member_said_is_final() {
+        for status in [
+            Status::unknown("broken pipe"),
+            Status::internal("h2 protocol error"),
+            Status::cancelled("operation was canceled"),
+            Status::unavailable("tcp connect error"),
+            Status::deadline_exceeded("timeout expired"),
+            Status::out_of_range("too large"),
+        ] {
+            assert!(matches!(Attempt::<()>::of_call(Err(status.clone())), Attempt::Again(_)), "{status:?}");
+        }
+        let said = |class| Err(to_status(&Refusal::new(class, "X", "a member said so")));
+        for class in [Class::Internal, Class::Invalid, Class::Denied, Class::Exhausted] {
+            assert!(matches!(Attempt::<()>::of_call(said(class)), Attempt::Refused(_)), "{class:?}");
+        }
+        for class in [Class::Unavailable, Class::Timeout] {
+            assert!(matches!(Attempt::<()>::of_call(said(class)), Attempt::Again(_)), "{class:?}");
+        }
+    }
 }

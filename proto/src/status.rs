@@ -70,29 +70,42 @@ pub fn to_status(refusal: &Refusal) -> Status {
     Status::with_error_details(code_of(refusal.class), refusal.message.clone(), details)
 }
 
-/// The refusal that a gRPC status carries; one of our making when it has no details of ours (a
-/// broken connection, a foreign server).
+/// The refusal that a gRPC status carries. None when it has no details of ours: then nobody of sdm
+/// said it (a broken connection, a deadline of the way, a foreign server), and whether the call was
+/// carried out is not known.
 #[must_use]
-pub fn from_status(status: &Status) -> Refusal {
-    let class = class_of(status.code());
+pub fn refusal_in(status: &Status) -> Option<Refusal> {
     let details = status.get_error_details();
-    let Some(info) = details.error_info().filter(|info| info.domain == ERROR_DOMAIN) else {
-        let reason = if class == Class::Unavailable { "UNREACHABLE" } else { "RPC_FAILED" };
-        return Refusal::new(class, reason, format!("{} ({:?})", status.message(), status.code()));
-    };
+    let info = details.error_info().filter(|info| info.domain == ERROR_DOMAIN)?;
     let blockers = details.precondition_failure().map_or_else(Vec::new, |failure| {
         let violations = failure.violations.iter();
         violations
             .map(|v| Blocker { kind: v.r#type.clone(), id: v.subject.clone(), description: v.description.clone() })
             .collect()
     });
-    Refusal {
-        class,
+    Some(Refusal {
+        class: class_of(status.code()),
         reason: info.reason.clone(),
         message: status.message().to_owned(),
         hint: info.metadata.get("hint").cloned().unwrap_or_default(),
         blockers,
-    }
+    })
+}
+
+/// The refusal that a gRPC status carries, or one of our making when it carries none: UNREACHABLE
+/// for a connection that broke or was never there, RPC_FAILED for what a stranger said.
+#[must_use]
+pub fn from_status(status: &Status) -> Refusal {
+    refusal_in(status).unwrap_or_else(|| {
+        let message = format!("{} ({:?})", status.message(), status.code());
+        match status.code() {
+            // A connection that is reset in the middle of a call is any of these.
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
+                Refusal::new(Class::Unavailable, "UNREACHABLE", message)
+            }
+            code => Refusal::new(class_of(code), "RPC_FAILED", message),
+        }
+    })
 }
 
 impl From<&Refusal> for v1::Refusal {
@@ -155,5 +168,19 @@ mod tests {
         let refusal = from_status(&Status::unavailable("tcp connect error"));
         assert_eq!(refusal.class, Class::Unavailable);
         assert!(refusal.message.contains("tcp connect error"));
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_told_from_what_one_of_ours_said() {
+        for status in
+            [Status::unknown("h2"), Status::cancelled("reset"), Status::internal("h2"), Status::unavailable("x")]
+        {
+            assert_eq!(refusal_in(&status), None, "{status:?}");
+            let refusal = from_status(&status);
+            assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Unavailable, "UNREACHABLE"), "{status:?}");
+        }
+        let ours = sample(Class::Internal);
+        assert_eq!(refusal_in(&to_status(&ours)), Some(ours));
+        assert_eq!(from_status(&Status::unimplemented("x")).reason, "RPC_FAILED");
     }
 }
