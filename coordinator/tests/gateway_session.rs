@@ -4,11 +4,14 @@
 mod stage;
 
 use sdm_proto::refusal::Class;
+use sdm_proto::seams::SimulatedClock;
+use sdm_proto::wire::internal::v1::Goodbye;
 use sdm_proto::wire::internal::v1::Hello;
 use sdm_proto::wire::internal::v1::Report;
 use sdm_proto::wire::internal::v1::gateway_message::Message as Out;
 use sdm_proto::wire::internal::v1::worker_message::Message as In;
 use stage::Stage;
+use stage::until;
 use stage::worker::Scripted;
 use stage::worker::hello;
 
@@ -50,6 +53,47 @@ async fn a_worker_goes_on_with_its_session_over_a_new_stream() {
     // The same process without its memory of the session finds it by its nonce.
     let third = Scripted::connect(&stage, hello("a")).await.unwrap().welcome;
     assert_eq!(third.session_id, first.session_id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_that_finds_its_session_again_has_the_leader_count_the_lease_anew() {
+    let clock = SimulatedClock::default();
+    let stage = Stage::open_on(Some(clock.clone())).await;
+    let _silent = Scripted::connect(&stage, hello("silent")).await.unwrap();
+    let first = Scripted::connect(&stage, hello("a")).await.unwrap().welcome;
+    clock.advance(9_000);
+    let again = Scripted::connect(&stage, hello("a")).await.unwrap();
+    assert_eq!(again.welcome.session_id, first.session_id);
+    clock.advance(9_000);
+    // Both opened at the same time: without the second hello's renewal they would end together.
+    until("the silent worker is lost", async || (stage.worker_state("silent").await == "lost").then_some(())).await;
+    assert_eq!(stage.worker_state("a").await, "live");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_says_goodbye_is_gone_at_once_and_what_it_said_before_counts() {
+    // Nothing but its word can end the session: time stands still.
+    let stage = Stage::open_on(Some(SimulatedClock::default())).await;
+    let mut worker = Scripted::connect(&stage, hello("a")).await.unwrap();
+    worker.send(In::Goodbye(Goodbye {})).await;
+    loop {
+        match worker.next().await.unwrap() {
+            Some(Out::SessionEnded(ended)) => break assert!(ended.message.contains("goodbye"), "{}", ended.message),
+            Some(_) => {}
+            None => panic!("the stream ended without a word"),
+        }
+    }
+    assert_eq!(worker.next().await, Ok(None));
+    assert_eq!(stage.worker_state("a").await, "lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_counts_though_the_worker_does_not_wait_for_the_answer() {
+    let stage = Stage::open_on(Some(SimulatedClock::default())).await;
+    let mut worker = Scripted::connect(&stage, hello("a")).await.unwrap();
+    worker.send(In::Goodbye(Goodbye {})).await;
+    worker.say_no_more();
+    until("the worker is gone", async || (stage.worker_state("a").await == "lost").then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -38,6 +38,7 @@ pub(super) async fn admit(core: &Core, hello: CheckedHello) -> Result<Admitted, 
     check_cluster(&view.state, &hello.cluster_id, core.member_name().as_str())?;
     let worker = hello.identity.id;
     if let Some(session) = hello.session.filter(|session| is_live(&view.state, &hello, *session)) {
+        renew(&call, session).await?;
         tracing::info!(%worker, session = session.id, "a worker goes on with its session");
         return Ok(admitted(core, &view.state, worker, session));
     }
@@ -56,8 +57,23 @@ pub(super) async fn admit(core: &Core, hello: CheckedHello) -> Result<Admitted, 
         let message = "the session is not this worker's, or is over already";
         return Err(Refusal::new(Class::Unavailable, "SESSION_LOST", message).hint("say hello again"));
     }
-    tracing::info!(%worker, session = session.id, "a worker has a new session");
+    // One that an earlier hello opened has used up a part of its lease already.
+    let opened_now = session.epoch == answered.index;
+    if !opened_now {
+        renew(&call, session).await?;
+    }
+    tracing::info!(%worker, session = session.id, opened_now, "a worker has its session");
     Ok(admitted(core, &answered.view.state, worker, session))
+}
+
+/// Has the leader count a session's lease from now on: the worker counts its own from its hello, and
+/// must never believe in it for longer than the leader does.
+async fn renew(call: &Call<'_>, session: SessionRef) -> Result<(), Refusal> {
+    if call.keep_alive(session).await? {
+        return Ok(());
+    }
+    let message = format!("session {} is over, or about to be", session.id);
+    Err(Refusal::new(Class::Unavailable, "SESSION_LOST", message).hint("say hello again"))
 }
 
 fn check_cluster(state: &State, remembered: &str, member: &str) -> Result<(), Refusal> {

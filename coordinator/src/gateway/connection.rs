@@ -9,6 +9,7 @@ use super::orders;
 use super::report_queue::ReportQueue;
 use super::report_queue::Taken;
 use super::reports;
+use super::reports::shows;
 use crate::core::Core;
 use crate::core::Proposed;
 use futures_util::future::BoxFuture;
@@ -63,6 +64,10 @@ const DOMAINS_PER_ENTRY: usize = 128;
 /// How long a worker may read nothing before it is left to another connection.
 const SEND_WITHIN: Duration = limits::SESSION_TTL;
 
+/// How long the last reports of a worker that said goodbye, and the end of its session, are tried:
+/// then its lease runs out by itself.
+const GOODBYE_WITHIN: Duration = limits::SESSION_TTL;
+
 type Outgoing = Result<GatewayMessage, Status>;
 
 /// What a worker reads.
@@ -80,6 +85,7 @@ enum Finished {
     Ping { sequence: u64, acknowledged: bool },
     Report { token: Token, answer: Result<Proposed, Refusal> },
     Domains(Result<Proposed, Refusal>),
+    Closed(Result<Proposed, Refusal>),
 }
 
 enum Event {
@@ -114,6 +120,16 @@ pub(super) struct Connection {
     repeat_from: Option<u64>,
     /// When the worker has read nothing for too long; set while something waits to be sent.
     unread_until: Option<Instant>,
+    /// Set when the worker said goodbye: until when its session's end is tried.
+    goodbye: Option<Goodbye>,
+}
+
+/// A worker's orderly end.
+#[derive(Clone, Copy)]
+struct Goodbye {
+    until: Instant,
+    /// Its session's end is on its way.
+    closing: bool,
 }
 
 /// That the connection is over, with what the worker is told if it still listens.
@@ -143,6 +159,7 @@ impl Connection {
             sent: None,
             repeat_from: None,
             unread_until: None,
+            goodbye: None,
         };
         tokio::spawn(connection.run());
         ReceiverStream::new(stream)
@@ -162,6 +179,9 @@ impl Connection {
     }
 
     async fn next_event(&mut self) -> Event {
+        if let Some(Goodbye { until, .. }) = self.goodbye {
+            return self.next_event_after_goodbye(until).await;
+        }
         let to_send = self.look_at_set || !self.answers.is_empty();
         if !to_send {
             self.unread_until = None;
@@ -193,6 +213,15 @@ impl Connection {
         }
     }
 
+    /// The worker says nothing more, and need not listen.
+    async fn next_event_after_goodbye(&mut self, until: Instant) -> Event {
+        tokio::select! {
+            () = self.core.closing().cancelled() => Event::Over("the member shuts down"),
+            () = tokio::time::sleep_until(until) => Event::Over("its goodbye found no leader in time"),
+            Some(finished) = self.underway.next() => Event::Finished(finished),
+        }
+    }
+
     fn on_event(&mut self, event: Event) -> Result<(), Over> {
         match event {
             Event::Room(permit) => {
@@ -217,6 +246,7 @@ impl Connection {
         }
         self.begin_reports();
         self.begin_domains();
+        self.begin_closing();
         Ok(())
     }
 
@@ -244,6 +274,10 @@ impl Connection {
                 let refusal = Refusal::new(Class::Invalid, "BAD_HELLO", "a second hello in one session");
                 return Err(Over(Some(Err(to_status(&refusal)))));
             }
+            Some(In::Goodbye(_)) => {
+                tracing::info!(worker = %self.worker, session = self.session.id, "a worker says goodbye");
+                self.goodbye = Some(Goodbye { until: Instant::now() + GOODBYE_WITHIN, closing: false });
+            }
             // A newer worker may say more than this member understands.
             None => {}
         }
@@ -269,8 +303,14 @@ impl Connection {
         }));
     }
 
+    /// What the state shows already makes no entry: a worker repeats every few seconds how far an
+    /// attempt is and whether a command is connected, until a set no longer names the attempt.
     fn begin_reports(&mut self) {
         while let Some((token, report)) = self.reports.next() {
+            if shows(&self.core.view().state, self.worker, token, &report) {
+                self.reports.finished(token);
+                continue;
+            }
             let command = Command::ReportAttempt { session: self.session, token, report };
             let delivery = deliver(self.core.clone(), command);
             self.underway.push(Box::pin(async move { Finished::Report { token, answer: delivery.await } }));
@@ -299,6 +339,15 @@ impl Connection {
         self.underway.push(Box::pin(async move { Finished::Domains(delivery.await) }));
     }
 
+    /// Once everything that a worker said before its goodbye is told on.
+    fn begin_closing(&mut self) {
+        let told = self.reports.is_empty();
+        let Some(goodbye) = self.goodbye.as_mut().filter(|goodbye| told && !goodbye.closing) else { return };
+        goodbye.closing = true;
+        let delivery = deliver(self.core.clone(), Command::CloseSession(self.session));
+        self.underway.push(Box::pin(async move { Finished::Closed(delivery.await) }));
+    }
+
     fn on_finished(&mut self, finished: Finished) -> Result<(), Over> {
         match finished {
             Finished::Ping { sequence, acknowledged } => {
@@ -315,6 +364,11 @@ impl Connection {
             Finished::Domains(answer) => {
                 self.reporting_domains = false;
                 self.on_answer(answer, None)
+            }
+            Finished::Closed(Ok(_)) => Err(self.session_over("the worker said goodbye")),
+            Finished::Closed(Err(refusal)) => {
+                tracing::warn!(worker = %self.worker, %refusal, "a session was not closed: its lease runs out");
+                Err(Over(None))
             }
         }
     }

@@ -91,6 +91,11 @@ impl ReportQueue {
         Some((token, report))
     }
 
+    /// Whether nothing waits and nothing is being proposed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// The proposal for this attempt was answered.
     pub(super) fn finished(&mut self, token: Token) {
         let Some(line) = self.lines.get_mut(&token).filter(|line| line.running.is_some()) else { return };

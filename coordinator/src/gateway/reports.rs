@@ -2,11 +2,13 @@
 //! reason why not. Texts are cut, since a report that is refused for its length would be repeated
 //! for ever.
 
+use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::NotAToken;
 use sdm_proto::token::Token;
 use sdm_proto::wire::internal::v1;
 use sdm_proto::wire::internal::v1::report::Outcome;
+use sdm_state::State;
 use sdm_state::work::Report;
 use sdm_state::work::VolumeResult;
 use sdm_state::workers::DomainReport;
@@ -81,6 +83,18 @@ pub(super) fn report(message: v1::Report) -> Result<Heard, BadReport> {
     Ok(Heard { token, sequence: message.sequence, report })
 }
 
+/// Whether the state shows already what this worker reports on an open attempt. Only for reports
+/// that say how something is; one that ends an attempt is always news.
+pub(super) fn shows(state: &State, worker: WorkerId, token: Token, report: &Report) -> bool {
+    let work = state.attempts_of(worker).find(|(of, _)| *of == token).and_then(|(_, owner)| state.work_of(owner));
+    let Some(attempt) = work.and_then(|work| work.attempt.as_ref()) else { return false };
+    match report {
+        Report::Checkpoint { durable_bytes } => attempt.checkpoint_bytes == *durable_bytes,
+        Report::Peer { connected } => *connected == (attempt.peer_deadline_ms == 0),
+        Report::Done { .. } | Report::Refused(_) | Report::Failed { .. } | Report::Stopped => false,
+    }
+}
+
 /// What a worker sees of a domain.
 pub(super) fn domain(message: v1::DomainReport) -> Result<DomainReport, BadReport> {
     let domain = message.domain_id.parse().map_err(|source| BadReport::Id { what: "a report on no domain", source })?;
@@ -143,6 +157,7 @@ fn cut_to(most: usize, mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::Sample;
     use sdm_proto::ids::DomainId;
     use sdm_proto::ids::VolumeId;
     use sdm_proto::refusal::Class;
@@ -216,6 +231,26 @@ mod tests {
         assert_eq!(done(short), Err(BadReport::Hash(31)));
         let many = v1::Done { volumes: vec![v1::VolumeResult::default(); VOLUMES_MAX + 1], bytes: 0 };
         assert_eq!(report(message(Some(Outcome::Done(many)))), Err(BadReport::TooManyVolumes(VOLUMES_MAX + 1)));
+    }
+
+    #[test]
+    fn what_the_state_shows_already_is_no_news_and_an_end_always_is() {
+        let mut sample = Sample::new();
+        sample.begin_import("web-01", "nfs1");
+        let worker = sample.worker("a").identity.id;
+        let (token, _) = sample.state.attempts_of(worker).last().unwrap();
+        let known = |sample: &Sample, report| shows(&sample.state, worker, token, &report);
+        assert!(known(&sample, Report::Peer { connected: false }));
+        assert!(!known(&sample, Report::Peer { connected: true }));
+        sample.connect_peer();
+        sample.checkpoint(4096);
+        assert!(known(&sample, Report::Peer { connected: true }));
+        assert!(!known(&sample, Report::Peer { connected: false }));
+        assert!(known(&sample, Report::Checkpoint { durable_bytes: 4096 }));
+        assert!(!known(&sample, Report::Checkpoint { durable_bytes: 8192 }));
+        assert!(!known(&sample, Report::Stopped));
+        let another = Token { index: token.index + 1, ..token };
+        assert!(!shows(&sample.state, worker, another, &Report::Checkpoint { durable_bytes: 4096 }));
     }
 
     #[test]

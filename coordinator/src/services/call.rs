@@ -2,18 +2,20 @@
 //! whose answer is shown from a view that holds them.
 
 use crate::core::Core;
+use crate::core::Proposed;
 use sdm_proto::limits;
 use sdm_proto::refusal::Refusal;
 use sdm_raft_store::StateView;
 use sdm_state::Command;
 use sdm_state::Reply;
+use sdm_state::command::SessionRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a call may take here. A second less than a caller waits who sets no deadline of its own,
-/// so that a refusal which says why reaches it instead of a bare timeout.
-const ANSWER_WITHIN: Duration = limits::CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
+/// How long a call may take here. Less than a caller waits who sets no deadline of its own, so that
+/// a refusal which says why reaches it instead of a bare timeout.
+const ANSWER_WITHIN: Duration = limits::LEADER_WAIT;
 
 /// A call.
 pub(crate) struct Call<'a> {
@@ -25,6 +27,8 @@ pub(crate) struct Call<'a> {
 pub(crate) struct Answered {
     /// Of `apply`, never a refusal.
     pub reply: Reply,
+    /// Log index of the entry that was answered.
+    pub index: u64,
     /// A view that holds the entry.
     pub view: Arc<StateView>,
 }
@@ -48,9 +52,18 @@ impl<'a> Call<'a> {
     /// # Errors
     /// It could not be proposed in time, or `apply` refused it.
     pub(crate) async fn propose(&self, command: Command) -> Result<Answered, Refusal> {
-        match self.core.propose(command, self.deadline).await?.reply {
+        let Proposed { index, reply } = self.core.propose(command, self.deadline).await?;
+        match reply {
             Reply::Refused(refusal) => Err(refusal),
-            reply => Ok(Answered { reply, view: self.core.view() }),
+            reply => Ok(Answered { reply, index, view: self.core.view() }),
         }
+    }
+
+    /// Has the leader renew a session; whether it did.
+    ///
+    /// # Errors
+    /// No quorum, or no leader in time.
+    pub(crate) async fn keep_alive(&self, session: SessionRef) -> Result<bool, Refusal> {
+        Ok(self.core.keep_alive(vec![session], self.deadline).await?.contains(&session))
     }
 }

@@ -12,6 +12,7 @@ use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams;
+use sdm_proto::seams::SimulatedClock;
 use sdm_proto::seams::SimulatedNetwork;
 use sdm_proto::seams::Transport;
 use sdm_proto::status::from_status;
@@ -58,12 +59,20 @@ pub struct Stage {
 impl Stage {
     /// A founded cluster of one member that answers.
     pub async fn open() -> Self {
+        Self::open_on(None).await
+    }
+
+    /// The same on a clock that the test moves.
+    pub async fn open_on(clock: Option<SimulatedClock>) -> Self {
         let network = SimulatedNetwork::default();
         let disk = SimulatedDisk::new();
         let mut config = MemberConfig::new("m1".parse().unwrap(), MEMBER, "in memory", Start::Bootstrap);
         config.disk = Some(disk.start());
         config.secret = secret();
         config.transport = Arc::new(network.host("m1"));
+        if let Some(clock) = clock {
+            config.clock = Arc::new(clock);
+        }
         let (stop, mut stopped) = watch::channel(false);
         let (ended, member) = oneshot::channel();
         // A runtime of its own: when it ends, nothing of the member is left.
@@ -192,6 +201,12 @@ impl Stage {
             matches!(txn.phase.as_str(), "committed" | "aborted" | "refused").then_some(txn)
         })
         .await
+    }
+
+    /// The state of a worker, by name; empty when it is not known.
+    pub async fn worker_state(&self, name: &str) -> String {
+        let workers = self.workers().list_workers(v1::ListWorkersRequest::default()).await.unwrap().into_inner().items;
+        workers.into_iter().find(|worker| worker.name == name).map(|worker| worker.state).unwrap_or_default()
     }
 
     pub async fn garbage_now(&self) -> Vec<v1::Garbage> {

@@ -115,6 +115,11 @@ impl Scripted {
         self.set_where(|set| set.items.len() == 1).await.items.remove(0)
     }
 
+    /// Ends the worker's half of the stream.
+    pub fn say_no_more(&mut self) {
+        self.outgoing = mpsc::channel(1).0;
+    }
+
     pub async fn send(&mut self, message: In) {
         self.outgoing.send(WorkerMessage { message: Some(message) }).await.unwrap();
     }
