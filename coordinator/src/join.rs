@@ -18,12 +18,16 @@ use sdm_raft_store::Identity;
 use sdm_state::members::FEATURE_LEVEL_MAX;
 use std::future::Future;
 use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Pause before the next try, doubled each time ...
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// ... up to this: an operator who just started the other member does not want to wait.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// A wait that lasts tells its cause again after this long.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long an id may take: an election and a proposal.
 const JOIN_TIME: Duration = Duration::from_secs(20);
@@ -123,23 +127,23 @@ async fn answer<T>(
 
 /// Whether the same question may be answered later.
 fn may_change(refusal: &Refusal) -> bool {
-    // A broken connection reads as internal, too.
     matches!(refusal.class, Class::Unavailable | Class::Timeout | Class::Aborted | Class::Internal)
 }
 
 async fn until_answered<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, Refusal>) -> Result<T, MemberError> {
     let mut pause = RETRY_FIRST;
-    let mut said = String::new();
+    let mut said: Option<(Instant, String)> = None;
     loop {
         let refusal = match ask().await {
             Ok(answer) => return Ok(answer),
             Err(refusal) if may_change(&refusal) => refusal,
             Err(refusal) => return Err(MemberError::Refused(refusal)),
         };
-        // Once for each reason: the operator shall see why it waits, not how often.
-        if said != refusal.message {
+        // The operator shall see why it waits, whenever he looks, and not each try.
+        let is_news = said.as_ref().is_none_or(|(at, last)| *last != refusal.reason || at.elapsed() >= SAY_AGAIN);
+        if is_news {
             tracing::warn!(reason = refusal.reason, "cannot {what} yet, trying on: {refusal}");
-            said = refusal.message;
+            said = Some((Instant::now(), refusal.reason));
         }
         // Members that were started together shall not ask together for ever.
         let jitter = f64::from(rand::random::<u8>()) / 512.0;

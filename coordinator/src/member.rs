@@ -129,6 +129,14 @@ async fn next_step(
             let asked = config.name.to_string();
             return Err(MemberError::AnotherName { found: identity.name.clone(), asked });
         }
+        if let (Start::Join(via), Some(Pending::Joining { incarnation, .. })) = (&config.start, &pending) {
+            // It has an id and no seat yet. The member it asked first may be lost for good.
+            let via = via.clone();
+            tracing::info!(via, "the folder's member is not admitted yet: it asks this one");
+            let next = Pending::Joining { via, stay_learner: config.stay_learner, incarnation: *incarnation };
+            file.write(next.clone()).await?;
+            return Ok(Some(next));
+        }
         if config.start != Start::Resume {
             tracing::info!(
                 name = identity.name,
@@ -299,5 +307,34 @@ fn warn_of_another_address(core: &Core, address: &str) {
             now = address,
             "the cluster knows this member by another address and keeps calling it there: listen or advertise as before"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdm_raft_store::SimulatedDisk;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn a_member_without_a_seat_asks_whom_it_is_told_last_under_its_old_incarnation() {
+        let file = PendingFile::of(&SimulatedDisk::new().start());
+        let incarnation = Uuid::from_u128(7);
+        let joining = |via: &str, stay_learner| Pending::Joining { via: via.to_owned(), stay_learner, incarnation };
+        file.write(joining("a:7400", false)).await.unwrap();
+        let identity =
+            Identity { node_id: 3, name: "c".to_owned(), incarnation, ..founding::new_identity(&"c".parse().unwrap()) };
+        let config = |start| MemberConfig::new("c".parse().unwrap(), "c:7400", "in memory", start);
+
+        let resumed = next_step(&config(Start::Resume), Some(&identity), &file).await.unwrap();
+        assert_eq!(resumed, Some(joining("a:7400", false)));
+        let mut elsewhere = config(Start::Join("b:7400".to_owned()));
+        elsewhere.stay_learner = true;
+        let next = next_step(&elsewhere, Some(&identity), &file).await.unwrap();
+        assert_eq!(next, Some(joining("b:7400", true)));
+        assert_eq!(file.read().await.unwrap(), next, "the next start knows it, too");
+        // Once it has its seat, it is a member, whatever it is told.
+        file.clear().await.unwrap();
+        assert_eq!(next_step(&elsewhere, Some(&identity), &file).await.unwrap(), None);
     }
 }
