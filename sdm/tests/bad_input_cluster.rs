@@ -12,6 +12,10 @@ use host::PATIENCE;
 use host::Scratch;
 use host::text;
 use host::until;
+use sdm_proto::wire::internal::v1 as internal;
+use sdm_proto::wire::internal::v1::member_service_client::MemberServiceClient;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::transfer_service_client::TransferServiceClient;
 use serde_json::Value;
 
 #[test]
@@ -44,6 +48,19 @@ fn a_second_worker_under_a_live_workers_name_is_sent_away() {
     cluster.sdm().done(&["disk", "create", "web-02", "--domain", "shelf-1", "--size", "1M"]);
 }
 
+/// Calls without a secret what commands never call themselves: a worker's byte streams, and what
+/// members say to each other.
+async fn call_inner_services(member: &str, worker: &str) -> Vec<tonic::Code> {
+    let channel = |address: &str| {
+        tonic::transport::Endpoint::new(format!("http://{address}")).expect("an address").connect_lazy()
+    };
+    let open = v1::DownloadRequest { ticket: vec![7; 32].into(), token: "1-1-0".to_owned() };
+    let download = TransferServiceClient::new(channel(worker)).download(open).await.map(|_| ());
+    let join = internal::JoinRequest { name: "node-x".to_owned(), ..Default::default() };
+    let join = MemberServiceClient::new(channel(member)).join(join).await.map(|_| ());
+    [download, join].into_iter().map(|answer| answer.err().map_or(tonic::Code::Ok, |status| status.code())).collect()
+}
+
 #[test]
 fn whoever_does_not_know_the_secret_is_sent_away() {
     let mut cluster = Cluster::start(&Shape::usual().secret());
@@ -66,6 +83,10 @@ fn whoever_does_not_know_the_secret_is_sent_away() {
         }
     }
     assert_eq!(list(&cluster.sdm(), "disk"), Vec::<Value>::new());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    for code in runtime.block_on(call_inner_services(&endpoints[0], cluster.address_of("host-1"))) {
+        assert_eq!(code, tonic::Code::PermissionDenied);
+    }
 
     let short = scratch.join("short");
     std::fs::write(&short, "short").unwrap();
@@ -95,12 +116,16 @@ fn whoever_does_not_know_the_secret_is_sent_away() {
 
 #[test]
 fn with_a_secret_a_member_may_listen_beyond_this_host() {
-    let cluster = Cluster::prepare(&Shape::usual().hosts(&[]).secret());
-    let mut cluster = cluster;
+    let mut cluster = Cluster::prepare(&Shape::usual().hosts(&[]).secret());
     let advertised = cluster.address_of("node-a").to_owned();
     cluster.listen_everywhere("node-a");
     cluster.start_node("node-a");
-    let sdm = cluster.sdm_at(&["node-a"]);
+    let port = until("it says where it listens", || {
+        let said = cluster.said("node-a");
+        let bound = said.split_once("bound=0.0.0.0:").and_then(|(_, rest)| rest.split(' ').next().map(str::to_owned));
+        bound.ok_or(said)
+    });
+    let sdm = Sdm { endpoints: vec![format!("127.0.0.1:{port}")], ..cluster.sdm() };
     let status = until("it serves", || {
         let status = sdm.run(&["status"]);
         if status.code == 0 { Ok(status.result()) } else { Err(status.stderr) }

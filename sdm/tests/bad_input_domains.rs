@@ -232,6 +232,27 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_folder_that_was_replaced_by_a_link_is_not_followed() {
+    let cluster = Shared::cluster();
+    let sdm = cluster.sdm();
+    let outside = Scratch::new("outside");
+    let folder = cluster.make_domain("linked");
+    let (images, moved) = (folder.join("images"), outside.join("images"));
+    sdm.done(&["disk", "create", "linked-1", "--domain", "linked", "--size", "1M"]);
+    std::fs::rename(&images, &moved).unwrap();
+    symlink(&moved, &images).unwrap();
+    let refused = sdm.refused(&["disk", "create", "linked-2", "--domain", "linked", "--size", "1M"]);
+    refused.says(refused.code, "UNEXPECTED_ENTRY", &["symbolic link"]);
+    let exported = outside.join("exported");
+    let refused = sdm.refused(&["disk", "export", "linked-1", text(&exported)]);
+    refused.says(refused.code, "UNEXPECTED_ENTRY", &["symbolic link"]);
+    assert_eq!(std::fs::read_dir(&moved).unwrap().count(), 1, "something was written through the link");
+    std::fs::remove_file(&images).unwrap();
+    std::fs::rename(&moved, &images).unwrap();
+    sdm.done(&["disk", "create", "linked-2", "--domain", "linked", "--size", "1M"]);
+}
+
+#[test]
 fn a_domain_whose_metadata_was_replaced_is_unreachable_and_alone_in_that() {
     let cluster = Shared::cluster();
     let sdm = cluster.sdm();

@@ -7,17 +7,21 @@ mod images;
 
 use cluster::Cluster;
 use cluster::Held;
+use cluster::Place;
 use cluster::Sdm;
 use cluster::Shape;
 use cluster::Shared;
 use cluster::Started;
 use cluster::dot_names;
-use cluster::hold_in_the_middle;
+use cluster::has_bytes;
+use cluster::hold_export;
+use cluster::hold_import;
+use cluster::hold_move;
+use cluster::import_line;
 use cluster::items;
 use cluster::list;
 use cluster::names;
 use cluster::nothing_is_open;
-use cluster::request_id;
 use cluster::story;
 use cluster::text_of;
 use host::Mount;
@@ -30,12 +34,12 @@ use host::text;
 use host::until;
 use host::within;
 use images::differing_bytes;
+use images::noise;
+use images::noise_with_holes;
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -43,17 +47,6 @@ use std::time::Instant;
 const TRIES: usize = 8;
 
 const MIB: u64 = 1 << 20;
-
-/// A file that cannot be compressed.
-fn noise(path: &Path, bytes: u64) {
-    let mut noise = blake3::Hasher::new().update(text(path).as_bytes()).finalize_xof();
-    let mut piece = vec![0; 1 << 20];
-    let mut file = File::create(path).expect("the file is made");
-    for _ in 0..bytes / MIB {
-        noise.fill(&mut piece);
-        file.write_all(&piece).expect("the file is written");
-    }
-}
 
 fn import(sdm: &Sdm, file: &Path, name: &str, domain: &str) -> Value {
     sdm.done(&["disk", "import", text(file), "--name", name, "--domain", domain, "--format", "raw"])
@@ -64,20 +57,6 @@ fn holds(sdm: &Sdm, disk: &str, file: &Path, work: &Scratch) {
     let exported = work.join("exported");
     sdm.done(&["disk", "export", disk, text(&exported), "--overwrite"]);
     assert_eq!(differing_bytes(file, &exported), None, "{disk} is not what was imported");
-}
-
-/// A move from `domains.0` to `domains.1`, stopped in its middle; what slips through is moved back.
-#[track_caller]
-fn hold_move(cluster: &Cluster, sdm: &Sdm, disk: &str, folder: &Path, domains: (&str, &str)) -> (String, Held) {
-    for _ in 0..TRIES {
-        let id = request_id(sdm);
-        let begin = || sdm.start(&["disk", "move", disk, "--to", domains.1, "--request-id", &id]);
-        if let Some(held) = hold_in_the_middle(cluster, "host-1", folder, begin) {
-            return (id, held);
-        }
-        sdm.done(&["disk", "move", disk, "--to", domains.0]);
-    }
-    panic!("{disk} was moved {TRIES} times before anybody could stop it");
 }
 
 /// Takes all that is left of a file system.
@@ -107,9 +86,7 @@ fn a_copy_that_runs_out_of_space_leaves_the_source_whole_and_says_how_much_was_m
         let shown = sdm.done(&["domain", "show", "small"]);
         if shown["total_bytes"].as_u64() > Some(0) { Ok(()) } else { Err(shown.to_string()) }
     });
-    let (file, too_large) = (work.join("64M"), work.join("256M"));
-    noise(&file, 64 * MIB);
-    noise(&too_large, 256 * MIB);
+    let (file, too_large) = (noise_with_holes(work.path(), "128M", 128), noise(work.path(), "256M", 256));
     import(&sdm, &file, "web-01", "large");
 
     // What cannot fit is refused before a byte is written.
@@ -117,7 +94,7 @@ fn a_copy_that_runs_out_of_space_leaves_the_source_whole_and_says_how_much_was_m
     sdm.refused(&begin).says(7, "NO_SPACE", &["small", "lacks"]);
     assert_eq!(dot_names(&folder).len(), 0);
 
-    let (id, held) = hold_move(&cluster, &sdm, "web-01", &folder, ("large", "small"));
+    let (id, held) = hold_move(&cluster, &sdm, "host-1", "web-01", "large", Place { domain: "small", folder: &folder });
     let filler = path.join("filler");
     fill_up(&filler);
     let refused = held.go_on().finish().refusal();
@@ -127,8 +104,17 @@ fn a_copy_that_runs_out_of_space_leaves_the_source_whole_and_says_how_much_was_m
     assert_eq!(txn["phase"], "aborted", "{txn}");
     assert_eq!(sdm.done(&["disk", "show", "web-01"])["domain"], "large");
     holds(&sdm, "web-01", &file, &work);
+    let (_, held) = hold_import_into_the_full(&cluster, &file, &filler, Place { domain: "small", folder: &folder });
+    held.go_on().finish().refusal().says(7, "NO_SPACE", &["bytes"]);
+    assert_eq!(names(&list(&sdm, "disk")), ["web-01"]);
+    // The operator's own disk may be full as well.
+    let exported = path.join("exported");
+    sdm.refused(&["disk", "export", "web-01", text(&exported)]).states(7, "NO_SPACE", &[text(&exported)]);
     sdm.done(&["gc", "run"]);
-    assert_eq!(dot_names(&folder).len(), 0, "the half copy is there");
+    assert_eq!(dot_names(&folder).len(), 0, "half a copy is there");
+    let left: Vec<_> =
+        std::fs::read_dir(&path).expect("it is listed").filter_map(|e| Some(e.ok()?.file_name())).collect();
+    assert_eq!(left.len(), 3, "the domain, the filler and lost+found: {left:?}");
     nothing_is_open(&sdm);
 
     std::fs::remove_file(&filler).expect("it is there");
@@ -140,6 +126,18 @@ fn a_copy_that_runs_out_of_space_leaves_the_source_whole_and_says_how_much_was_m
     holds(&sdm, "web-01", &file, &work);
     drop(cluster);
     drop(mount);
+}
+
+/// There is room again when the import begins, and none when it is in its middle.
+fn hold_import_into_the_full(cluster: &Cluster, file: &Path, filler: &Path, place: Place) -> (String, Held) {
+    std::fs::remove_file(filler).expect("it is there");
+    until("the worker has seen the room", || {
+        let shown = cluster.sdm().done(&["domain", "show", place.domain]);
+        if shown["free_bytes"].as_u64() > Some(100 << 20) { Ok(()) } else { Err(shown.to_string()) }
+    });
+    let held = hold_import(cluster, "host-1", file, "db-01", place);
+    fill_up(filler);
+    held
 }
 
 #[test]
@@ -158,8 +156,7 @@ fn storage_that_hangs_holds_up_nobody_but_itself() {
     let folder = behind.join(text_of(&made["domain"], "id"));
     sdm.done(&["disk", "create", "served-disk", "--domain", "served", "--size", "1M"]);
     sdm.done(&["disk", "create", "doomed", "--domain", "served", "--size", "1M"]);
-    let file = work.join("96M");
-    noise(&file, 96 * MIB);
+    let file = noise(work.path(), "96M", 96);
     import(&sdm, &file, "web-01", "sound");
 
     let (command, stopped) = hang_in_the_middle(&sdm, &mount, &folder);
@@ -211,11 +208,6 @@ fn hang_in_the_middle(sdm: &Sdm, mount: &Mount, behind: &Path) -> (Started, Stop
     panic!("the disk was moved {TRIES} times before the storage could hang");
 }
 
-fn has_bytes(folder: &Path) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    files.filter_map(|entry| entry.metadata().ok()).any(|file| file.blocks() > 0)
-}
-
 fn everybody_else_goes_on(cluster: &Cluster, sdm: &Sdm) {
     for number in 0..3 {
         let name = format!("beside-{number}");
@@ -232,35 +224,14 @@ fn everybody_else_goes_on(cluster: &Cluster, sdm: &Sdm) {
     assert_eq!((&worker["name"], &worker["state"]), (&"host-1".into(), &"live".into()), "{worker}");
 }
 
-/// An import, stopped in its middle.
-#[track_caller]
-fn hold_import(cluster: &Cluster, file: &Path, name: &str, domain: (&str, &Path)) -> (String, Held) {
-    let sdm = cluster.sdm();
-    for _ in 0..TRIES {
-        let id = request_id(&sdm);
-        let line = import_line(file, name, domain.0, &id);
-        let begin = || sdm.start(&line.each_ref().map(String::as_str));
-        if let Some(held) = hold_in_the_middle(cluster, "host-1", domain.1, begin) {
-            return (id, held);
-        }
-        sdm.done(&["disk", "delete", name]);
-    }
-    panic!("{name} was imported {TRIES} times before anybody could stop it");
-}
-
-fn import_line(file: &Path, name: &str, domain: &str, id: &str) -> [String; 11] {
-    ["disk", "import", text(file), "--name", name, "--domain", domain, "--format", "raw", "--request-id", id]
-        .map(str::to_owned)
-}
-
 #[test]
 fn an_import_whose_command_is_killed_is_taken_over_under_its_request_id() {
     let cluster = Shared::cluster();
     let folder = cluster.make_domain("taken-over");
     let work = Scratch::new("files");
-    let file = work.join("64M");
-    noise(&file, 64 * MIB);
-    let (id, held) = hold_import(&cluster, &file, "taken-over", ("taken-over", &folder));
+    let file = noise(work.path(), "64M", 64);
+    let (id, held) =
+        hold_import(&cluster, "host-1", &file, "taken-over", Place { domain: "taken-over", folder: &folder });
     let Held { command, stopped, .. } = held;
     command.kill();
     stopped.go_on();
@@ -273,7 +244,6 @@ fn an_import_whose_command_is_killed_is_taken_over_under_its_request_id() {
     assert!(!names(&list(&sdm, "disk")).contains(&"taken-over".to_owned()), "half of a disk is visible");
     // By another member, as it may be.
     let line = import_line(&file, "taken-over", "taken-over", &id);
-    let line = line.each_ref().map(String::as_str);
     let other = cluster.sdm_at(&["node-c"]);
     let first = other.done(&line);
     assert_eq!(first["transaction"]["id"], id.as_str());
@@ -289,9 +259,8 @@ fn an_import_whose_command_never_comes_back_is_given_up() {
     let cluster = Shared::cluster();
     let folder = cluster.make_domain("given-up");
     let work = Scratch::new("files");
-    let file = work.join("64M");
-    noise(&file, 64 * MIB);
-    let (id, held) = hold_import(&cluster, &file, "given-up", ("given-up", &folder));
+    let file = noise(work.path(), "64M", 64);
+    let (id, held) = hold_import(&cluster, "host-1", &file, "given-up", Place { domain: "given-up", folder: &folder });
     let Held { command, stopped, .. } = held;
     command.kill();
     stopped.go_on();
@@ -309,7 +278,7 @@ fn an_import_whose_command_never_comes_back_is_given_up() {
     // Its name is free again.
     import(&sdm, &file, "given-up", "given-up");
     let line = import_line(&file, "given-up", "given-up", &id);
-    let again = sdm.refused(&line.each_ref().map(String::as_str));
+    let again = sdm.refused(&line);
     assert_eq!(again.reason(), "SOURCE_GONE", "{again:?}");
 }
 
@@ -319,33 +288,13 @@ fn waiting(sdm: &Sdm, why: &str) -> Vec<Value> {
     list(sdm, "lock").into_iter().filter(of).collect()
 }
 
-/// An export whose command stands still in the middle of the file.
-fn hold_export(sdm: &Sdm, disk: &str, folder: &Path) -> (Started, Stopped, PathBuf) {
-    for number in 0..TRIES {
-        let file = folder.join(format!("export-{number}"));
-        let mut command = sdm.start(&["disk", "export", disk, text(&file)]);
-        while command.is_running() {
-            if has_bytes(folder) && !file.exists() {
-                let stopped = Stopped::new(vec![command.pid()]);
-                if !file.exists() {
-                    return (command, stopped, file);
-                }
-            }
-        }
-        command.finish().result();
-        std::fs::remove_file(&file).expect("it was just made");
-    }
-    panic!("{disk} was exported {TRIES} times before anybody could stop it");
-}
-
 #[test]
 fn the_second_command_on_a_disk_waits_or_names_who_holds_it() {
     let cluster = Shared::cluster();
     cluster.make_domain("two-at-once");
     let sdm = cluster.sdm();
     let (work, exports) = (Scratch::new("files"), Scratch::new("exports"));
-    let file = work.join("96M");
-    noise(&file, 96 * MIB);
+    let file = noise(work.path(), "96M", 96);
     import(&sdm, &file, "two-at-once", "two-at-once");
     let (export, stopped, target) = hold_export(&sdm, "two-at-once", exports.path());
     let open = items(&sdm.done(&["txn", "list", "--open"]));
@@ -381,10 +330,10 @@ fn what_changed_while_a_command_waited_is_told_instead_of_done() {
     let folder = cluster.make_domain("changing-2");
     let sdm = cluster.sdm();
     let work = Scratch::new("files");
-    let file = work.join("64M");
-    noise(&file, 64 * MIB);
+    let file = noise(work.path(), "64M", 64);
     import(&sdm, &file, "changing", "changing-1");
-    let (id, held) = hold_move(&cluster, &sdm, "changing", &folder, ("changing-1", "changing-2"));
+    let (id, held) =
+        hold_move(&cluster, &sdm, "host-1", "changing", "changing-1", Place { domain: "changing-2", folder: &folder });
     let second = sdm.start(&["disk", "move", "changing", "--to", "changing-2"]);
     until("the second move waits", || {
         let waiting = waiting(&sdm, "move disk changing");
@@ -403,9 +352,8 @@ fn a_name_is_taken_from_the_moment_that_somebody_begins_to_use_it() {
     let folder = cluster.make_domain("one-name");
     let sdm = cluster.sdm();
     let work = Scratch::new("files");
-    let file = work.join("64M");
-    noise(&file, 64 * MIB);
-    let (id, held) = hold_import(&cluster, &file, "one-name", ("one-name", &folder));
+    let file = noise(work.path(), "64M", 64);
+    let (id, held) = hold_import(&cluster, "host-1", &file, "one-name", Place { domain: "one-name", folder: &folder });
     let create = ["disk", "create", "one-name", "--domain", "one-name", "--size", "1M"];
     let refused = sdm.refused(&[&create[..], &["--no-wait-lock"]].concat());
     refused.says(5, "LOCKED", &["one-name", &id]);

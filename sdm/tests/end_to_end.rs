@@ -7,12 +7,12 @@ mod ovirt;
 
 use cluster::Cluster;
 use cluster::Held;
+use cluster::Place;
 use cluster::Sdm;
 use cluster::Shape;
-use cluster::hold_in_the_middle;
+use cluster::hold_move;
 use cluster::list;
 use cluster::nothing_is_open;
-use cluster::request_id;
 use cluster::story;
 use cluster::text_of;
 use host::ready;
@@ -28,9 +28,6 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
-
-/// Moves that may slip through before they are caught.
-const TRIES: usize = 5;
 
 /// One heavy cluster at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -63,22 +60,6 @@ fn import_all(sdm: &Sdm, domain: &str) -> Vec<Imported> {
         Imported { form, folder }
     };
     images().forms.iter().map(import).collect()
-}
-
-/// Begins to move a disk and stops the copy in its middle.
-#[track_caller]
-fn hold_move(cluster: &Cluster, sdm: &Sdm, worker: &str, disk: &str, to: (&str, &Path), back: &str) -> (String, Held) {
-    for _ in 0..TRIES {
-        let id = request_id(sdm);
-        let begin = || sdm.start(&["disk", "move", disk, "--to", to.0, "--request-id", &id]);
-        if let Some(held) = hold_in_the_middle(cluster, worker, to.1, begin) {
-            let (txn, _) = story(sdm, &id);
-            assert_eq!((&txn["phase"], &txn["attempt"]["worker"]), (&"running".into(), &worker.into()), "{txn}");
-            return (id, held);
-        }
-        sdm.done(&["disk", "move", disk, "--to", back]);
-    }
-    panic!("{disk} was moved {TRIES} times before anybody could stop it");
 }
 
 /// Exports every disk and compares it with what was imported.
@@ -128,7 +109,8 @@ fn disks_move_from_worker_to_worker_while_the_leader_is_killed() {
     // The commands that wait talk to the one that is going to die.
     members.sort_by_key(|name| *name != leader);
     let sdm = cluster.sdm_at(&members.iter().map(String::as_str).collect::<Vec<_>>());
-    let hold = |disk: &Imported| hold_move(&cluster, &sdm, "host-2", disk.form.name, ("shelf-2", &to), "shelf-1");
+    let place = Place { domain: "shelf-2", folder: &to };
+    let hold = |disk: &Imported| hold_move(&cluster, &sdm, "host-2", disk.form.name, "shelf-1", place);
     let held: Vec<(String, Held)> = imported.iter().map(hold).collect();
     assert_eq!(list(&sdm, "lock").len(), imported.len());
     cluster.kill(&leader);
@@ -166,7 +148,8 @@ fn disks_move_on_at_another_worker_when_the_copying_one_is_killed() {
     let (from, to) = (cluster.make_domain("shelf-1"), cluster.make_domain("shelf-2"));
     let sdm = cluster.sdm();
     let imported = import_all(&sdm, "shelf-1");
-    let hold = |disk: &Imported| hold_move(&cluster, &sdm, "host-1", disk.form.name, ("shelf-2", &to), "shelf-1");
+    let place = Place { domain: "shelf-2", folder: &to };
+    let hold = |disk: &Imported| hold_move(&cluster, &sdm, "host-1", disk.form.name, "shelf-1", place);
     let held: Vec<(String, Held)> = imported.iter().map(hold).collect();
     cluster.add_worker("host-2", &[]);
     cluster.start_node("host-2");

@@ -5,8 +5,13 @@ mod host;
 
 use cluster::Cluster;
 use cluster::Shape;
+use cluster::list;
+use cluster::request_id;
+use host::Stopped;
+use host::send;
 use host::until;
 use serde_json::Value;
+use std::time::Duration;
 
 /// By name: members are told in the order in which they came.
 fn reachable(status: &Value) -> Vec<&str> {
@@ -95,4 +100,36 @@ fn a_member_that_comes_later_waits_for_its_turn_and_a_learner_never_votes() {
     // It serves like any other.
     assert_eq!(cluster.sdm_at(&["node-l"]).done(&["status"])["has_quorum"], true);
     cluster.sdm_at(&["node-l"]).refused(&["disk", "show", "x"]).says(3, "DISK_NOT_FOUND", &["x"]);
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_comes_back_as_one_of_the_others() {
+    let cluster = Cluster::start(&Shape::usual().hosts(&[]));
+    let leader = cluster.leader();
+    let stopped = Stopped::new(vec![cluster.pid(&leader)]);
+    let successor = cluster.leader_other_than(&leader);
+    let id = request_id(&cluster.sdm_at(&[&successor]));
+    assert_eq!(cluster.sdm_at(&[&leader, &successor]).run(&["disk", "list"]).code, 0, "a silent member is passed over");
+    stopped.go_on();
+    cluster.await_members(3);
+    // What it knew is old; what it answers is not.
+    assert_eq!(request_id(&cluster.sdm_at(&[&leader])).len(), id.len());
+    assert!(list(&cluster.sdm_at(&[&leader]), "member").iter().any(|member| member["role"] == "leader"));
+}
+
+#[test]
+fn members_that_are_told_to_end_do_so_at_once_and_in_order() {
+    let mut cluster = Cluster::start(&Shape::usual());
+    cluster.make_domain("shelf-1");
+    for name in ["host-1".to_owned(), cluster.leader()] {
+        send(cluster.pid(&name), rustix::process::Signal::TERM);
+        let status = cluster.process(&name).expect("it runs").ended(Duration::from_secs(15));
+        assert_eq!(status.code(), Some(0), "{name}: {}", cluster.said(&name));
+        cluster.kill(&name);
+        cluster.leader_other_than(&name);
+        cluster.start_node(&name);
+    }
+    cluster.await_members(3);
+    cluster.await_reach("shelf-1", &["host-1"]);
+    cluster.sdm().done(&["disk", "create", "web-01", "--domain", "shelf-1", "--size", "1M"]);
 }

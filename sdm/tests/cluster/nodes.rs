@@ -268,16 +268,18 @@ impl Cluster {
         if status.code == 0 { Ok(status.result()) } else { Err(status.stderr) }
     }
 
-    /// Waits until so many members vote, are reachable and know a leader.
+    /// Waits until so many members vote, are reachable and know a leader, as each of them says.
     #[track_caller]
     pub fn await_members(&self, count: usize) {
-        until(&format!("{count} voters"), || {
-            let status = self.status()?;
-            let members = status["members"].as_array().cloned().unwrap_or_default();
-            let votes = |member: &&Value| member["reachable"] == true && member["role"] != "learner";
-            let up = members.iter().filter(votes).count();
-            if up == count && status["has_quorum"] == true { Ok(()) } else { Err(status.to_string()) }
-        });
+        let votes = |member: &&Value| member["reachable"] == true && member["role"] != "learner";
+        for name in self.member_names() {
+            until(&format!("{count} voters, as {name} sees it"), || {
+                let status = self.sdm_at(&[&name]).run(&["status"]);
+                let status = if status.code == 0 { status.result() } else { return Err(status.stderr) };
+                let up = status["members"].as_array().into_iter().flatten().filter(votes).count();
+                if up == count && status["has_quorum"] == true { Ok(()) } else { Err(status.to_string()) }
+            });
+        }
     }
 
     /// Waits until a worker is live.

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod forms;
+mod noise;
 mod spoilt;
 mod tree;
 
@@ -13,5 +14,7 @@ pub use forms::Images;
 pub use forms::TOOLS;
 pub use forms::check_export;
 pub use forms::differing_bytes;
+pub use noise::noise;
+pub use noise::noise_with_holes;
 pub use spoilt::Spoilt;
 pub use spoilt::spoilt_images;
