@@ -33,13 +33,15 @@ impl FatalError {
                 "free space on the file system of the data folder, then start this member again"
             }
             io::ErrorKind::InvalidData => {
-                "what was read is damaged: remove this member from the cluster, and add it again \
-                 under the same name with an empty data folder (keep the old one until that is done)"
+                "what was read is damaged: keep the data folder for analysis, and start a new member \
+                 under another name with an empty folder and --join (removing the old one from the \
+                 cluster is not possible yet)"
             }
             io::ErrorKind::Unsupported => "start this member with the newer version of sdm",
             _ => {
                 "check the disk of the data folder (dmesg, smartctl) and start this member again; if \
-                 the disk is broken, remove this member and add it again with an empty data folder"
+                 the disk is broken, start a new member under another name with an empty folder and \
+                 --join (removing the old one from the cluster is not possible yet)"
             }
         }
     }

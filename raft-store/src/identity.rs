@@ -52,8 +52,9 @@ impl Identity {
 pub enum IdentityError {
     /// Its bytes are not what was written.
     #[error(
-        "{IDENTITY_FILE} is damaged: {0}; restore the file from a copy, or remove this member from \
-         the cluster and add it again with an empty data folder"
+        "{IDENTITY_FILE} is damaged: {0}; restore the file from a copy, or start a new member under \
+         another name with an empty folder and --join (removing the old one from the cluster is not \
+         possible yet)"
     )]
     Damaged(String),
     /// A newer version of sdm wrote it.

@@ -63,8 +63,9 @@ pub enum OpenError {
     /// The snapshots that are whole end before the log begins.
     #[error(
         "the state cannot be restored: the newest snapshot that is whole ends at entry {snapshot}, \
-         and the log begins after {purged}; remove this member from the cluster, and add it again \
-         under the same name with an empty data folder (keep the old one until that is done)"
+         and the log begins after {purged}; keep the data folder for analysis, and start a new \
+         member under another name with an empty folder and --join (removing the old one from the \
+         cluster is not possible yet)"
     )]
     Gap {
         /// The last entry in the snapshot, or that there is none.

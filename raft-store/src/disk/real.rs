@@ -71,8 +71,9 @@ pub enum OpenFolderError {
     },
     /// The log database could not be opened.
     #[error(
-        "cannot open the log in {}: {source}; if the disk is sound, the log is damaged: remove this \
-         member from the cluster, and add it again with an empty data folder", folder.display()
+        "cannot open the log in {}: {source}; if the disk is sound, the log is damaged: keep the \
+         folder for analysis, and start a new member under another name with an empty one and --join \
+         (removing the old one from the cluster is not possible yet)", folder.display()
     )]
     Log {
         /// The member's folder.

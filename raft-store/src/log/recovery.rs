@@ -50,8 +50,9 @@ pub enum RecoveryError {
 /// Where the keys of marks have ended.
 const MARKS_TO: &[u8] = b"n";
 
-const HINT: &str = "remove this member from the cluster, and add it again under the same name with \
-                    an empty data folder (keep the old one until that is done)";
+const HINT: &str = "keep the data folder for analysis, and start a new member under another name with \
+                    an empty folder and --join (removing the old one from the cluster is not \
+                    possible yet)";
 
 /// What was found.
 #[derive(Debug, Default)]
