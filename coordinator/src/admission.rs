@@ -79,7 +79,7 @@ async fn admit_here(core: &Core, leader: LeaderId, id: NodeId, stay_learner: boo
         let Some(row) = view.state.members.get(&id) else {
             let message = format!("there is no member {id}");
             return Err(Refusal::new(Class::NotFound, "MEMBER_NOT_FOUND", message)
-                .hint("it was removed, or never joined: use an empty data folder and --join"));
+                .hint("it never joined this cluster: use an empty data folder and --join"));
         };
         MemberNode { name: row.name.to_string(), address: row.address.clone() }
     };
@@ -140,6 +140,6 @@ fn membership_refusal(core: &Core, error: RaftError<TypeConfig, ClientWriteError
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
             Refusal::new(Class::Internal, "MEMBERSHIP_REFUSED", error.to_string())
         }
-        RaftError::APIError(error) => Refusal::new(Class::Unavailable, "NOT_LEADER", error.to_string()),
+        RaftError::APIError(_) => not_leader(core),
     }
 }

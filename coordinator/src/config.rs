@@ -2,7 +2,6 @@
 
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::names::Name;
-use sdm_proto::seams::BlockingPool;
 use sdm_proto::seams::BootClock;
 use sdm_proto::seams::Clock;
 use sdm_proto::seams::TcpTransport;
@@ -44,8 +43,6 @@ pub struct MemberConfig {
     pub transport: Arc<dyn Transport>,
     /// What leases and deadlines are counted on.
     pub clock: Arc<dyn Clock>,
-    /// Where short blocking work runs.
-    pub pool: BlockingPool,
     /// Raft's timers.
     pub timing: RaftTiming,
     /// Takes the place of `data_dir`, for simulations.
@@ -66,7 +63,6 @@ impl MemberConfig {
             secret: ClusterSecret::default(),
             transport: Arc::new(TcpTransport),
             clock: Arc::new(BootClock),
-            pool: BlockingPool::Threads,
             timing: RaftTiming::default(),
             disk: None,
         }

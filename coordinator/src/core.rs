@@ -8,13 +8,13 @@ use crate::leadership::Leadership;
 use crate::peers::Peers;
 use crate::reachability::Reachability;
 use crate::rounds::Rounds;
+use crate::shown_clock::ShownClock;
 use crate::stopwatch::Stopwatch;
 use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Refusal;
-use sdm_proto::seams::BlockingPool;
 use sdm_proto::seams::Clock;
 use sdm_proto::seams::Transport;
 use sdm_raft_store::LogId;
@@ -55,9 +55,9 @@ pub(crate) struct Inner {
     pub snapshots: SnapshotFolder,
     pub leadership: watch::Receiver<Leadership>,
     pub clock: Arc<dyn Clock>,
-    pub pool: BlockingPool,
     pub peers: Peers,
     pub stopwatch: Stopwatch,
+    pub shown_clock: ShownClock,
     pub leases: Leases,
     pub reads: Rounds<(), LogId>,
     pub renewals: Rounds<Vec<SessionRef>, Renewal>,
@@ -133,12 +133,6 @@ impl Core {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
-    }
-
-    /// Where short blocking work runs.
-    #[must_use]
-    pub fn pool(&self) -> BlockingPool {
-        self.inner.pool
     }
 
     /// How connections are made.

@@ -35,6 +35,7 @@ mod rounds;
 mod route;
 mod running;
 mod services;
+mod shown_clock;
 mod stopwatch;
 mod timekeeper;
 

@@ -108,11 +108,13 @@ pub(crate) async fn write_here(
     }
     match outcome.await {
         Ok(Ok(written)) => Ok(Proposed { index: written.log_id.index, reply: written.data }),
-        Ok(Err(ClientWriteError::LogEntryDiscarded(to))) => {
-            Err(WriteError::Unknown(Refusal::new(Class::Unavailable, "OUTCOME_UNKNOWN", to.to_string())))
+        Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
+            let message = format!("member {} lost the leadership meanwhile", core.member_name());
+            Err(WriteError::Unknown(Refusal::new(Class::Unavailable, "OUTCOME_UNKNOWN", message)))
         }
         Ok(Err(error)) => {
-            Err(WriteError::NotAppended(Refusal::new(Class::Unavailable, "NOT_LEADER", error.to_string())))
+            tracing::debug!(%error, "an entry was not appended");
+            Err(WriteError::NotAppended(not_leader(core)))
         }
         Err(_) => Err(WriteError::Unknown(stopping(core))),
     }

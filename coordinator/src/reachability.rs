@@ -12,6 +12,7 @@ use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -30,13 +31,41 @@ pub(crate) struct Ping {
     pub answer: Result<PingResponse, Refusal>,
 }
 
+/// A verdict counts as old news within this time after it ...
+const LOST_LATELY: Duration = Duration::from_secs(2);
+
+/// ... when whoever got it had waited at least this long: longer than an election.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// How long the next request is held then. A person's command asks twice or more, and shall not wait
+/// anew each time.
+const HELD_WHEN_LOST: Duration = Duration::from_millis(1500);
+
 /// What was seen last.
 #[derive(Debug, Default)]
 pub(crate) struct Reachability {
     last: Mutex<Option<(Instant, Arc<Vec<Ping>>)>>,
+    /// When somebody found out, after a long wait, that no majority can be reached.
+    lost: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Reachability {
+    fn judged(&self, lost: bool, waited: Duration, now: Instant) {
+        if lost && waited < LOST_AFTER {
+            return;
+        }
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost.then_some(now);
+    }
+
+    /// Until when a request with this deadline is held while nobody leads.
+    pub fn held_until(&self, deadline: Instant, now: Instant) -> Instant {
+        let lost = *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        match lost.filter(|at| now.saturating_duration_since(*at) < LOST_LATELY) {
+            Some(_) => deadline.min(now + HELD_WHEN_LOST),
+            None => deadline,
+        }
+    }
+
     /// Asks everyone, unless that was done a moment ago.
     pub async fn recent(&self, core: &Core, time: Duration) -> Arc<Vec<Ping>> {
         let mut last = self.last.lock().await;
@@ -91,20 +120,24 @@ async fn ping(core: &Core, id: NodeId, address: &str, time: Duration) -> Result<
 pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refusal>, time: Duration) -> Refusal {
     let pings = core.inner.reachability.recent(core, time).await;
     let leadership = core.inner.leadership.borrow().clone();
-    let own_vote = leadership.seats.get(&core.node_id()).is_some_and(|seat| seat.voter);
+    let votes = |id: NodeId| leadership.seats.get(&id).is_some_and(|seat| seat.voter);
     let voters = leadership.seats.values().filter(|seat| seat.voter).count();
-    let votes = |ping: &&Ping| leadership.seats.get(&ping.id).is_some_and(|seat| seat.voter);
-    let reached = pings.iter().filter(votes).filter(|ping| ping.answer.is_ok()).count() + usize::from(own_vote);
-    let known = leadership.leader_name().unwrap_or("nobody");
-    let why = last.map_or_else(String::new, |last| format!(", the last try said: {}", last.message));
+    let (answered, silent): (Vec<&Ping>, Vec<&Ping>) =
+        pings.iter().filter(|ping| votes(ping.id)).partition(|ping| ping.answer.is_ok());
+    let reached = answered.len() + usize::from(votes(core.node_id()));
+    let needed = voters / 2 + 1;
+    let names: Vec<&str> = silent.iter().map(|ping| ping.node.name.as_str()).collect();
+    let who = if names.is_empty() { String::new() } else { format!(", but not {}", names.join(", ")) };
+    let last_known = leadership.leader_name().unwrap_or("nobody");
+    let why = last.map_or_else(String::new, |last| format!("; the last try met: {}", last.message));
     let message = format!(
-        "member {} reaches {reached} of {voters} voters, itself included, and got no leader's answer within {:.1} s (the last leader known is {known}{why})",
-        core.member_name(),
+        "no leader that a majority follows within {:.1} s: member {} reaches {reached} of {voters} voters, itself included{who} (the last leader known is {last_known}{why})",
         waited.as_secs_f64(),
+        core.member_name(),
     );
+    core.inner.reachability.judged(reached < needed, waited, Instant::now());
     let mut refusal = Refusal::new(Class::Unavailable, "NO_QUORUM", message).hint(format!(
-        "a majority of the voters ({} of {voters}) must run and reach each other: start the members named, or mend the network; `sdm status` shows who answers",
-        voters / 2 + 1
+        "a majority of the voters ({needed} of {voters}) must run and reach each other: start the members named, or mend the network; `sdm status` shows who answers",
     ));
     for ping in pings.iter() {
         if let Err(error) = &ping.answer {
@@ -116,4 +149,26 @@ pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refus
         }
     }
     refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_again_right_after_a_long_wait_in_vain_does_not_wait_as_long_again() {
+        let reachability = Reachability::default();
+        let now = Instant::now();
+        let deadline = now + Duration::from_secs(60);
+        reachability.judged(true, Duration::from_secs(3), now);
+        assert_eq!(reachability.held_until(deadline, now), deadline, "an election may take as long");
+        reachability.judged(true, LOST_AFTER, now);
+        assert_eq!(reachability.held_until(deadline, now), now + HELD_WHEN_LOST);
+        assert_eq!(reachability.held_until(now, now), now);
+        let later = now + LOST_LATELY;
+        assert_eq!(reachability.held_until(deadline, later), deadline);
+        reachability.judged(true, LOST_AFTER, later);
+        reachability.judged(false, LOST_AFTER, later);
+        assert_eq!(reachability.held_until(deadline, later), deadline, "a majority is reached again");
+    }
 }

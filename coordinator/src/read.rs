@@ -21,7 +21,9 @@ use sdm_proto::wire::internal::v1::ReadIndexRequest;
 use sdm_proto::wire::internal::v1::ReadIndexResponse;
 use sdm_raft_store::LeaderId;
 use sdm_raft_store::LogId;
+use sdm_raft_store::NodeId;
 use sdm_raft_store::StateView;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -94,23 +96,36 @@ async fn confirm_here(core: &Core) -> Attempt<LogId> {
     match core.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(linearizer) => Attempt::Done(*linearizer.read_log_id().log_id()),
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(missing))) => {
-            Attempt::Again(Refusal::new(Class::Unavailable, "NO_QUORUM", missing.to_string()))
+            Attempt::Again(not_followed(core, &missing.got))
         }
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Attempt::Again(not_leader(core)),
         Err(RaftError::Fatal(_)) => Attempt::Again(stopping(core)),
     }
 }
 
+/// This member leads, and too few voters follow.
+fn not_followed(core: &Core, followed_by: &BTreeSet<NodeId>) -> Refusal {
+    let leadership = core.inner.leadership.borrow();
+    let voters: Vec<_> = leadership.seats.iter().filter(|(_, seat)| seat.voter).collect();
+    let silent = voters.iter().filter(|(id, _)| **id != core.node_id() && !followed_by.contains(id));
+    let silent: Vec<&str> = silent.map(|(_, seat)| seat.node.name.as_str()).collect();
+    let message = format!(
+        "{} led and has no majority any more: {} of {} voters did not confirm it ({})",
+        core.member_name(),
+        silent.len(),
+        voters.len(),
+        silent.join(", ")
+    );
+    Refusal::new(Class::Unavailable, "NO_QUORUM", message)
+}
+
 /// The leader's side of a round that another member asked for. Rounds of its own readers and of
 /// other members share heartbeats inside Raft.
 pub(crate) async fn confirm_for_peer(core: &Core) -> Result<ReadIndexResponse, Refusal> {
     match tokio::time::timeout(TRY_TIME, confirm_here(core)).await {
-        Ok(Attempt::Done(at)) => Ok(ReadIndexResponse {
-            term: at.leader_id.term,
-            node_id: at.leader_id.node_id,
-            index: at.index,
-            none: false,
-        }),
+        Ok(Attempt::Done(at)) => {
+            Ok(ReadIndexResponse { term: at.leader_id.term, node_id: at.leader_id.node_id, index: at.index })
+        }
         Ok(Attempt::Again(refusal) | Attempt::Refused(refusal)) => Err(refusal),
         Err(_) => Err(not_leader(core)),
     }

@@ -115,6 +115,7 @@ where
 {
     refuse_outsider(core)?;
     let begun = Instant::now();
+    let deadline = core.inner.reachability.held_until(deadline, begun);
     let report_time = report_time(deadline);
     let mut last = None;
     let trying = try_until_done(core, attempt, &mut last);

@@ -17,6 +17,8 @@ use crate::report;
 use crate::rounds;
 use crate::rounds::Rounds;
 use crate::services;
+use crate::shown_clock;
+use crate::shown_clock::ShownClock;
 use crate::stopwatch::Stopwatch;
 use crate::timekeeper;
 use openraft::Instant;
@@ -81,9 +83,9 @@ impl Running {
                 snapshots: opened.snapshots,
                 leadership,
                 clock: config.clock.clone(),
-                pool: config.pool,
                 peers,
                 stopwatch: Stopwatch::new(config.clock.clone()),
+                shown_clock: ShownClock::default(),
                 leases: Leases::default(),
                 reads,
                 renewals,
@@ -98,6 +100,7 @@ impl Running {
             keepalive::round(asked.clone(), sessions, deadline)
         }));
         loops.spawn(timekeeper::run(core.clone()));
+        loops.spawn(shown_clock::run(core.clone()));
         Ok(Self { core, raft, fatal: opened.fatal, loops })
     }
 

@@ -93,11 +93,16 @@ async fn a_leader_that_is_cut_off_refuses_and_the_others_go_on_until_the_network
     let refusal = cut_off.propose(open_session("minority"), Instant::now() + Duration::from_secs(4)).await.unwrap_err();
     assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Unavailable, "NO_QUORUM"));
     assert_eq!(refusal.blockers.len(), 2, "it names both that it cannot reach: {refusal}");
+    let silent: Vec<&str> = refusal.blockers.iter().map(|blocker| blocker.id.as_str()).collect();
+    assert!(refusal.message.contains(&format!("but not {}", silent.join(", "))), "{refusal}");
+    assert!(!refusal.to_string().contains('{'), "words, no values of the program: {refusal}");
     let refusal = cut_off.read(Instant::now() + Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(refusal.reason, "NO_QUORUM");
     let status = cluster.status(&leader).await;
     assert!(!status.has_quorum);
     assert!(status.checks.iter().any(|check| check.code == "NO_QUORUM"));
+    assert_eq!(status.leader, "", "a leader that nobody follows is none");
+    assert!(status.members.iter().all(|member| member.role != "leader"), "{:?}", status.members);
 
     cluster.network.heal();
     let view = cut_off.read(soon()).await.unwrap();

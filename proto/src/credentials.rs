@@ -209,8 +209,9 @@ impl Guard {
         }
         if epoch != identity.epoch.to_string() {
             let message = format!("{from:?} is of epoch {epoch:?}, this cluster is at epoch {}", identity.epoch);
-            return Err(Refusal::new(Class::Denied, "WRONG_EPOCH", message)
-                .hint("the cluster was restored from a backup; the caller must be admitted again"));
+            return Err(Refusal::new(Class::Denied, "WRONG_EPOCH", message).hint(
+                "one of the two goes on from an old copy of its data folder: start it on the folder that it used last",
+            ));
         }
         if !to.is_empty() && to != identity.name {
             let message = format!("the call is for {to}, this is {}", identity.name);

@@ -9,6 +9,18 @@ use std::str::FromStr;
 /// Longest name, in bytes. It fits oVirt's description field and a resource name in every message.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// Longest path of a domain, in bytes: with a domain's and a placement's folder and a file name it
+/// stays far below the kernel's 4096.
+pub const DOMAIN_PATH_BYTES_MAX: usize = 1024;
+
+/// Whether a text can be the path of a domain: absolute, in its one plain spelling, not too long.
+#[must_use]
+pub fn is_domain_path(path: &str) -> bool {
+    let parts_ok = path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    let plain = path.starts_with('/') && path.len() > 1 && parts_ok && !path.chars().any(char::is_control);
+    plain && path.len() <= DOMAIN_PATH_BYTES_MAX
+}
+
 /// A checked name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -124,5 +136,17 @@ mod tests {
         for text in [uuid, &uuid.replace('-', "")] {
             assert!(matches!(text.parse::<Name>(), Err(BadName::IsUuid { .. })), "{text:?}");
         }
+    }
+
+    #[test]
+    fn only_plain_absolute_paths_that_are_not_too_long_are_domain_paths() {
+        let of_length = |length: usize| format!("/{}", "a".repeat(length - 1));
+        for path in ["/srv/a", "/mnt/nfs 2/images", &of_length(DOMAIN_PATH_BYTES_MAX)] {
+            assert!(is_domain_path(path), "{path}");
+        }
+        for path in ["", "/", "srv/a", "/srv//a", "/srv/a/", "/srv/../etc", "/srv/./a", "/srv/a\n"] {
+            assert!(!is_domain_path(path), "{path:?}");
+        }
+        assert!(!is_domain_path(&of_length(DOMAIN_PATH_BYTES_MAX + 1)));
     }
 }

@@ -222,7 +222,6 @@ async fn a_placement_is_copied_between_two_domains_of_one_worker() {
         source_placement_id: made_by.placement(setup.cluster.id).to_string(),
         source_domain: Some(source.target()),
         pull: None,
-        checkpoint_bytes: 0,
     };
     setup.cluster.assign("w1", vec![assignment(token, Order::Copy(order))], vec![]);
     let done = setup.cluster.done("w1", token).await;
@@ -250,7 +249,6 @@ async fn a_placement_is_pulled_from_another_worker() {
         source_placement_id: made_by.placement(setup.cluster.id).to_string(),
         source_domain: None,
         pull: Some(wire::PullSource { address: w1.address.clone(), ticket: Bytes::from_static(TICKET) }),
-        checkpoint_bytes: 0,
     };
     let serve = wire::ServeSourceOrder {
         domain: Some(source.target()),
@@ -421,7 +419,6 @@ async fn a_source_that_cannot_be_reached_fails_the_pull_for_now() {
         source_placement_id: placement_id.clone(),
         source_domain: None,
         pull: Some(wire::PullSource { address: w1.address.clone(), ticket: Bytes::from_static(TICKET) }),
-        checkpoint_bytes: 0,
     };
     let serve = wire::ServeSourceOrder {
         domain: Some(source.target()),

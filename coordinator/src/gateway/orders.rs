@@ -48,8 +48,6 @@ fn order(order: &Order) -> WireOrder {
                 source_placement_id: source_placement.to_string(),
                 source_domain,
                 pull,
-                // A new attempt begins anew; the same one knows by itself how far it was.
-                checkpoint_bytes: 0,
             })
         }
         Order::Receive { new, volume: row, ticket } => WireOrder::Receive(v1::ReceiveOrder {

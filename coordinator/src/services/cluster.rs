@@ -8,6 +8,7 @@ use crate::reachability::PING_TIME;
 use crate::reachability::Ping;
 use crate::services::member;
 use crate::services::page::Page;
+use openraft::async_runtime::WatchReceiver;
 use sdm_proto::limits;
 use sdm_proto::request_id;
 use sdm_proto::status::to_status;
@@ -16,6 +17,7 @@ use sdm_proto::wire::v1::cluster_service_server::ClusterService;
 use sdm_raft_store::NodeId;
 use sdm_raft_store::StateView;
 use sdm_state::State;
+use sdm_state::catalog::Domain;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Request;
@@ -57,9 +59,9 @@ impl ClusterService for ClusterApi {
             epoch: meta.epoch,
             revision: view.applied_index().unwrap_or_default(),
             feature_level: meta.feature_level,
-            clock_ms: meta.clock_ms,
+            clock_ms: core.shown_clock_ms(&view.state),
             has_quorum,
-            leader: leading(&leadership, has_quorum, &members),
+            leader: leading(&members),
             term: leadership.term,
             answered_by: core.member_name().to_string(),
             counts: Some(counts(&view.state)),
@@ -96,11 +98,20 @@ impl ClusterService for ClusterApi {
     }
 }
 
-/// The leader's name. Without a quorum a leader that nobody hears from is none.
-fn leading(leadership: &Leadership, has_quorum: bool, members: &[v1::Member]) -> String {
-    let answers = |id: NodeId| members.iter().any(|member| member.id == id && member.reachable);
-    let known = leadership.leader.filter(|id| has_quorum || answers(*id));
-    known.and(leadership.leader_name()).unwrap_or_default().to_owned()
+const LEADER: &str = "leader";
+
+/// The leader's name.
+fn leading(members: &[v1::Member]) -> String {
+    members.iter().find(|member| member.role == LEADER).map(|member| member.name.clone()).unwrap_or_default()
+}
+
+/// Who leads: whoever answers that it does, and has a majority. Of two, where one has not noticed
+/// yet that it was replaced, the one of the later term.
+fn leader_of(core: &Core, own_term: u64, pings: &[Ping]) -> Option<NodeId> {
+    let answers = pings.iter().filter_map(|ping| Some((ping.id, ping.answer.as_ref().ok()?)));
+    let others = answers.filter(|(_, answer)| answer.role == LEADER).map(|(id, answer)| (answer.term, id));
+    let own = (member::role(core) == LEADER).then(|| (own_term, core.node_id()));
+    others.chain(own).max().map(|(_, id)| id)
 }
 
 /// All members: those with a seat, and those that joined and have none yet. Unreachable ones too.
@@ -108,8 +119,10 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
     let own = member::ping(core);
     let answers = pings.iter().filter_map(|ping| ping.answer.as_ref().ok());
     let committed = answers.map(|answer| answer.committed_index).chain([own.committed_index]).max().unwrap_or_default();
+    let leader = leader_of(core, leadership.term, pings);
+    let matched = core.inner.raft.data_metrics().borrow_watched().replication.clone().unwrap_or_default();
     let role = |id: NodeId| match leadership.seats.get(&id) {
-        _ if leadership.leader == Some(id) => "leader",
+        _ if leader == Some(id) => LEADER,
         Some(seat) if seat.voter => "follower",
         _ => "learner",
     };
@@ -118,7 +131,7 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
         name: core.member_name().to_string(),
         id: core.node_id(),
         address: own_address.unwrap_or_default(),
-        role: member::role(core).to_owned(),
+        role: role(core.node_id()).to_owned(),
         reachable: true,
         applied_index: own.applied_index,
         lag: committed.saturating_sub(own.applied_index),
@@ -142,12 +155,10 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
                 row.version.clone_from(&answer.version);
             }
             Err(refusal) => {
-                row.lag = committed;
+                // Only the leader knows how far it got before it fell silent.
+                let reached = matched.get(&ping.id).copied().flatten();
+                row.lag = reached.map_or(0, |at| committed.saturating_sub(at.index));
                 row.error.clone_from(&refusal.message);
-                // A leader that does not answer leads nobody.
-                if row.role == "leader" && leadership.own.is_none() {
-                    "follower".clone_into(&mut row.role);
-                }
             }
         }
         if !leadership.seats.contains_key(&ping.id) && row.error.is_empty() {
@@ -196,17 +207,27 @@ fn checks(
 }
 
 fn worker_checks(state: &State, checks: &mut Vec<v1::HealthCheck>) {
+    let live = state.workers.values().filter(|worker| worker.is_live()).count();
+    if live == 0 && !state.workers.is_empty() {
+        let message = format!("all {} workers are lost: nothing can be done on any storage", state.workers.len());
+        checks.push(check(
+            "NO_WORKER",
+            "error",
+            message,
+            "start `sdm worker` on its data folder, on at least one host",
+        ));
+    }
     for worker in state.workers.values().filter(|worker| !worker.is_live()) {
         let message = format!("worker {} is lost: nothing was heard of it within its lease", worker.identity.name);
         let hint = format!("start it on its data folder (it was at {})", worker.identity.address);
         checks.push(check("WORKER_LOST", "warn", message, hint));
     }
-    for domain in state.domains.values() {
-        if state.workers.values().any(|worker| worker.reaches(domain.id)) {
-            continue;
-        }
+    let reached = |domain: &Domain| state.workers.values().any(|worker| worker.reaches(domain.id));
+    let unreached: Vec<&Domain> = state.domains.values().filter(|domain| !reached(domain)).collect();
+    let severity = if unreached.len() == state.domains.len() { "error" } else { "warn" };
+    for domain in unreached {
         let message = format!("no worker reaches domain {} ({})", domain.name, domain.path);
-        checks.push(check("DOMAIN_UNREACHABLE", "warn", message, format!("sdm domain show {}", domain.name)));
+        checks.push(check("DOMAIN_UNREACHABLE", severity, message, format!("sdm domain show {}", domain.name)));
     }
 }
 

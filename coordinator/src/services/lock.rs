@@ -31,7 +31,8 @@ impl LockApi {
         let state = &view.state;
         let rows = state.locks.from_key(&page.first_key()).map(|(id, row)| (*id, row));
         let (rows, next) = page.take(rows, state.applied_index());
-        let items = rows.into_iter().map(|row| present::lock(state, row)).collect();
+        let now_ms = self.core.shown_clock_ms(state);
+        let items = rows.into_iter().map(|row| present::lock(state, row, now_ms)).collect();
         Ok(v1::ListLocksResponse { items, page: Some(next) })
     }
 }

@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::keepalive;
 use crate::propose;
 use crate::read;
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use sdm_proto::credentials::Caller;
 use sdm_proto::credentials::Guard;
@@ -20,6 +21,7 @@ use sdm_state::Reply;
 use sdm_state::command::AddMember;
 use sdm_state::envelope;
 use sdm_state::members::FEATURE_LEVEL_MAX;
+use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::Response;
@@ -57,11 +59,29 @@ fn refused(refusal: Refusal) -> Status {
     to_status(&refusal)
 }
 
+/// A leader that no majority has followed for this long is none, whatever it thinks: several
+/// heartbeats, and longer than a busy disk takes for one.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether this member leads, and a majority followed it a moment ago.
+fn leads(core: &Core) -> bool {
+    let alone = {
+        let leadership = core.inner.leadership.borrow();
+        if leadership.own.is_none() {
+            return false;
+        }
+        leadership.seats.values().filter(|seat| seat.voter).count() <= 1
+    };
+    let acked = core.inner.raft.data_metrics().borrow_watched().last_quorum_acked;
+    alone || acked.is_some_and(|at| at.elapsed() < FOLLOWED_WITHIN)
+}
+
 /// Role of a member as others are told.
 pub(crate) fn role(core: &Core) -> &'static str {
+    let leads = leads(core);
     let leadership = core.inner.leadership.borrow();
     match leadership.seats.get(&core.node_id()) {
-        _ if leadership.own.is_some() => "leader",
+        _ if leads => "leader",
         Some(seat) if seat.voter => "follower",
         _ => "learner",
     }

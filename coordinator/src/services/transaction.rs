@@ -42,7 +42,7 @@ impl TransactionApi {
         Ok(v1::GetTransactionResponse {
             transaction: Some(present::transaction(state, txn)),
             revision: state.applied_index(),
-            clock_ms: state.meta.clock_ms,
+            clock_ms: self.core.shown_clock_ms(state),
         })
     }
 
@@ -56,7 +56,7 @@ impl TransactionApi {
             .map(|txn| (txn.began_index, txn));
         let (rows, next) = page.take(rows, state.applied_index());
         let items = rows.into_iter().map(|txn| present::without_history(state, txn)).collect();
-        Ok(v1::ListTransactionsResponse { items, page: Some(next), clock_ms: state.meta.clock_ms })
+        Ok(v1::ListTransactionsResponse { items, page: Some(next), clock_ms: self.core.shown_clock_ms(state) })
     }
 
     async fn watch(&self, request: v1::WatchTransactionRequest) -> Result<TransactionWatch, Refusal> {

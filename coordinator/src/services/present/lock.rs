@@ -8,8 +8,8 @@ use sdm_state::locks::Owner;
 /// Lock sets in the way that are listed at most: a queue can be as long as the table.
 const BLOCKERS_MAX: usize = 32;
 
-/// The lock set.
-pub(crate) fn lock(state: &State, lock: &LockSet) -> v1::Lock {
+/// The lock set, at this moment of the cluster's clock.
+pub(crate) fn lock(state: &State, lock: &LockSet, now_ms: u64) -> v1::Lock {
     let since_ms = lock.granted.map_or(lock.asked_ms, |granted| granted.at_ms);
     let (owner_kind, owner_id) = match lock.owner {
         Owner::Txn(id) => ("transaction", id.to_string()),
@@ -28,7 +28,7 @@ pub(crate) fn lock(state: &State, lock: &LockSet) -> v1::Lock {
         owner_id,
         why: lock.why.clone(),
         since_ms,
-        age_ms: state.meta.clock_ms.saturating_sub(since_ms),
+        age_ms: now_ms.saturating_sub(since_ms),
         deadline_ms: if lock.granted.is_some() { 0 } else { lock.deadline_ms },
         blockers: blockers(state, lock),
     }
@@ -65,7 +65,8 @@ mod tests {
         let mover = sample.begin_move("web-01", "nfs2");
         let deleter = sample.begin_delete("web-01");
         sample.pass(3_000);
-        let locks: Vec<v1::Lock> = sample.state.locks.values().map(|row| lock(&sample.state, row)).collect();
+        let now_ms = sample.state.meta.clock_ms;
+        let locks: Vec<v1::Lock> = sample.state.locks.values().map(|row| lock(&sample.state, row, now_ms)).collect();
         let [held, waiting] = locks.as_slice() else { panic!("two lock sets, not {locks:?}") };
         assert_eq!((held.state.as_str(), held.owner_id.as_str()), ("held", mover.to_string().as_str()));
         assert!(!held.token.is_empty() && held.blockers.is_empty() && held.deadline_ms == 0);
