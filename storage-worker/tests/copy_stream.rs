@@ -49,6 +49,10 @@ fn build(domain: &DomainRoot, number: u128, format: VolumeFormat, source: Source
 
 /// Runs an import of the pieces.
 async fn import(domain: &DomainRoot, format: VolumeFormat, pieces: Vec<Piece>) -> Outcome {
+    import_order(build(domain, 1, format, Source::Import), pieces).await
+}
+
+async fn import_order(order: Order, pieces: Vec<Piece>) -> Outcome {
     let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
     let feeder = tokio::spawn(async move {
         for piece in pieces {
@@ -59,7 +63,7 @@ async fn import(domain: &DomainRoot, format: VolumeFormat, pieces: Vec<Piece>) -
     });
     let mut ports = Ports::silent();
     ports.incoming = Some(receiver);
-    let outcome = run(build(domain, 1, format, Source::Import), ports).await;
+    let outcome = run(order, ports).await;
     feeder.await.expect("the feeder ends");
     outcome
 }
@@ -225,6 +229,88 @@ async fn a_stream_that_breaks_its_rules_is_refused_and_leaves_nothing() {
         assert_eq!(refused.code, code, "{what}: {refused}");
         assert_eq!(std::fs::read_dir(images(&domain)).expect("a folder").count(), 0, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_of_another_size_than_was_agreed_is_refused_before_any_of_it_is_written() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path(), 1).await;
+    for agreed in [1 << 20, 7_000_122, 7_000_124] {
+        let mut placement = placement(&domain, 1, VolumeFormat::Raw, None);
+        placement.volumes[0].announced_bytes = Some(agreed);
+        let order = Order::BuildPlacement(BuildPlacement { placement, source: Source::Import });
+        let refused = refusal(import_order(order, pieces(&odd_disk())).await);
+        assert_eq!(refused.code, RefusalCode::SizeMismatch, "{refused}");
+        assert!(refused.message.contains(&agreed.to_string()) && refused.message.contains("7000123"), "{refused}");
+        assert_eq!(std::fs::read_dir(images(&domain)).expect("a folder").count(), 0);
+    }
+    let mut placement = placement(&domain, 1, VolumeFormat::Raw, None);
+    placement.volumes[0].announced_bytes = Some(7_000_123);
+    let order = Order::BuildPlacement(BuildPlacement { placement, source: Source::Import });
+    placed(import_order(order, pieces(&odd_disk())).await);
+}
+
+/// The first 2 MiB of an image of a terabyte; a sender that has sent it waits, and the answer must be there.
+#[tokio::test]
+async fn a_qcow2_header_is_judged_when_it_is_here_and_not_when_all_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path(), 1).await;
+    let header = |fields: &[(usize, &[u8])]| {
+        let mut head = vec![0; 2 << 20];
+        let usual: [(usize, &[u8]); 7] = [
+            (0, b"QFI\xfb\0\0\0\x03"),
+            (20, &16_u32.to_be_bytes()),
+            (24, &(1_u64 << 30).to_be_bytes()),
+            (36, &2_u32.to_be_bytes()),
+            (40, &(3_u64 << 16).to_be_bytes()),
+            (48, &(1_u64 << 16).to_be_bytes()),
+            (56, &1_u32.to_be_bytes()),
+        ];
+        let last: [(usize, &[u8]); 2] = [(96, &4_u32.to_be_bytes()), (100, &104_u32.to_be_bytes())];
+        for (at, bytes) in usual.iter().chain(&last).chain(fields) {
+            head[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        head
+    };
+    let backed: &[(usize, &[u8])] = &[(8, &512_u64.to_be_bytes()), (16, &4_u32.to_be_bytes()), (512, b"base")];
+    let (huge_bytes, huge_l1) = ((17_u64 << 40).to_be_bytes(), (1_u32 << 20).to_be_bytes());
+    let huge: &[(usize, &[u8])] = &[(24, &huge_bytes), (36, &huge_l1)];
+    let cases = [
+        (header(backed), RefusalCode::Qcow2BackingFile, "base"),
+        (header(huge), RefusalCode::SizeInvalid, "18691697672192"),
+        (noise(2 << 20, 9), RefusalCode::Qcow2Invalid, "qcow2"),
+    ];
+    for (head, code, said) in cases {
+        let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let mut ports = Ports::silent();
+        ports.incoming = Some(receiver);
+        let running = tokio::spawn(run(build(&domain, 1, VolumeFormat::Qcow2, Source::Import), ports));
+        sender.send(Piece::Open { ordinal: 0, bytes: 1 << 40 }).await.expect("it is taken");
+        for (index, part) in head.chunks(1 << 19).enumerate() {
+            let offset = (index as u64) << 19;
+            sender.send(Piece::Data { offset, bytes: Bytes::copy_from_slice(part) }).await.expect("it is taken");
+        }
+        let refused = refusal(running.await.expect("it ends"));
+        assert_eq!(refused.code, code, "{refused}");
+        assert!(refused.message.contains(said), "{refused}");
+        drop(sender);
+    }
+    // One that is well goes on after its head.
+    let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+    let mut ports = Ports::silent();
+    ports.incoming = Some(receiver);
+    let running = tokio::spawn(run(build(&domain, 1, VolumeFormat::Qcow2, Source::Import), ports));
+    sender.send(Piece::Open { ordinal: 0, bytes: 1 << 40 }).await.expect("it is taken");
+    for (index, part) in header(&[]).chunks(1 << 19).enumerate() {
+        let offset = (index as u64) << 19;
+        sender.send(Piece::Data { offset, bytes: Bytes::copy_from_slice(part) }).await.expect("it is taken");
+    }
+    for offset in 4..4 + 2 * PIECES_IN_FLIGHT as u64 {
+        let piece = Piece::Data { offset: offset << 19, bytes: Bytes::from_static(b"data") };
+        sender.send(piece).await.expect("it is taken");
+    }
+    drop(sender);
+    assert!(matches!(running.await.expect("it ends"), Outcome::Failed(_)));
 }
 
 #[tokio::test]

@@ -236,8 +236,8 @@ fn marks_and_features_that_forbid_use_are_refused() {
     for bits in [0_u32, 8, 22, 63, u32::MAX] {
         assert_eq!(code(&with(&good, 20, &bits.to_be_bytes())), Some(RefusalCode::Qcow2Invalid), "{bits}");
     }
-    for size in [0, u64::MAX] {
-        assert_eq!(code(&with(&good, 24, &size.to_be_bytes())), Some(RefusalCode::Qcow2Invalid), "{size}");
+    for (size, why) in [(0, RefusalCode::Qcow2Invalid), ((16 << 40) + 1, RefusalCode::SizeInvalid)] {
+        assert_eq!(code(&with(&good, 24, &u64::to_be_bytes(size))), Some(why), "{size}");
     }
 }
 
@@ -295,6 +295,20 @@ fn references_that_a_write_would_destroy_are_refused_and_leaks_are_told() {
     let leaky = with(&good, l2, &[0; 8]);
     let facts = check_bytes(&leaky).expect("leaks are allowed");
     assert_eq!(facts.leaked_clusters, 1);
+}
+
+#[test]
+fn a_refcount_block_that_counts_nothing_of_the_file_is_refused() {
+    let test = "a_refcount_block_that_counts_nothing_of_the_file_is_refused";
+    let Some((_folder, good)) = good_image(test) else { return };
+    let refcounts = number(&good, 48) as usize;
+    // Each block counts 2 GiB of the file; the second one is far behind its end.
+    let appended = (good.len().next_multiple_of(1 << 16) as u64).to_be_bytes();
+    let mut spoilt = with(&good, refcounts + 8, &appended);
+    spoilt.resize(good.len().next_multiple_of(1 << 16) + (1 << 16), 0);
+    let error = check_bytes(&spoilt).expect_err("such a block is of no use");
+    assert_eq!(error.code(), Some(RefusalCode::Qcow2Invalid));
+    assert!(error.to_string().contains("beyond the end"), "{error}");
 }
 
 #[test]

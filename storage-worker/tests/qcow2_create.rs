@@ -23,7 +23,7 @@ async fn an_empty_image_is_what_qemu_expects() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let domain = root(folder.path(), 1);
     fixture::done(run(Order::CreateDomain(create_domain(domain.clone())), Ports::silent()).await);
-    for (number, size) in [(1, 512), (2, 1 << 20), (3, (5 << 30) + 1), (4, 64 << 40)] {
+    for (number, size) in [(1, 512), (2, 1 << 20), (3, (5 << 30) + 1), (4, 16 << 40)] {
         let report = placed(run(create_disk(&domain, number, VolumeFormat::Qcow2, size), Ports::silent()).await);
         let image = placement_path(&domain, number).join(fixture::VOLUME.to_string());
         let bytes = std::fs::read(&image).expect("the image is read");

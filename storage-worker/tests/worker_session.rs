@@ -11,6 +11,8 @@ use sdm_proto::token::Token;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::assignment::Order;
 use sdm_proto::wire::internal::v1::report::Outcome;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::upload_request;
 use sdm_storage_worker::WorkerError;
 use sdm_storage_worker::folder::SimulatedFolder;
 use sdm_storage_worker::process::InProcess;
@@ -130,7 +132,6 @@ fn copy(domain: &Domain, token: Token) -> wire::Assignment {
         source_placement_id: domain.placement(token).placement_id,
         source_domain: Some(domain.target()),
         pull: None,
-        checkpoint_bytes: 0,
     };
     assignment(token, Order::Copy(order))
 }
@@ -157,6 +158,95 @@ async fn what_a_newer_set_no_longer_names_is_stopped() {
     living.wait_for(|living| *living == 0).await.unwrap();
     let reported = bench.cluster().reports.borrow().clone();
     assert!(reported.is_empty(), "nobody asked about them: {reported:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_in_order_says_goodbye_when_nothing_of_it_runs() {
+    let bench = bench(&["m1"]).await;
+    let worker = bench.setup.worker("w1", &[]);
+    let domain = bench.domain();
+    let token = bench.cluster().token();
+    bench.cluster().assign("w1", vec![copy(&domain, token)], vec![]);
+    bench.running(1).await;
+    worker.stop().await.unwrap();
+    assert_eq!(*bench.cluster().goodbyes.borrow(), ["w1"]);
+    assert_eq!((*bench.stuck.running.borrow(), *bench.processes.living().borrow()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_worker_whose_process_does_not_end_says_no_goodbye() {
+    let bench = bench(&["m1"]).await;
+    let worker = bench.setup.worker("w1", &[]);
+    let domain = bench.domain();
+    let token = bench.cluster().token();
+    bench.cluster().assign("w1", vec![copy(&domain, token)], vec![]);
+    bench.running(1).await;
+    bench.processes.freeze();
+    worker.stop().await.unwrap();
+    assert!(bench.cluster().goodbyes.borrow().is_empty());
+    bench.processes.thaw();
+}
+
+/// A sender that has always more.
+fn endless(open: v1::TransferOpen) -> impl tokio_stream::Stream<Item = v1::UploadRequest> + Send + 'static {
+    let pieces = (0..1 << 20).map(|n: u64| {
+        let piece = v1::Piece { offset: n << 19, data: Bytes::from(vec![7; 1 << 19]), hole_bytes: 0 };
+        upload_request::Message::Piece(piece)
+    });
+    let messages = std::iter::once(upload_request::Message::Open(open)).chain(pieces);
+    tokio_stream::iter(messages.map(|message| v1::UploadRequest { message: Some(message) }))
+}
+
+#[tokio::test]
+async fn a_process_that_a_kill_does_not_end_holds_up_nobody_but_its_own_last_word() {
+    let bench = bench(&["m1"]).await;
+    let worker = bench.setup.worker("w1", &[]);
+    let domain = bench.domain();
+    let token = bench.cluster().token();
+    let ticket = Bytes::from_static(b"a ticket of the test");
+    let receive = || {
+        let order = wire::ReceiveOrder {
+            target: Some(domain.placement(token)),
+            volume: Some(raw(1, 0)),
+            ticket: ticket.clone(),
+        };
+        assignment(token, Order::Receive(order))
+    };
+    let copied = bench.cluster().token();
+    bench.cluster().assign("w1", vec![receive(), copy(&domain, copied)], vec![]);
+    // The process takes nothing, so the sender fills what lies between and waits.
+    let open = v1::TransferOpen { ticket, token: token.to_string(), file_size: 1 << 40, ..Default::default() };
+    let mut client = bench.cluster().transfers(&worker.address);
+    let upload = tokio::spawn(async move {
+        loop {
+            let answer = client.upload(endless(open.clone())).await.expect_err("it never ends well");
+            let refusal = sdm_proto::status::from_status(&answer);
+            // The assignment may still be on its way.
+            if refusal.reason != "TICKET_UNKNOWN" {
+                return refusal;
+            }
+        }
+    });
+    bench.running(2).await;
+    bench.processes.freeze();
+    let mut dying = bench.processes.dying();
+    bench.cluster().assign("w1", vec![], vec![]);
+    dying.wait_for(|dying| *dying == 2).await.unwrap();
+    let refusal = upload.await.unwrap();
+    assert_eq!(refusal.reason, "TRANSFER_INTERRUPTED", "{refusal}");
+    assert_eq!(*bench.processes.living().borrow(), 2);
+
+    // Asked again about the copy, the worker does not call it stopped before its process has ended.
+    let next = bench.cluster().token();
+    let unreadable = wire::Assignment { token: next.to_string(), ..wire::Assignment::default() };
+    bench.cluster().assign("w1", vec![copy(&domain, copied), unreadable], vec![]);
+    bench.cluster().reported("w1", next, "that it followed the set", |_| true).await;
+    let stopped = |outcome: &Outcome| matches!(outcome, Outcome::Stopped(_));
+    assert!(!bench.cluster().reports.borrow().values().any(|(outcome, _)| stopped(outcome)));
+    bench.processes.thaw();
+    bench.cluster().reported("w1", copied, "that it was stopped", stopped).await;
+    let mut living = bench.processes.living();
+    living.wait_for(|living| *living == 0).await.unwrap();
 }
 
 #[tokio::test]
@@ -188,7 +278,7 @@ async fn a_worker_goes_on_with_its_session_at_another_member() {
     assert_ne!(*second, first);
     assert!(hello.session_id.starts_with("session-"), "it names its session: {hello:?}");
     assert_eq!(hello.cluster_id, bench.cluster().id.to_string());
-    bench.answered_pings(1).await;
+    bench.passing_time(bench.answered_pings(1)).await;
     bench.running(1).await;
 
     // Its report reaches the cluster through the new member.

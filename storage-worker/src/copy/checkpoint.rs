@@ -1,41 +1,38 @@
 //! When a copy makes what it wrote durable in between, and tells.
 
-use std::time::Duration;
-use std::time::Instant;
-
 use crate::driver::DomainFile;
 use crate::driver::StorageError;
+
+use super::CopyPorts;
 
 /// A lost attempt loses at most about so much work on fast storage ...
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 /// ... and about so much time on slow storage.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+const CHECKPOINT_INTERVAL_MS: u64 = 30_000;
 
 /// Counts towards the next checkpoint.
-#[derive(Debug)]
-pub(super) struct Checkpoints {
+pub(super) struct Checkpoints<'p> {
+    ports: CopyPorts<'p>,
     last_bytes: u64,
-    last_time: Instant,
+    last_ms: u64,
 }
 
-impl Checkpoints {
-    pub fn new() -> Self {
-        Self { last_bytes: 0, last_time: Instant::now() }
+impl<'p> Checkpoints<'p> {
+    pub fn new(ports: CopyPorts<'p>) -> Self {
+        Self { ports, last_bytes: 0, last_ms: (ports.now_ms)() }
     }
 
     /// Everything below `done_bytes` was written. Syncs and tells when it is time.
-    pub fn note<F: DomainFile>(
-        &mut self,
-        target: &F,
-        done_bytes: u64,
-        tell: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<(), StorageError> {
+    pub fn note<F: DomainFile>(&mut self, target: &F, done_bytes: u64) -> Result<(), StorageError> {
+        let now_ms = (self.ports.now_ms)();
         let is_due = done_bytes.saturating_sub(self.last_bytes) >= CHECKPOINT_BYTES
-            || self.last_time.elapsed() >= CHECKPOINT_INTERVAL;
+            || now_ms.saturating_sub(self.last_ms) >= CHECKPOINT_INTERVAL_MS;
         if is_due {
             target.sync()?;
-            tell(done_bytes);
-            *self = Self { last_bytes: done_bytes, last_time: Instant::now() };
+            (self.ports.checkpoint)(done_bytes);
+            self.last_bytes = done_bytes;
+            // The sync itself may have taken its time.
+            self.last_ms = (self.ports.now_ms)();
         }
         Ok(())
     }

@@ -52,6 +52,17 @@ pub enum CopyError {
         /// The limit.
         limit: u64,
     },
+    /// The stream announces another size than was agreed.
+    #[error("the stream announces {found} bytes, but the transaction was begun for {expected} bytes")]
+    OtherSize {
+        /// The size agreed.
+        expected: u64,
+        /// The size announced.
+        found: u64,
+    },
+    /// Whoever judges a stream's first bytes does not want the rest.
+    #[error("the first bytes of the stream were refused")]
+    HeadRefused,
     /// The incoming stream closed before its end.
     #[error("the sender went away before the volume was complete, after {at} of {bytes} bytes")]
     SenderGone {

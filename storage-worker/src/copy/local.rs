@@ -49,7 +49,7 @@ pub async fn copy_file<S: DomainFile, T: DomainFile>(
     target.extend_to(bytes).map_err(|error| CopyError::target(error, data_total))?;
     let mut units = Units::new(source.clone(), bytes).map_err(CopyError::Source)?;
     let mut tree = TreeHash::new(bytes);
-    let mut checkpoints = Checkpoints::new();
+    let mut checkpoints = Checkpoints::new(ports);
     let mut data_done = 0_u64;
     let mut pipeline = Pipeline::new(threads);
     let pool = BufferPool::default();
@@ -76,7 +76,7 @@ pub async fn copy_file<S: DomainFile, T: DomainFile>(
         data_done = data_done.saturating_add(unit.data.iter().map(|run| run.len() as u64).sum());
         let done = unit.start + unit.length as u64;
         (ports.progress)(done, bytes);
-        checkpoints.note(target.as_ref(), done, ports.checkpoint).map_err(CopyError::Target)?;
+        checkpoints.note(target.as_ref(), done).map_err(CopyError::Target)?;
     }
     drop(pipeline);
     target.sync().map_err(|error| CopyError::target(error, 0))?;

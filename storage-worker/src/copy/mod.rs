@@ -23,6 +23,7 @@ mod units;
 pub use error::CopyError;
 pub use local::Copied;
 pub use local::copy_file;
+pub use receive::HeadGate;
 pub use receive::Received;
 pub use receive::Receiving;
 pub use receive::receive_file;
@@ -48,6 +49,8 @@ pub struct CopyPorts<'p> {
     pub checkpoint: &'p (dyn Fn(u64) + Send + Sync),
     /// Looked at before each unit.
     pub cancel: &'p CancelFlag,
+    /// Milliseconds on a clock that never goes back; when a checkpoint is due depends on it.
+    pub now_ms: &'p (dyn Fn() -> u64 + Send + Sync),
 }
 
 /// Units in flight for each thread: one at work, one waiting.

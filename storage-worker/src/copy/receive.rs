@@ -24,15 +24,66 @@ use super::pipeline::Pipeline;
 use super::tree_hash::UnitHash;
 use super::tree_hash::hash_unit;
 
+/// A look at a stream's first bytes, so that what is not wanted is refused before all of it was sent.
+#[derive(Clone, Copy)]
+pub struct HeadGate<'g> {
+    /// How many bytes it needs to see; fewer when the volume has fewer.
+    pub bytes: usize,
+    /// Gets these bytes and the volume's size; answers whether the rest is wanted.
+    pub is_wanted: &'g (dyn Fn(&[u8], u64) -> bool + Send + Sync),
+}
+
+impl std::fmt::Debug for HeadGate<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeadGate").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// The first bytes of a stream until its gate has seen them.
+struct Head<'g> {
+    gate: HeadGate<'g>,
+    bytes: Vec<u8>,
+    /// How many it takes.
+    wanted: usize,
+}
+
+impl<'g> Head<'g> {
+    fn new(gate: HeadGate<'g>, volume_bytes: u64) -> Self {
+        let wanted = usize::try_from(volume_bytes).unwrap_or(usize::MAX).min(gate.bytes);
+        Self { gate, bytes: Vec::new(), wanted }
+    }
+
+    /// Takes a part of the stream; what lies between two parts is zeros.
+    fn add(&mut self, offset: u64, part: &[u8]) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.wanted);
+        self.bytes.resize(start.max(self.bytes.len()), 0);
+        let room = self.wanted.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());
+    }
+
+    /// Whether the rest is wanted; `None` as long as too little was received.
+    fn judge(&mut self, received: u64, volume_bytes: u64) -> Option<bool> {
+        if received < self.wanted as u64 {
+            return None;
+        }
+        self.bytes.resize(self.wanted, 0);
+        Some((self.gate.is_wanted)(&self.bytes, volume_bytes))
+    }
+}
+
 /// What is expected of a stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Receiving {
+pub struct Receiving<'g> {
     /// Index of the volume in the order's list.
     pub ordinal: u32,
     /// The file's size is rounded up to a multiple of this with zeros; 1 keeps it.
     pub round_to: u64,
     /// Largest volume that is taken.
     pub bytes_max: u64,
+    /// The only size that is taken, where one was agreed.
+    pub bytes: Option<u64>,
+    /// Who looks at the first bytes.
+    pub head: Option<HeadGate<'g>>,
     /// The hash that the whole file must have.
     pub expected: Option<FileHash>,
     /// Threads that hash and write.
@@ -56,7 +107,7 @@ pub struct Received {
 /// See [`CopyError`]. No thread touches the file after it returned.
 pub async fn receive_file<T: DomainFile>(
     target: Arc<T>,
-    receiving: Receiving,
+    receiving: Receiving<'_>,
     incoming: &mut mpsc::Receiver<Piece>,
     ports: CopyPorts<'_>,
 ) -> Result<Received, CopyError> {
@@ -75,7 +126,8 @@ pub async fn receive_file<T: DomainFile>(
         pool: BufferPool::default(),
         stream_tree: TreeHash::new(bytes),
         file_tree: TreeHash::new(file_bytes),
-        checkpoints: Checkpoints::new(),
+        checkpoints: Checkpoints::new(ports),
+        head: receiving.head.map(|gate| Head::new(gate, bytes)),
     };
     let stated = loop {
         if ports.cancel.is_set() {
@@ -83,8 +135,14 @@ pub async fn receive_file<T: DomainFile>(
         }
         let piece = incoming.recv().await.ok_or_else(|| gone(ports, writing.received, bytes))?;
         match piece {
-            Piece::Data { offset, bytes } => writing.data(offset, &bytes).await?,
-            Piece::Hole { offset, length } => writing.hole(offset, length).await?,
+            Piece::Data { offset, bytes } => {
+                writing.data(offset, &bytes).await?;
+                writing.look_at_head(offset, &bytes)?;
+            }
+            Piece::Hole { offset, length } => {
+                writing.hole(offset, length).await?;
+                writing.look_at_head(offset, &[])?;
+            }
             Piece::End { bytes: stated, hash } if stated == bytes => break hash,
             Piece::End { bytes: stated, .. } => {
                 return Err(CopyError::Stream(format!("{bytes} bytes were announced, {stated} are stated at the end")));
@@ -103,7 +161,7 @@ fn gone(ports: CopyPorts<'_>, at: u64, bytes: u64) -> CopyError {
 }
 
 async fn open(
-    receiving: Receiving,
+    receiving: Receiving<'_>,
     incoming: &mut mpsc::Receiver<Piece>,
     ports: CopyPorts<'_>,
 ) -> Result<u64, CopyError> {
@@ -116,7 +174,10 @@ async fn open(
         Some(Piece::Open { bytes, .. }) if bytes > receiving.bytes_max => {
             Err(CopyError::TooLarge { bytes, limit: receiving.bytes_max })
         }
-        Some(Piece::Open { bytes, .. }) => Ok(bytes),
+        Some(Piece::Open { bytes, .. }) => match receiving.bytes {
+            Some(expected) if expected != bytes => Err(CopyError::OtherSize { expected, found: bytes }),
+            _ => Ok(bytes),
+        },
         Some(_) => Err(CopyError::Stream("a piece came before its volume was opened".to_owned())),
     }
 }
@@ -148,10 +209,26 @@ struct Writing<'p, T> {
     pool: BufferPool,
     stream_tree: TreeHash,
     file_tree: TreeHash,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints<'p>,
+    /// Until the gate has seen it.
+    head: Option<Head<'p>>,
 }
 
 impl<T: DomainFile> Writing<'_, T> {
+    /// Shows the gate, if there is one, what it waits for.
+    fn look_at_head(&mut self, offset: u64, part: &[u8]) -> Result<(), CopyError> {
+        let Some(head) = &mut self.head else { return Ok(()) };
+        head.add(offset, part);
+        match head.judge(self.received, self.bytes) {
+            None => Ok(()),
+            Some(true) => {
+                self.head = None;
+                Ok(())
+            }
+            Some(false) => Err(CopyError::HeadRefused),
+        }
+    }
+
     /// Where a piece ends, once it proved to be in order and in range.
     fn end_of(&self, offset: u64, length: u64) -> Result<u64, CopyError> {
         let end = offset.checked_add(length).filter(|end| *end <= self.bytes && length > 0);
@@ -230,7 +307,7 @@ impl<T: DomainFile> Writing<'_, T> {
         self.file_tree.add(written.index, written.file_hash);
         let done = ((written.index + 1) * UNIT_BYTES as u64).min(self.bytes);
         (self.ports.progress)(done, self.bytes);
-        self.checkpoints.note(self.target.as_ref(), done, self.ports.checkpoint).map_err(CopyError::Target)?;
+        self.checkpoints.note(self.target.as_ref(), done).map_err(CopyError::Target)?;
         Ok(true)
     }
 

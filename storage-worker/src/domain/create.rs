@@ -52,10 +52,28 @@ pub async fn create_domain<S: Storage>(storage: &S, order: &CreateDomain) -> Res
     if !is_made {
         let aside = EntryPath::root().join(dot.as_str())?;
         build(&driver, &aside, order).await?;
-        driver.rename(&aside, &EntryPath::root().join(&root.domain.to_string())?).await?;
+        publish(&driver, &aside, order).await?;
     }
     driver.sync_folder(&EntryPath::root()).await?;
     report(&driver).await
+}
+
+/// Gives the domain its name, and looks once more: another creation may have come in between, whose path to this very
+/// folder is spelled in another way, on this host or another. Of two that both published, each that looks after the
+/// other's rename sees it and withdraws; so at most one stays, and perhaps none. Which token is the smaller one cannot
+/// decide: the other may have looked before our rename, and be believed already.
+async fn publish<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDomain) -> Result<(), DomainError> {
+    let published = EntryPath::root().join(&order.domain.domain.to_string())?;
+    driver.rename(aside, &published).await?;
+    driver.sync_folder(&EntryPath::root()).await?;
+    let Err(rival) = refuse_other_domains(driver, order).await else { return Ok(()) };
+    driver.rename(&published, aside).await?;
+    driver.sync_folder(&EntryPath::root()).await?;
+    // What stays of it under its dot name is garbage that nobody takes for a domain.
+    if let Err(error) = remove_domain_folder(driver, aside).await {
+        tracing::debug!(error = %error, "a withdrawn domain's folder stays for the collector");
+    }
+    Err(rival)
 }
 
 /// Looks at everything that lies at the path. Returns whether this very step made the domain already.
@@ -148,4 +166,50 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
         driver.sync_folder(&folder).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::FileStorage;
+    use std::path::Path;
+    use uuid::Uuid;
+
+    fn order(path: &Path, number: u128) -> CreateDomain {
+        let id = Uuid::from_u128;
+        CreateDomain {
+            domain: DomainRoot { path: path.to_owned(), domain: id(number), pool: id(0xA), cluster: id(0xB), epoch: 1 },
+            token: format!("1-{number}-0"),
+            dot_name: format!(".sdm-1-{number}-0"),
+            mounting: Mounting::Local,
+            description: "fast".to_owned(),
+        }
+    }
+
+    /// Two creations that both looked before either published, by two spellings of one folder.
+    #[tokio::test]
+    async fn of_two_creations_in_one_folder_the_second_withdraws_whatever_its_token() {
+        for (first, second) in [(1, 2), (2, 1)] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+            std::fs::create_dir(&path).expect("a folder");
+            std::os::unix::fs::symlink(&path, &other).expect("a link");
+            let (first, second) = (order(&path, first), order(&other, second));
+            let mut prepared = Vec::new();
+            for order in [&first, &second] {
+                let driver = open_path(&FileStorage, &order.domain.path).await.expect("it opens");
+                assert!(!refuse_other_domains(&driver, order).await.expect("nobody is there yet"));
+                let aside = EntryPath::root().join(&order.dot_name).expect("a name");
+                build(&driver, &aside, order).await.expect("it is built");
+                prepared.push((driver, aside));
+            }
+            let [(driver, aside), (other_driver, other_aside)] = &prepared[..] else { unreachable!() };
+            publish(driver, aside, &first).await.expect("it comes first");
+            let refused = publish(other_driver, other_aside, &second).await.expect_err("the folder is taken");
+            assert!(matches!(refused, DomainError::PathInUse { .. }), "{refused}");
+            let left: Vec<_> =
+                std::fs::read_dir(&path).expect("a folder").map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left, [first.domain.domain.to_string().as_str()]);
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub enum DomainError {
     #[error(transparent)]
     Path(#[from] InvalidEntryPath),
     /// The path does not exist.
-    #[error("the path `{}` does not exist on this host", .0.display())]
+    #[error("the path `{}` does not exist", .0.display())]
     PathMissing(PathBuf),
     /// The path is no folder.
     #[error("the path `{}` is not a folder", .0.display())]

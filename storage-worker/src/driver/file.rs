@@ -271,7 +271,9 @@ impl DomainDriver for FileDriver {
         let name = self.name(path);
         let mut reader = call("storage.list", &name, || rustix::fs::Dir::read_from(&folder))?;
         let mut entries = Vec::new();
-        while let Some(item) = reader.read() {
+        loop {
+            failpoint::hit("storage.readdir").map_err(|error| StorageError::new("list", &name, error))?;
+            let Some(item) = reader.read() else { break };
             let item = item.map_err(|errno| StorageError::new("list", &name, errno.into()))?;
             let file_name = item.file_name();
             if file_name == c"." || file_name == c".." {
@@ -282,11 +284,14 @@ impl DomainDriver for FileDriver {
             }
             let kind = match kind_of_type(item.file_type()) {
                 // Not every file system says what an entry is while it lists.
-                EntryKind::Unknown => match rustix::fs::statat(&folder, file_name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => kind_of(&stat),
-                    Err(Errno::NOENT) => continue,
-                    Err(errno) => return Err(StorageError::new("list", name, errno.into())),
-                },
+                EntryKind::Unknown => {
+                    let stat = || rustix::fs::statat(&folder, file_name, AtFlags::SYMLINK_NOFOLLOW);
+                    match call("storage.stat", &name, stat) {
+                        Ok(stat) => kind_of(&stat),
+                        Err(error) if error.is(StorageErrorKind::NotFound) => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
                 kind => kind,
             };
             entries.push(Entry { name: file_name.to_string_lossy().into_owned(), kind });

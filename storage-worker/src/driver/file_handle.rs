@@ -157,16 +157,17 @@ impl DomainFile for FileHandle {
         if offset >= bytes {
             return Ok(None);
         }
-        let seek = |to| rustix::io::retry_on_intr(|| rustix::fs::seek(&self.buffered, to));
-        let failed = |errno: Errno| StorageError::new("seek", &self.name, errno.into());
+        let seek = |to| call("storage.seek", &self.name, || rustix::fs::seek(&self.buffered, to));
         let start = match seek(SeekFrom::Data(offset)) {
             Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(None),
-            // Without a hole map everything is data.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..bytes)),
-            Err(errno) => return Err(failed(errno)),
+            Err(error) => match error.source.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NXIO) => return Ok(None),
+                // Without a hole map everything is data.
+                Some(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..bytes)),
+                _ => return Err(error),
+            },
         };
-        let end = seek(SeekFrom::Hole(start)).map_err(failed)?;
+        let end = seek(SeekFrom::Hole(start))?;
         Ok(Some(start..end.min(bytes).max(start)).filter(|range| !range.is_empty()))
     }
 

@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 
+use sdm_proto::failpoint;
+
 const HELD_BASE: i64 = 100;
 const REFUSED_BASE: i64 = 200;
 
@@ -38,6 +40,7 @@ pub(super) fn lock_against_writers(file: BorrowedFd<'_>) -> io::Result<()> {
 
 /// One call for one byte; returns the lock type that the kernel left in the structure.
 fn fcntl_lock(file: BorrowedFd<'_>, command: i32, lock_type: i32, byte: i64) -> io::Result<i32> {
+    failpoint::hit("storage.lock")?;
     let mut lock = libc::flock {
         l_type: lock_type as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -25,6 +25,7 @@ use sdm_proto::seams::Clock;
 use sdm_proto::seams::Transport;
 use sdm_proto::status::from_status;
 use sdm_proto::wire::internal::v1::Assignments;
+use sdm_proto::wire::internal::v1::Goodbye;
 use sdm_proto::wire::internal::v1::Hello;
 use sdm_proto::wire::internal::v1::KeepAlivePing;
 use sdm_proto::wire::internal::v1::Welcome;
@@ -32,6 +33,7 @@ use sdm_proto::wire::internal::v1::WorkerMessage;
 use sdm_proto::wire::internal::v1::gateway_message;
 use sdm_proto::wire::internal::v1::worker_message::Message;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -41,6 +43,9 @@ const TTL_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 /// How long a member may take for its welcome while there is no session to lose: it waits for a
 /// leader itself.
 const WELCOME_WAIT_MS: u64 = limits::LEADER_WAIT.as_millis() as u64 + 2_000;
+
+/// How long a worker that ends waits until its member took the goodbye. Without it the lease runs out.
+const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the gateway gave up.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,7 @@ pub(crate) struct GatewaySettings {
     pub(crate) folder: Arc<dyn WorkerFolder>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pool: BlockingPool,
 }
 
 /// A session as it was welcomed.
@@ -128,7 +134,8 @@ impl Gateway {
     }
 
     /// Runs until the cluster definitely refuses this worker.
-    pub(crate) async fn run(mut self) -> Result<std::convert::Infallible, GatewayError> {
+    /// It may be dropped and called again.
+    pub(crate) async fn run(&mut self) -> Result<std::convert::Infallible, GatewayError> {
         loop {
             let event = self.next_event().await;
             if let Event::Link(LinkEvent::Message(message)) = &event
@@ -138,6 +145,20 @@ impl Gateway {
                 self.remember(welcome).await?;
             }
             self.on_event(event)?;
+        }
+    }
+
+    /// Ends the session in order, so that nobody has to wait until its lease has run out. Only for a
+    /// worker of whose attempts nothing runs any more. A member that does not hear it loses nothing.
+    pub(crate) async fn farewell(&mut self) {
+        let Some(link) = self.link.take().filter(|link| link.welcomed) else { return };
+        for message in self.outbox.due(self.settings.clock.now_ms(), link.room()) {
+            link.send(message);
+        }
+        if link.send(WorkerMessage { message: Some(Message::Goodbye(Goodbye {})) })
+            && tokio::time::timeout(FAREWELL_WAIT, link.close()).await.is_err()
+        {
+            tracing::debug!("no member took the goodbye in time");
         }
     }
 
@@ -292,7 +313,8 @@ impl Gateway {
         }
         let name = format!("worker/{}", folder.identity().worker);
         let joined = membership.clone();
-        BlockingPool::Threads
+        self.settings
+            .pool
             .run(move || folder.join(&joined))
             .await
             .unwrap_or_else(|source| Err(FolderError::Io { action: "write", path: "worker.json".into(), source }))?;

@@ -98,6 +98,13 @@ impl Link {
         }
     }
 
+    /// Sends what waits, says that no more comes, and completes when the member has closed, too.
+    pub(super) async fn close(mut self) {
+        // The stream to the member ends when its last sender is gone.
+        self.to_member = mpsc::channel(1).0;
+        while let LinkEvent::Message(_) = self.next().await {}
+    }
+
     /// Sends a message; false when the member takes none.
     pub(super) fn send(&self, message: WorkerMessage) -> bool {
         self.to_member.try_send(message).is_ok()

@@ -17,6 +17,8 @@ use crate::work::Piece;
 use crate::work::Ports;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use sdm_proto::seams::BootClock;
+use sdm_proto::seams::Clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -158,6 +160,7 @@ fn prepare(incoming: mpsc::Receiver<Piece>) -> OrderPorts {
             Arc::new(move |progress| state.send_modify(|state| state.advance(progress)))
         },
         checkpoint: Arc::new(move |checkpoint| state.send_modify(|state| state.record(checkpoint))),
+        now_ms: Arc::new(|| BootClock.now_ms()),
         cancel: CancelFlag::new(),
         incoming: Some(incoming),
         outgoing: Some(outgoing),

@@ -139,7 +139,7 @@ impl IoProcess {
         Self { shared, frames }
     }
 
-    /// Hands an order in.
+    /// Hands an order in. Does not wait for a child that takes nothing: whoever watches it must go on.
     pub async fn submit(&self, order: Order) -> RunningOrder {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (state, state_seen) = watch::channel(OrderState::default());
@@ -154,7 +154,11 @@ impl IoProcess {
             }
         }
         // A process that takes no frames any more is dying: the reader resolves the route.
-        let _ = self.frames.send((ToChild::Order { id, order: Box::new(order) }, Bytes::new())).await;
+        let frame = (ToChild::Order { id, order: Box::new(order) }, Bytes::new());
+        if let Err(mpsc::error::TrySendError::Full(frame)) = self.frames.try_send(frame) {
+            let frames = self.frames.clone();
+            tokio::spawn(async move { frames.send(frame).await });
+        }
         RunningOrder {
             id,
             frames: self.frames.clone(),

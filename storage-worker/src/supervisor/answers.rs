@@ -106,18 +106,35 @@ fn refused_by_storage(refusal: work::Refusal) -> Answer {
     Answer::Refused((&own).into())
 }
 
-/// Refusals that say something about this host's view of a domain, not about the order: a mount may
-/// be there on another host, or come back.
+/// Refusals that say something about one host's view of a domain.
+const OF_HOST: [RefusalCode; 5] = [
+    RefusalCode::PathMissing,
+    RefusalCode::NotADirectory,
+    RefusalCode::NotWritable,
+    RefusalCode::NotAMountPoint,
+    RefusalCode::DomainMissing,
+];
+
+fn is_of_host(refusal: &sdm_proto::wire::v1::Refusal) -> bool {
+    OF_HOST.iter().any(|code| code.as_str() == refusal.reason)
+}
+
+/// Whether an answer is about this host's view of a domain, not about the order: a mount may be
+/// there on another host, or come back.
 pub(super) fn is_hosts_affair(order: &Order, answer: &Answer) -> bool {
-    const OF_HOST: [RefusalCode; 5] = [
-        RefusalCode::PathMissing,
-        RefusalCode::NotADirectory,
-        RefusalCode::NotWritable,
-        RefusalCode::NotAMountPoint,
-        RefusalCode::DomainMissing,
-    ];
     let Answer::Refused(refusal) = answer else { return false };
-    !matches!(order, Order::CreateDomain(_)) && OF_HOST.iter().any(|code| code.as_str() == refusal.reason)
+    !matches!(order, Order::CreateDomain(_)) && is_of_host(refusal)
+}
+
+/// Says where, in an answer that is about this host: whoever reads it may sit at another.
+pub(super) fn at_worker(answer: Answer, worker: &str) -> Answer {
+    match answer {
+        Answer::Refused(mut refusal) if is_of_host(&refusal) => {
+            refusal.message = format!("{} at worker {worker}", refusal.message);
+            Answer::Refused(refusal)
+        }
+        answer => answer,
+    }
 }
 
 /// A refusal as a failure, for what is the host's affair.
@@ -149,6 +166,7 @@ fn class(code: RefusalCode) -> Class {
         | RefusalCode::HashMismatch => Class::Precondition,
         RefusalCode::StreamInvalid
         | RefusalCode::SizeInvalid
+        | RefusalCode::SizeMismatch
         | RefusalCode::ImageEmpty
         | RefusalCode::Qcow2Invalid
         | RefusalCode::Qcow2BackingFile
@@ -184,6 +202,23 @@ mod tests {
     fn what_was_done_stays_done_even_if_it_was_to_stop() {
         let done = OrderEnd::Outcome(Outcome::Done(work::Done::Deleted(work::DeletionReport::default())));
         assert!(matches!(answer(&order(), done, Stopped::Yes), Answer::Done(_)));
+    }
+
+    #[test]
+    fn what_is_about_a_host_names_its_worker_and_nothing_else_does() {
+        let refused = |code| work::Refusal {
+            code,
+            message: "the path `/srv/a` does not exist".into(),
+            hint: String::new(),
+            missing_bytes: None,
+        };
+        let message = |code| {
+            let answer = answer(&order(), OrderEnd::Outcome(Outcome::Refused(refused(code))), Stopped::No);
+            let Answer::Refused(refusal) = at_worker(answer, "h1") else { panic!("a refusal stays one") };
+            refusal.message
+        };
+        assert_eq!(message(RefusalCode::PathMissing), "the path `/srv/a` does not exist at worker h1");
+        assert_eq!(message(RefusalCode::DomainPathInUse), "the path `/srv/a` does not exist");
     }
 
     #[test]

@@ -147,7 +147,10 @@ impl Reading<'_> {
             WireOrder::Copy(order) => self.copy(assignment, order)?,
             WireOrder::Receive(order) => {
                 let volume = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
-                let placement = self.placement(assignment, order.target.as_ref(), std::slice::from_ref(volume))?;
+                let mut placement = self.placement(assignment, order.target.as_ref(), std::slice::from_ref(volume))?;
+                for spec in &mut placement.volumes {
+                    spec.announced_bytes = Some(volume.file_size).filter(|bytes| *bytes > 0);
+                }
                 let order_read = Order::BuildPlacement(BuildPlacement { placement, source: Source::Import });
                 Way::Receive { order: order_read, ticket: order.ticket.to_vec() }
             }
@@ -284,6 +287,7 @@ fn chain(volumes: &[wire::VolumeSpec]) -> Result<Vec<work::VolumeSpec>, Unreadab
             virtual_bytes: virtual_bytes(spec)?,
             true_bytes: true_bytes(spec)?,
             expected_hash: hash(spec)?,
+            announced_bytes: None,
         })
     };
     volumes.iter().enumerate().map(volume).collect()
@@ -372,6 +376,16 @@ mod tests {
         let chain = chain(&copy().volumes).unwrap();
         let facts: Vec<_> = chain.iter().map(|v| (v.role, v.sequence, v.virtual_bytes, v.true_bytes)).collect();
         assert_eq!(facts, [(VolumeRole::Internal, 1, Some(8192), Some(5000)), (VolumeRole::Leaf, 2, Some(5000), None)]);
+    }
+
+    #[test]
+    fn an_import_takes_exactly_the_size_that_was_reserved() {
+        let target = wire::PlacementTarget { domain: domain("/b"), placement_id: ID.into(), ..Default::default() };
+        let spec = wire::VolumeSpec { file_size: 5000, ..volume("raw", 0) };
+        let order = wire::ReceiveOrder { target: Some(target), volume: Some(spec), ticket: Default::default() };
+        let task = read(Some(WireOrder::Receive(order))).unwrap();
+        let Order::BuildPlacement(order) = task.way.order() else { panic!("an import builds a placement") };
+        assert_eq!(order.placement.volumes[0].announced_bytes, Some(5000));
     }
 
     #[test]

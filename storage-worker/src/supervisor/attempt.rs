@@ -34,6 +34,8 @@ pub(crate) struct Workshop {
     pub(crate) tickets: Tickets,
     pub(crate) progress: ProgressBoard,
     pub(crate) pull: PullClient,
+    /// What people call this worker, for messages about its host.
+    pub(crate) name: Arc<str>,
 }
 
 /// What an attempt tells the supervisor.
@@ -66,6 +68,15 @@ pub(super) struct Attempt {
 pub(super) struct Own {
     pub(super) process: IoProcess,
     pub(super) order: RunningOrder,
+}
+
+/// How an order was left.
+pub(super) enum Driven {
+    /// It has ended.
+    Ended(OrderEnd),
+    /// The attempt was told to stop, and the order's own process was killed. It may take its time to
+    /// end: nothing but the process may be held meanwhile.
+    Killed,
 }
 
 impl Attempt {
@@ -104,7 +115,10 @@ impl Attempt {
         };
         let answer = match domain.run(order.clone()).await {
             Ok(mut running) => {
-                let end = self.drive(&mut running, None, row).await;
+                let end = match self.drive(&mut running, None, row).await {
+                    Driven::Ended(end) => end,
+                    Driven::Killed => running.ended().await,
+                };
                 self.answer_of(&order, end)
             }
             Err(error) => answers::failed("DOMAIN_UNREACHABLE", error.to_string(), "the domain is probed meanwhile"),
@@ -114,10 +128,10 @@ impl Attempt {
 
     async fn build(&self, order: Order, row: &ProgressRow) {
         let answer = match self.start(order.clone()).await {
-            Ok(mut own) => {
-                let end = self.drive(&mut own.order, Some(&own.process), row).await;
-                self.conclude(&own.process, &order, end).await
-            }
+            Ok(mut own) => match self.drive(&mut own.order, Some(&own.process), row).await {
+                Driven::Ended(end) => self.conclude(&own.process, &order, end).await,
+                Driven::Killed => self.bury(own, &order).await,
+            },
             Err(answer) => answer,
         };
         self.report(answer).await;
@@ -136,19 +150,15 @@ impl Attempt {
     }
 
     /// Waits for an order's end, telling how far it is, and stops it when the attempt is to stop: by
-    /// killing its process where it has one of its own, else by asking.
-    pub(super) async fn drive(
-        &self,
-        running: &mut RunningOrder,
-        own: Option<&IoProcess>,
-        row: &ProgressRow,
-    ) -> OrderEnd {
+    /// killing its process where it has one of its own, else by asking. A killed one is not waited
+    /// for here.
+    pub(super) async fn drive(&self, running: &mut RunningOrder, own: Option<&IoProcess>, row: &ProgressRow) -> Driven {
         let mut state = running.state();
         let mut asked = false;
         let mut told_bytes = 0;
         loop {
             tokio::select! {
-                end = running.ended() => return end,
+                end = running.ended() => return Driven::Ended(end),
                 Ok(()) = state.changed() => {
                     let now = state.borrow_and_update().clone();
                     self.tell(&now, &mut told_bytes, row).await;
@@ -156,7 +166,10 @@ impl Attempt {
                 () = self.stop.cancelled(), if !asked => {
                     asked = true;
                     match own {
-                        Some(process) => process.kill(),
+                        Some(process) => {
+                            process.kill();
+                            return Driven::Killed;
+                        }
                         None => running.cancel().await,
                     }
                 }
@@ -176,8 +189,19 @@ impl Attempt {
     /// The answer to an order's end.
     pub(super) fn answer_of(&self, order: &Order, end: OrderEnd) -> Answer {
         let stopped = if self.stop.is_cancelled() { Stopped::Yes } else { Stopped::No };
-        let answer = answers::answer(order, end, stopped);
+        let answer = answers::at_worker(answers::answer(order, end, stopped), &self.workshop.name);
         if answers::is_hosts_affair(order, &answer) { answers::as_failure(answer) } else { answer }
+    }
+
+    /// Waits for the end of a killed process, however long the kernel takes, and answers for its
+    /// order. The caller has let go of everything else: streams, tickets, whoever waits for an answer.
+    pub(super) async fn bury(&self, own: Own, order: &Order) -> Answer {
+        let Own { process, order: mut running } = own;
+        if !process.is_reaped() {
+            tracing::debug!(token = self.task.token, pid = process.pid(), "waiting until a killed process has ended");
+        }
+        let end = running.ended().await;
+        self.conclude(&process, order, end).await
     }
 
     /// The answer to an order's end, once nothing of it can run any more.

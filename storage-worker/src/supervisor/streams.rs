@@ -4,7 +4,9 @@
 
 use super::answers;
 use super::attempt::Attempt;
+use super::attempt::Driven;
 use super::attempt::Own;
+use crate::process::IoProcess;
 use crate::process::NotTaken;
 use crate::process::OrderEnd;
 use crate::process::PieceSender;
@@ -56,11 +58,15 @@ pub(super) async fn pull(attempt: &Attempt, order: Order, source: &PullSource, r
         // While the last pieces are written and published, only the order's end counts.
         if let Err(refusal) = carried { refusal } else { std::future::pending().await }
     };
-    let answer = tokio::select! {
-        end = attempt.drive(&mut own.order, Some(&own.process), row) => {
-            attempt.conclude(&own.process, &order, end).await
-        }
-        refusal = feeding => {
+    // Either way the stream to the source is closed before a process is waited for.
+    let left = tokio::select! {
+        driven = attempt.drive(&mut own.order, Some(&own.process), row) => Ok(driven),
+        refusal = feeding => Err(refusal),
+    };
+    let answer = match left {
+        Ok(Driven::Ended(end)) => attempt.conclude(&own.process, &order, end).await,
+        Ok(Driven::Killed) => attempt.bury(own, &order).await,
+        Err(refusal) => {
             attempt.end(&own.process).await;
             answers::refused(refusal)
         }
@@ -72,8 +78,19 @@ pub(super) async fn pull(attempt: &Attempt, order: Order, source: &PullSource, r
 enum Visited {
     /// The attempt has its answer.
     Over(Answer),
-    /// The other end went away; another may come.
-    Left,
+    /// The other end went away; another may come when this process has ended.
+    Left(IoProcess),
+    /// The attempt is to stop; its process was killed.
+    Stopping(Own),
+}
+
+/// Whether a killed process has ended before the attempt was told to stop.
+async fn ended_in_time(attempt: &Attempt, process: &IoProcess) -> bool {
+    process.kill();
+    tokio::select! {
+        _ = process.reaped() => true,
+        () = attempt.stop.cancelled() => false,
+    }
 }
 
 /// Builds a placement from what a command sends.
@@ -105,9 +122,20 @@ pub(super) async fn receive(attempt: &Attempt, order: Order, ticket: &[u8], row:
                 over = Some(told);
                 row.phase("done");
             }
-            Visited::Left => {
-                row.reset("waiting for sender");
+            Visited::Left(process) => {
                 attempt.sender(false).await;
+                // What was written so far lies in the attempt's own folder; the next sender begins anew.
+                if !ended_in_time(attempt, &process).await {
+                    drop(door);
+                    return attempt.end(&process).await;
+                }
+                row.reset("waiting for sender");
+            }
+            Visited::Stopping(own) => {
+                // Whoever sends or waits at the door is told now, not when the process has ended.
+                drop((answer, door));
+                let last = attempt.bury(own, &order).await;
+                return attempt.report(last).await;
             }
         }
     }
@@ -144,15 +172,13 @@ async fn take_from(
             Fed::Complete | Fed::NotTaken => std::future::pending().await,
         }
     };
-    tokio::select! {
-        end = attempt.drive(&mut own.order, Some(&own.process), row) => {
-            Visited::Over(attempt.conclude(&own.process, order, end).await)
-        }
-        () = feeding => {
-            // What was written so far lies in the attempt's own folder; the next sender begins anew.
-            attempt.end(&own.process).await;
-            Visited::Left
-        }
+    let driven = tokio::select! {
+        driven = attempt.drive(&mut own.order, Some(&own.process), row) => driven,
+        () = feeding => return Visited::Left(own.process),
+    };
+    match driven {
+        Driven::Ended(end) => Visited::Over(attempt.conclude(&own.process, order, end).await),
+        Driven::Killed => Visited::Stopping(own),
     }
 }
 
@@ -194,9 +220,17 @@ pub(super) async fn send(attempt: &Attempt, order: Order, ticket: &[u8], row: &P
                 row.phase("done");
                 attempt.report(answer).await;
             }
-            Visited::Left => {
-                row.reset("waiting for reader");
+            Visited::Left(process) => {
                 attempt.sender(false).await;
+                if !ended_in_time(attempt, &process).await {
+                    drop(door);
+                    return attempt.end(&process).await;
+                }
+                row.reset("waiting for reader");
+            }
+            Visited::Stopping(own) => {
+                drop(door);
+                return attempt.end(&own.process).await;
             }
         }
     }
@@ -219,7 +253,17 @@ pub(super) async fn serve(attempt: &Attempt, order: Order, ticket: &[u8], volume
                 let refusal = answers::as_refusal(&answer);
                 tracing::warn!(token = attempt.task.token, %refusal, "the source could not be read");
             }
-            Visited::Left => tracing::info!(token = attempt.task.token, "the reader of the source went away"),
+            Visited::Left(process) => {
+                tracing::info!(token = attempt.task.token, "the reader of the source went away");
+                if !ended_in_time(attempt, &process).await {
+                    drop(door);
+                    return attempt.end(&process).await;
+                }
+            }
+            Visited::Stopping(own) => {
+                drop(door);
+                return attempt.end(&own.process).await;
+            }
         }
         row.reset("waiting for reader");
     }
@@ -237,16 +281,13 @@ async fn give_to(attempt: &Attempt, order: &Order, reader: Reader, row: &Progres
     let given = give(attempt, &mut running, &to, row).await;
     let end = match given {
         Given::Ended(end) => end,
-        Given::ReaderLeft => {
-            attempt.end(&process).await;
-            return Visited::Left;
-        }
+        Given::ReaderLeft => return Visited::Left(process),
         Given::Stopping => {
-            attempt.end(&process).await;
+            process.kill();
             let gone = Refusal::new(Class::Unavailable, "SOURCE_STOPPED", "the worker was told to stop sending")
                 .hint("ask the transaction where to go on");
             let _ = to.try_send(Err(gone));
-            return Visited::Over(Answer::Stopped(Default::default()));
+            return Visited::Stopping(Own { process, order: running });
         }
     };
     let complete = matches!(end, OrderEnd::Outcome(Outcome::Done(work::Done::Sent(_))));
@@ -257,7 +298,7 @@ async fn give_to(attempt: &Attempt, order: &Order, reader: Reader, row: &Progres
             () = attempt.stop.cancelled() => Ok(()),
         };
         return if told.is_err() && matches!(answer, Answer::Failed(_)) {
-            Visited::Left
+            Visited::Left(process)
         } else {
             Visited::Over(answer)
         };
@@ -265,7 +306,7 @@ async fn give_to(attempt: &Attempt, order: &Order, reader: Reader, row: &Progres
     drop(to);
     // Sent is not yet taken: the reader may still go away with pieces on their way to it.
     tokio::select! {
-        finished = finished => if finished.is_ok() { Visited::Over(answer) } else { Visited::Left },
+        finished = finished => if finished.is_ok() { Visited::Over(answer) } else { Visited::Left(process) },
         () = attempt.stop.cancelled() => Visited::Over(Answer::Stopped(Default::default())),
     }
 }

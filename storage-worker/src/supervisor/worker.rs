@@ -65,6 +65,8 @@ pub struct WorkerConfig {
     pub clock: Arc<dyn Clock>,
     /// Where I/O processes come from.
     pub processes: Arc<dyn IoProcesses>,
+    /// Where short blocking work on the worker's own folder runs.
+    pub pool: BlockingPool,
 }
 
 /// Why a worker ended without being told to.
@@ -108,7 +110,8 @@ impl From<GatewayError> for WorkerError {
 /// The folder or the address cannot be used, or the cluster definitely refuses this worker.
 pub async fn run(config: WorkerConfig, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
     let path = config.data_dir.clone();
-    let folder = BlockingPool::Threads
+    let folder = config
+        .pool
         .run(move || DiskFolder::open(&path))
         .await
         .unwrap_or_else(|source| Err(FolderError::Io { action: "open", path: config.data_dir.clone(), source }))?;
@@ -137,19 +140,18 @@ pub async fn run_in_folder(
     tokio::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => return Ok(()),
-        () = await_earlier_processes(folder.as_ref(), &config.clock) => {}
+        () = await_earlier_processes(&folder, config.pool, &config.clock) => {}
     }
     Parts::new(config, folder, address).run(incoming, shutdown).await
 }
 
 /// Waits for what an earlier process of this folder left behind, but not for ever.
-async fn await_earlier_processes(folder: &dyn WorkerFolder, clock: &Arc<dyn Clock>) {
+async fn await_earlier_processes(folder: &Arc<dyn WorkerFolder>, pool: BlockingPool, clock: &Arc<dyn Clock>) {
     let give_up_ms = clock.now_ms() + EARLIER_PROCESSES_WAIT_MS;
     loop {
-        let living = folder.earlier_processes();
-        if living == 0 {
-            return;
-        }
+        let looked_at = Arc::clone(folder);
+        // The pool fails only while the runtime ends.
+        let Ok(living @ 1..) = pool.run(move || looked_at.earlier_processes()).await else { return };
         let now_ms = clock.now_ms();
         if now_ms >= give_up_ms {
             tracing::warn!(living, "I/O processes of an earlier worker are still there: their storage hangs");
@@ -176,6 +178,7 @@ impl Parts {
         }
         let (tickets, progress, outbox) = (Tickets::default(), ProgressBoard::default(), Outbox::default());
         let lock = folder.children_lock();
+        let name = Arc::from(config.name.as_str());
         let settings = GatewaySettings {
             name: config.name,
             address: config.advertise.unwrap_or(address),
@@ -186,6 +189,7 @@ impl Parts {
             folder,
             transport: Arc::clone(&config.transport),
             clock: Arc::clone(&config.clock),
+            pool: config.pool,
         };
         let (gateway, mandate) = Gateway::new(settings, outbox.clone());
         let pull = PullClient {
@@ -201,6 +205,7 @@ impl Parts {
             tickets: tickets.clone(),
             progress: progress.clone(),
             pull,
+            name,
         };
         Self {
             gateway,
@@ -211,7 +216,7 @@ impl Parts {
     }
 
     async fn run(self, incoming: Incoming, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
-        let Self { gateway, supervisor, server, stop } = self;
+        let Self { mut gateway, supervisor, server, stop } = self;
         let stopped = stop.clone().cancelled_owned();
         let mut server = AbortOnDropHandle::new(tokio::spawn(server.serve(incoming, stopped)));
         let mut supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run(stop.clone())));
@@ -231,8 +236,18 @@ impl Parts {
         stop.cancel();
         // The supervisor returns when the last process of an attempt was reaped, which storage that
         // hangs can hold up; the processes die with this one then.
-        if tokio::time::timeout(ENDING_WAIT, &mut supervisor).await.is_err() {
+        let reaping = tokio::time::timeout(ENDING_WAIT, &mut supervisor);
+        tokio::pin!(reaping);
+        let reaped = tokio::select! {
+            reaped = &mut reaping => reaped.is_ok(),
+            // The lease is kept meanwhile, and last words are sent.
+            _ = gateway.run(), if ended.is_ok() => reaping.await.is_ok(),
+        };
+        if !reaped {
             tracing::warn!("not every I/O process ended in time");
+        } else if ended.is_ok() {
+            // Only now is it true that nothing of this session runs any more.
+            gateway.farewell().await;
         }
         if !server_over && tokio::time::timeout(ENDING_WAIT, &mut server).await.is_err() {
             tracing::debug!("open connections were closed");

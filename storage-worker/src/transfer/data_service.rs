@@ -36,14 +36,13 @@ impl WorkerDataService for WorkerData {
     type PullStream = ReaderStream<PullResponse>;
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
-        // The puller names its own attempt, which need not be the token of the source's assignment;
-        // the ticket alone decides.
-        let PullRequest { token: _, ticket } = request.into_inner();
+        // Both workers have their assignments from one attempt, so they know the same token and ticket.
+        let PullRequest { token, ticket } = request.into_inner();
         let (to, pieces) = mpsc::channel(PIECES_IN_FLIGHT);
         let (finish, finished) = oneshot::channel();
         let volumes = self
             .tickets
-            .visit(Purpose::Pull, &ticket, "", Visit::Reader(Reader { pieces: to, finished }))
+            .visit(Purpose::Pull, &ticket, &token, Visit::Reader(Reader { pieces: to, finished }))
             .map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(ReaderStream::new(pieces, finish, move |piece| message(piece, &volumes))))
     }

@@ -110,7 +110,7 @@ impl Tickets {
     /// Brings a visit to the door that the ticket opens; answers with the door's volumes.
     ///
     /// # Errors
-    /// No door has this ticket, or others wait there already. Both may change.
+    /// No door has this ticket (and, for a pull, this token), or others wait there already. Both may change.
     pub(crate) fn visit(
         &self,
         purpose: Purpose,
@@ -123,7 +123,10 @@ impl Tickets {
         let mut found = None;
         for (of, door) in doors.iter() {
             let opens = bool::from(door.ticket.ct_eq(ticket)) && ticket.len() >= TICKET_BYTES_MIN;
-            if opens && door.purpose == purpose && (token.is_empty() || token == of) {
+            let named = bool::from(of.as_bytes().ct_eq(token.as_bytes()));
+            // A command may know its ticket alone; a worker knows its assignment.
+            let unnamed = token.is_empty() && purpose != Purpose::Pull;
+            if opens & (named | unnamed) && door.purpose == purpose {
                 found = Some(door);
             }
         }
@@ -167,6 +170,17 @@ mod tests {
         assert_eq!(outcome(&tickets, Purpose::Upload, TICKET, "1-2-3"), Err("TRANSFER_BUSY".into()));
         drop(registration);
         assert_eq!(outcome(&tickets, Purpose::Upload, TICKET, "1-2-3"), unknown());
+    }
+
+    #[test]
+    fn a_pull_needs_the_token_and_the_ticket_of_one_assignment() {
+        let tickets = Tickets::default();
+        let unknown = || Err("TICKET_UNKNOWN".to_owned());
+        let _one = tickets.register("1-2-3", TICKET, Purpose::Pull, vec![]);
+        let _other = tickets.register("1-2-4", b"another 16 bytes", Purpose::Pull, vec![]);
+        assert_eq!(outcome(&tickets, Purpose::Pull, TICKET, ""), unknown());
+        assert_eq!(outcome(&tickets, Purpose::Pull, TICKET, "1-2-4"), unknown());
+        assert_eq!(outcome(&tickets, Purpose::Pull, TICKET, "1-2-3"), Ok(()));
     }
 
     #[test]

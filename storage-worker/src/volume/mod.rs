@@ -8,8 +8,9 @@ mod raw;
 
 pub use raw::create_raw;
 
-/// Largest volume: beyond what the usual file systems and QEMU's tables handle comfortably.
-pub const VOLUME_BYTES_MAX: u64 = 64 << 40;
+/// Largest volume, in bytes of its file and of what a guest sees: what the cluster takes at most, and about the most that
+/// ext4 holds in one file.
+pub const VOLUME_BYTES_MAX: u64 = 16 << 40;
 
 /// A raw volume's size is a multiple of this: guests with 4 KiB sectors see all of it.
 pub const RAW_ALIGNMENT: u64 = 4096;

@@ -1,6 +1,7 @@
 //! Builds a placement from bytes that exist elsewhere: a local copy, a pull, an import.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use super::BuildPlacement;
 use super::Checkpoint;
@@ -19,6 +20,7 @@ use super::run::require_sound;
 use super::verdict::Unfinished;
 use super::verdict::refused;
 use crate::copy::CopyPorts;
+use crate::copy::HeadGate;
 use crate::copy::Receiving;
 use crate::copy::copy_file;
 use crate::copy::receive_file;
@@ -32,6 +34,7 @@ use crate::volume::RAW_ALIGNMENT;
 use crate::volume::VOLUME_BYTES_MAX;
 use crate::volume::qcow2;
 use crate::volume::qcow2::FileImage;
+use crate::volume::qcow2::HeadImage;
 use crate::work::FileHash;
 
 /// Progress of an order over all its volumes.
@@ -124,7 +127,12 @@ async fn copy_volumes<D: DomainDriver>(
     for (spec, (source, _)) in specs.iter().zip(&sources.files) {
         let target = Arc::new(attempt.create_volume(spec.volume).await?);
         let (progress, checkpoint) = (advance.progress(), checkpoint_of(spec, ports));
-        let copy_ports = CopyPorts { progress: &progress, checkpoint: &checkpoint, cancel: &ports.cancel };
+        let copy_ports = CopyPorts {
+            progress: &progress,
+            checkpoint: &checkpoint,
+            cancel: &ports.cancel,
+            now_ms: ports.now_ms.as_ref(),
+        };
         let threads = domain.driver().io_threads();
         let copied = copy_file(source.clone(), target.clone(), spec.expected_hash, threads, copy_ports).await?;
         advance.add(copied.bytes);
@@ -153,20 +161,38 @@ async fn receive_volumes<D: DomainDriver>(
     for (ordinal, spec) in (0_u32..).zip(&order.placement.volumes) {
         let target = Arc::new(attempt.create_volume(spec.volume).await?);
         let is_rounded = is_import && spec.format == VolumeFormat::Raw;
+        let is_judged = is_import && spec.format == VolumeFormat::Qcow2;
+        // A stranger's header is looked at as soon as it is here: the rest may be a terabyte.
+        let refused_head = OnceLock::new();
+        let is_wanted = |head: &[u8], file_bytes: u64| match qcow2::Header::read(&HeadImage::new(head, file_bytes)) {
+            Ok(_) => true,
+            Err(error) => refused_head.set(error).is_err(),
+        };
         let receiving = Receiving {
             ordinal,
             round_to: if is_rounded { RAW_ALIGNMENT } else { 1 },
             bytes_max: VOLUME_BYTES_MAX,
+            bytes: spec.announced_bytes,
+            head: is_judged.then_some(HeadGate { bytes: qcow2::HEAD_BYTES, is_wanted: &is_wanted }),
             expected: spec.expected_hash,
             threads: domain.driver().io_threads(),
         };
         let (progress, checkpoint) = (advance.progress(), checkpoint_of(spec, ports));
-        let copy_ports = CopyPorts { progress: &progress, checkpoint: &checkpoint, cancel: &ports.cancel };
-        let received = receive_file(target.clone(), receiving, &mut incoming, copy_ports).await?;
+        let copy_ports = CopyPorts {
+            progress: &progress,
+            checkpoint: &checkpoint,
+            cancel: &ports.cancel,
+            now_ms: ports.now_ms.as_ref(),
+        };
+        let received = receive_file(target.clone(), receiving, &mut incoming, copy_ports).await;
+        if let Some(error) = refused_head.into_inner() {
+            return Err(error.into());
+        }
+        let received = received?;
         advance.add(received.bytes);
         // A stranger's image is judged before anything of it gets a name that counts.
         let facts = match spec.format {
-            VolumeFormat::Qcow2 if is_import => Some(qcow2::check(&FileImage::new(target.as_ref())?, &ports.cancel)?),
+            VolumeFormat::Qcow2 if is_judged => Some(qcow2::check(&FileImage::new(target.as_ref())?, &ports.cancel)?),
             _ => None,
         };
         let true_bytes = if is_rounded {

@@ -144,6 +144,8 @@ pub struct VolumeSpec {
     pub true_bytes: Option<u64>,
     /// The file hash that the source must have, where one is known.
     pub expected_hash: Option<FileHash>,
+    /// For an import: how many bytes the stream must announce, because room was reserved for these and no more.
+    pub announced_bytes: Option<u64>,
 }
 
 /// Make a placement with empty volumes of `virtual_bytes` each. A volume with a parent is not possible yet.

@@ -195,6 +195,8 @@ pub enum RefusalCode {
     StreamInvalid,
     /// The size is not possible: zero, or past the limit.
     SizeInvalid,
+    /// The stream announces another size than its transaction did.
+    SizeMismatch,
     /// An import of nothing.
     ImageEmpty,
     /// Not a qcow2 file, or one that breaks the format's rules.
@@ -239,6 +241,7 @@ impl RefusalCode {
             Self::HashMismatch => "HASH_MISMATCH",
             Self::StreamInvalid => "STREAM_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::SizeMismatch => "SIZE_MISMATCH",
             Self::ImageEmpty => "IMAGE_EMPTY",
             Self::Qcow2Invalid => "QCOW2_INVALID",
             Self::Qcow2Unsupported => "QCOW2_UNSUPPORTED",

@@ -59,6 +59,8 @@ pub struct Ports {
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
     /// Called after each checkpoint (every GiB or 30 s of an attempt), from any thread.
     pub checkpoint: Arc<dyn Fn(Checkpoint) + Send + Sync>,
+    /// Milliseconds on a clock that never goes back: when checkpoints are due.
+    pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// The way to stop the order.
     pub cancel: CancelFlag,
     /// Pieces for `Source::Pull` and `Source::Import`. Closed before the last volume's `End`: the sender is gone.
@@ -68,11 +70,12 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Ports that nobody listens to, for orders without streams.
+    /// Ports that nobody listens to, for orders without streams; their clock stands still.
     pub fn silent() -> Self {
         Self {
             progress: Arc::new(|_| {}),
             checkpoint: Arc::new(|_| {}),
+            now_ms: Arc::new(|| 0),
             cancel: CancelFlag::new(),
             incoming: None,
             outgoing: None,

@@ -204,7 +204,12 @@ async fn send_placement<S: Storage>(
             threads: domain.driver().io_threads(),
         };
         let (progress, checkpoint) = (advance.progress(), |_| {});
-        let copy_ports = CopyPorts { progress: &progress, checkpoint: &checkpoint, cancel: &ports.cancel };
+        let copy_ports = CopyPorts {
+            progress: &progress,
+            checkpoint: &checkpoint,
+            cancel: &ports.cancel,
+            now_ms: ports.now_ms.as_ref(),
+        };
         let answer = send_file(file, sending, &outgoing, copy_ports).await?;
         advance.add(answer.file_bytes);
         let known = mark.volumes.iter().find(|known| known.volume == sent.volume);

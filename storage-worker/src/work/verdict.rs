@@ -102,9 +102,11 @@ impl From<DomainError> for Unfinished {
             }
             DomainError::OtherCluster { .. } => (
                 RefusalCode::OtherClustersDomain,
-                "a restored cluster must read its domains first (`sdm backup reconcile`)",
+                "nothing was changed: sdm cannot yet take over a domain of another cluster, or of a time before a restore",
             ),
-            DomainError::DomainMissing { .. } => (RefusalCode::DomainMissing, "is its storage mounted on this host?"),
+            DomainError::DomainMissing { .. } => {
+                (RefusalCode::DomainMissing, "is its storage mounted on that worker's host?")
+            }
             DomainError::Corrupt { .. } => (RefusalCode::DomainCorrupt, "restore the file from a good copy"),
             DomainError::UnexpectedEntry { .. } => {
                 (RefusalCode::UnexpectedEntry, "find out who put it there and remove it by hand; sdm does not touch it")
@@ -143,6 +145,12 @@ impl From<CopyError> for Unfinished {
             CopyError::Stream(_) => refused(RefusalCode::StreamInvalid, message, "sender and receiver must agree"),
             CopyError::Empty => refused(RefusalCode::ImageEmpty, message, "give a file that holds an image"),
             CopyError::TooLarge { .. } => refused(RefusalCode::SizeInvalid, message, ""),
+            CopyError::OtherSize { .. } => refused(
+                RefusalCode::SizeMismatch,
+                message,
+                "the file changed since the command looked at it: start the import again when nobody writes to it",
+            ),
+            CopyError::HeadRefused => refused(RefusalCode::StreamInvalid, message, ""),
             CopyError::SourceCut { .. } => failed(&error, "see who writes to the domain besides sdm"),
             CopyError::SenderGone { .. } => failed(&error, "start the command again with the same request id"),
             CopyError::ReceiverGone | CopyError::ThreadLost => failed(&error, ""),

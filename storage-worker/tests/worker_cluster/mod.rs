@@ -10,6 +10,7 @@ use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::credentials::PeerIdentity;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::BlockingPool;
 use sdm_proto::seams::Clock;
 use sdm_proto::seams::SimulatedNetwork;
 use sdm_proto::seams::Transport;
@@ -70,6 +71,8 @@ pub struct Cluster {
     pub domains: watch::Sender<BTreeMap<(String, String), wire::DomainReport>>,
     /// Hellos that members got: member, hello.
     pub hellos: watch::Sender<Vec<(String, wire::Hello)>>,
+    /// Workers that said goodbye, by name.
+    pub goodbyes: watch::Sender<Vec<String>>,
     /// Pings that were answered.
     pub pongs: watch::Sender<u64>,
     /// Whether pings are answered.
@@ -96,6 +99,7 @@ impl Cluster {
             reports: watch::Sender::default(),
             domains: watch::Sender::default(),
             hellos: watch::Sender::default(),
+            goodbyes: watch::Sender::default(),
             pongs: watch::Sender::default(),
             answering: watch::Sender::new(true),
             refusal: Mutex::default(),
@@ -296,6 +300,9 @@ impl Cluster {
                 let items = domains.items.into_iter();
                 known.extend(items.map(|item| ((worker.to_owned(), item.domain_id.clone()), item)));
             }),
+            worker_message::Message::Goodbye(_) => {
+                self.goodbyes.send_modify(|goodbyes| goodbyes.push(worker.to_owned()))
+            }
             worker_message::Message::Hello(_) => {}
         }
         None
@@ -337,6 +344,7 @@ impl Setup {
             transport: Arc::new(self.cluster.network.host(name)),
             clock: Arc::clone(&self.clock),
             processes: Arc::clone(&self.processes),
+            pool: BlockingPool::default(),
         };
         let stop = CancellationToken::new();
         let folder = folder.open().unwrap();

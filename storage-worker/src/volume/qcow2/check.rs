@@ -33,6 +33,9 @@ pub fn check<I: Image + ?Sized>(image: &I, cancel: &CancelFlag) -> Result<Qcow2F
     }
     let mut l2_tables = L2Tables::new();
     for l1 in snapshots.iter().chain([&active]) {
+        if cancel.is_set() {
+            return Err(Qcow2Error::Cancelled);
+        }
         collect_l2_tables(image, &header, *l1, &mut l2_tables)?;
     }
     for (offset, times) in &l2_tables {

@@ -24,6 +24,14 @@ pub enum Qcow2Error {
     /// The header or a table breaks the format's rules.
     #[error("{0}")]
     Invalid(String),
+    /// A virtual size past the limit.
+    #[error("the image's virtual size of {bytes} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The virtual size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A feature that cannot be verified.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -97,6 +105,7 @@ impl Qcow2Error {
             Self::Storage(_) | Self::Cancelled => return None,
             Self::Empty => RefusalCode::ImageEmpty,
             Self::NotQcow2 | Self::Invalid(_) | Self::Misaligned { .. } => RefusalCode::Qcow2Invalid,
+            Self::TooLarge { .. } => RefusalCode::SizeInvalid,
             Self::Version(_) | Self::Unsupported(_) => RefusalCode::Qcow2Unsupported,
             Self::Encrypted(_) => RefusalCode::Qcow2Encrypted,
             Self::DataFile(_) => RefusalCode::Qcow2DataFile,
@@ -115,6 +124,7 @@ impl Qcow2Error {
             Self::Storage(_) | Self::Cancelled => "",
             Self::Empty => "give a file that holds an image",
             Self::NotQcow2 => "if the file is a raw image, import it with `--format raw`",
+            Self::TooLarge { .. } => "shrink a copy of it first: `qemu-img resize --shrink`",
             Self::Version(_) | Self::Unsupported(_) => "convert it first: `qemu-img convert -O qcow2 OLD NEW`",
             Self::Encrypted(_) => "decrypt it first: `qemu-img convert` with the secret writes a plain copy",
             Self::DataFile(_) => "make it one file first: `qemu-img convert -O qcow2 OLD NEW`",

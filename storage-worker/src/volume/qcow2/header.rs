@@ -9,6 +9,10 @@ use super::image::Image;
 use super::image::read_bytes;
 use crate::volume::VOLUME_BYTES_MAX;
 
+/// What the gate may read of an image, in bytes from its beginning: the largest cluster, which holds the header, its
+/// extensions and, as QEMU writes it, the name of a backing file.
+pub const HEAD_BYTES: usize = 2 << 20;
+
 const MAGIC: u32 = 0x5146_49FB;
 const HEADER_V2_BYTES: usize = 72;
 const HEADER_V3_BYTES: usize = 104;
@@ -183,9 +187,11 @@ impl Header {
     }
 
     fn check_tables(&self, file_bytes: u64) -> Result<(), Qcow2Error> {
-        if self.virtual_bytes == 0 || self.virtual_bytes > VOLUME_BYTES_MAX {
-            let (found, limit) = (self.virtual_bytes, VOLUME_BYTES_MAX);
-            return Err(Qcow2Error::Invalid(format!("a virtual size of {found} bytes is not within 1 and {limit}")));
+        if self.virtual_bytes == 0 {
+            return Err(Qcow2Error::Invalid("a virtual size of 0 bytes is not possible".to_owned()));
+        }
+        if self.virtual_bytes > VOLUME_BYTES_MAX {
+            return Err(Qcow2Error::TooLarge { bytes: self.virtual_bytes, limit: VOLUME_BYTES_MAX });
         }
         let l2_covers = self.cluster_bytes() / self.l2_entry_bytes() * self.cluster_bytes();
         let l1_bytes = u64::from(self.l1_entries) * 8;

@@ -50,6 +50,31 @@ impl<F: DomainFile> Image for FileImage<'_, F> {
     }
 }
 
+/// The first bytes of an image whose rest has not come yet; the rest reads as zeros.
+#[derive(Debug)]
+pub struct HeadImage<'h> {
+    head: &'h [u8],
+    bytes: u64,
+}
+
+impl<'h> HeadImage<'h> {
+    /// The head of a file that will have this size.
+    #[must_use]
+    pub fn new(head: &'h [u8], bytes: u64) -> Self {
+        Self { head, bytes }
+    }
+}
+
+impl Image for HeadImage<'_> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        self.head.read(buffer, offset)
+    }
+}
+
 impl Image for [u8] {
     fn bytes(&self) -> u64 {
         self.len() as u64

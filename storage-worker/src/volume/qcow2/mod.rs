@@ -24,6 +24,8 @@ mod tables;
 pub use check::check;
 pub use create::create_empty;
 pub use error::Qcow2Error;
+pub use header::HEAD_BYTES;
 pub use header::Header;
 pub use image::FileImage;
+pub use image::HeadImage;
 pub use image::Image;

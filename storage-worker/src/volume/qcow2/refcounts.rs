@@ -13,6 +13,9 @@ use crate::work::CancelFlag;
 
 const RESERVED: u64 = 0x1FF;
 
+/// A stop is looked for after so many refcounts: a millisecond's work.
+const CANCEL_EVERY: usize = 1 << 16;
+
 /// A block of refcounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RefcountBlock {
@@ -29,17 +32,27 @@ pub(super) fn claim_refcounts<I: Image + ?Sized>(
 ) -> Result<Vec<RefcountBlock>, Qcow2Error> {
     let bytes = u64::from(header.refcount_table_clusters) << header.cluster_bits;
     ledger.claim("the refcount table", header.refcount_table_offset, bytes, 1)?;
+    let per_block = refcounts_per_block(header);
     let mut blocks = Vec::new();
     each_entry(image, header.refcount_table_offset, bytes / 8, |index, offset| {
         if offset & RESERVED != 0 {
             return Err(Qcow2Error::Invalid(format!("the refcount table entry {offset:#x} has reserved bits set")));
         }
         header.table("a refcount block", offset, header.cluster_bytes(), image.bytes())?;
+        // A block that counts no cluster of the file says nothing, but thousands of them would take hours to read.
+        if index.saturating_mul(per_block as u64) >= ledger.references().len() as u64 {
+            let text = format!("the refcount block at byte {offset} counts clusters beyond the end of the file");
+            return Err(Qcow2Error::Invalid(text));
+        }
         ledger.claim("a refcount block", offset, header.cluster_bytes(), 1)?;
         blocks.push(RefcountBlock { index, offset });
         Ok(())
     })?;
     Ok(blocks)
+}
+
+fn refcounts_per_block(header: &Header) -> usize {
+    (usize::try_from(header.cluster_bytes()).unwrap_or(0) * 8) >> header.refcount_order
 }
 
 /// Compares each cluster's refcount with its references. Returns how many clusters are leaked.
@@ -51,13 +64,10 @@ pub(super) fn compare<I: Image + ?Sized>(
     cancel: &CancelFlag,
 ) -> Result<u64, Qcow2Error> {
     let block_bytes = usize::try_from(header.cluster_bytes()).unwrap_or(0);
-    let per_block = (block_bytes * 8) >> header.refcount_order;
+    let per_block = refcounts_per_block(header);
     let mut leaked = 0;
     let mut checked = 0;
     for block in blocks {
-        if cancel.is_set() {
-            return Err(Qcow2Error::Cancelled);
-        }
         let first = usize::try_from(block.index).ok().and_then(|index| index.checked_mul(per_block));
         let first = first.unwrap_or(usize::MAX).min(ledger.references().len());
         // What no block covers has a refcount of 0. Blocks come in rising order.
@@ -65,6 +75,9 @@ pub(super) fn compare<I: Image + ?Sized>(
         let counts = read_bytes(image, block.offset, block_bytes)?;
         let references = ledger.references().get(first..).unwrap_or_default();
         for within in 0..per_block {
+            if within % CANCEL_EVERY == 0 && cancel.is_set() {
+                return Err(Qcow2Error::Cancelled);
+            }
             let stored = refcount(&counts, within, header.refcount_order);
             let needed = references.get(within).copied().unwrap_or(0);
             if stored < u64::from(needed) {
