@@ -25,8 +25,11 @@ use std::path::PathBuf;
 /// The oracle.
 const QEMU: Need = Need::Tool("qemu-img");
 
+/// Where a file has data: offsets and lengths.
+type Stretches<'a> = &'a [(u64, usize)];
+
 /// A file whose bytes depend on its name, with data in these stretches.
-fn file(folder: &Path, name: &str, size: u64, data: &[(u64, usize)]) -> PathBuf {
+fn file(folder: &Path, name: &str, size: u64, data: Stretches) -> PathBuf {
     let path = folder.join(name);
     let file = File::create_new(&path).expect("the name is new");
     file.set_len(size).expect("it gets its size");
@@ -42,7 +45,7 @@ fn file(folder: &Path, name: &str, size: u64, data: &[(u64, usize)]) -> PathBuf 
 /// Raw files: sizes that are no multiple of anything, and holes at either end.
 fn raw_files(folder: &Path) -> Vec<(String, PathBuf)> {
     const MIB: u64 = 1 << 20;
-    let cases: [(&str, u64, &[(u64, usize)]); 10] = [
+    let cases: [(&str, u64, Stretches); 10] = [
         ("one-byte", 1, &[(0, 1)]),
         ("511-bytes", 511, &[(0, 511)]),
         ("a-sector", 512, &[(0, 512)]),
