@@ -188,6 +188,29 @@ async fn a_worker_whose_process_does_not_end_says_no_goodbye() {
     bench.processes.thaw();
 }
 
+#[tokio::test]
+async fn processes_that_a_kill_does_not_end_are_not_joined_by_ever_more() {
+    const MOST: usize = 8;
+    let bench = bench(&["m1"]).await;
+    let _worker = bench.setup.worker("w1", &[]);
+    let domain = bench.domain();
+    let copies = |count: usize| (0..count).map(|_| copy(&domain, bench.cluster().token())).collect();
+    bench.cluster().assign("w1", copies(MOST), vec![]);
+    bench.running(MOST).await;
+    bench.processes.freeze();
+    let (mut dying, living) = (bench.processes.dying(), bench.processes.living());
+    let next = bench.cluster().token();
+    let unreadable = wire::Assignment { token: next.to_string(), ..wire::Assignment::default() };
+    bench.cluster().assign("w1", vec![], vec![]);
+    dying.wait_for(|dying| *dying == MOST).await.unwrap();
+    bench.cluster().assign("w1", [copies(2), vec![unreadable]].concat(), vec![]);
+    bench.cluster().reported("w1", next, "that it followed the set", |_| true).await;
+    bench.answered_pings(2).await;
+    assert_eq!(*living.borrow(), MOST);
+    bench.processes.thaw();
+    bench.running(2).await;
+}
+
 /// A sender that has always more.
 fn endless(open: v1::TransferOpen) -> impl tokio_stream::Stream<Item = v1::UploadRequest> + Send + 'static {
     let pieces = (0..1 << 20).map(|n: u64| {

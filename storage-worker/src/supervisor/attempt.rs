@@ -7,6 +7,7 @@ use super::assignment::Task;
 use super::assignment::Way;
 use super::domain_process::DomainProcess;
 use super::streams;
+use super::unreaped::Unreaped;
 use crate::folder::ChildrenLock;
 use crate::process::IoProcess;
 use crate::process::IoProcesses;
@@ -36,6 +37,7 @@ pub(crate) struct Workshop {
     pub(crate) pull: PullClient,
     /// What people call this worker, for messages about its host.
     pub(crate) name: Arc<str>,
+    pub(crate) unreaped: Unreaped,
 }
 
 /// What an attempt tells the supervisor.
@@ -137,8 +139,13 @@ impl Attempt {
         self.report(answer).await;
     }
 
-    /// Starts a process and an order in it.
+    /// Starts a process and an order in it; waits while too many on the same paths do not end.
     pub(super) async fn start(&self, order: Order) -> Result<Own, Answer> {
+        let paths = self.task.paths();
+        tokio::select! {
+            () = self.workshop.unreaped.room(&paths) => {}
+            () = self.stop.cancelled() => return Err(Answer::Stopped(wire::Stopped {})),
+        }
         let child = self.workshop.processes.start(self.workshop.lock.clone()).await.map_err(|error| {
             let message = format!("no I/O process can be started: {error}");
             answers::failed("NO_PROCESS", message, "see the limits on processes and memory of the worker's host")
@@ -200,7 +207,9 @@ impl Attempt {
         if !process.is_reaped() {
             tracing::debug!(token = self.task.token, pid = process.pid(), "waiting until a killed process has ended");
         }
+        let counted = self.workshop.unreaped.count(self.task.paths());
         let end = running.ended().await;
+        drop(counted);
         self.conclude(&process, order, end).await
     }
 
@@ -214,7 +223,9 @@ impl Attempt {
     /// Kills a process and waits until it was reaped.
     pub(super) async fn end(&self, process: &IoProcess) {
         process.kill();
+        let counted = self.workshop.unreaped.count(self.task.paths());
         process.reaped().await;
+        drop(counted);
     }
 
     pub(super) async fn report(&self, answer: Answer) {

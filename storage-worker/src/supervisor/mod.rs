@@ -17,6 +17,7 @@ mod reach;
 mod reachability;
 mod running_set;
 mod streams;
+mod unreaped;
 mod worker;
 
 pub use worker::WorkerConfig;

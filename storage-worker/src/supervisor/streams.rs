@@ -87,6 +87,7 @@ enum Visited {
 /// Whether a killed process has ended before the attempt was told to stop.
 async fn ended_in_time(attempt: &Attempt, process: &IoProcess) -> bool {
     process.kill();
+    let _counted = attempt.workshop.unreaped.count(attempt.task.paths());
     tokio::select! {
         _ = process.reaped() => true,
         () = attempt.stop.cancelled() => false,

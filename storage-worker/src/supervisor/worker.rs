@@ -3,6 +3,7 @@
 
 use super::attempt::Workshop;
 use super::running_set::Supervisor;
+use super::unreaped::Unreaped;
 use crate::folder::DiskFolder;
 use crate::folder::FolderError;
 use crate::folder::WorkerFolder;
@@ -206,6 +207,7 @@ impl Parts {
             progress: progress.clone(),
             pull,
             name,
+            unreaped: Unreaped::default(),
         };
         Self {
             gateway,
