@@ -34,12 +34,17 @@ pub(crate) struct Ping {
 /// A verdict counts as old news within this time after it ...
 const LOST_LATELY: Duration = Duration::from_secs(2);
 
-/// ... when whoever got it had waited at least this long: longer than an election.
+/// ... when whoever got it had waited at least this long, longer than an election, or when it only
+/// confirmed an earlier one.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// How long the next request is held then. A person's command asks twice or more, and shall not wait
-/// anew each time.
+/// How long the next request is held then. A command asks twice or more, and its user shall not wait
+/// anew each time. A leader that is found meanwhile is asked all the same.
 const HELD_WHEN_LOST: Duration = Duration::from_millis(1500);
+
+fn is_lately(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < LOST_LATELY
+}
 
 /// What was seen last.
 #[derive(Debug, Default)]
@@ -51,16 +56,17 @@ pub(crate) struct Reachability {
 
 impl Reachability {
     fn judged(&self, lost: bool, waited: Duration, now: Instant) {
-        if lost && waited < LOST_AFTER {
-            return;
+        let mut known = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let confirmed = known.is_some_and(|at| is_lately(at, now));
+        if !lost || waited >= LOST_AFTER || confirmed {
+            *known = lost.then_some(now);
         }
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost.then_some(now);
     }
 
     /// Until when a request with this deadline is held while nobody leads.
     pub fn held_until(&self, deadline: Instant, now: Instant) -> Instant {
         let lost = *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        match lost.filter(|at| now.saturating_duration_since(*at) < LOST_LATELY) {
+        match lost.filter(|at| is_lately(*at, now)) {
             Some(_) => deadline.min(now + HELD_WHEN_LOST),
             None => deadline,
         }
@@ -165,7 +171,10 @@ mod tests {
         reachability.judged(true, LOST_AFTER, now);
         assert_eq!(reachability.held_until(deadline, now), now + HELD_WHEN_LOST);
         assert_eq!(reachability.held_until(now, now), now);
-        let later = now + LOST_LATELY;
+        let later = now + LOST_LATELY / 2;
+        reachability.judged(true, HELD_WHEN_LOST, later);
+        assert_eq!(reachability.held_until(deadline, now + LOST_LATELY), now + LOST_LATELY + HELD_WHEN_LOST);
+        let later = later + LOST_LATELY;
         assert_eq!(reachability.held_until(deadline, later), deadline);
         reachability.judged(true, LOST_AFTER, later);
         reachability.judged(false, LOST_AFTER, later);

@@ -248,3 +248,35 @@ fn counts(state: &State) -> v1::Counts {
         sessions: count(state.sessions.len()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    fn severities(sample: &Sample) -> Vec<(String, String)> {
+        let mut checks = Vec::new();
+        worker_checks(&sample.state, &mut checks);
+        checks.into_iter().map(|check| (check.code, check.severity)).collect()
+    }
+
+    fn found(code: &str, severity: &str) -> (String, String) {
+        (code.to_owned(), severity.to_owned())
+    }
+
+    #[test]
+    fn one_loss_is_a_warning_and_the_loss_of_all_an_error() {
+        let mut sample = Sample::new();
+        assert_eq!(severities(&sample), []);
+        sample.see("a", "nfs1", Some("stale handle"));
+        assert_eq!(severities(&sample), [found("DOMAIN_UNREACHABLE", "warn")]);
+        sample.arrive("b");
+        sample.see("b", "nfs1", None);
+        sample.lose("a");
+        assert_eq!(severities(&sample), [found("WORKER_LOST", "warn"), found("DOMAIN_UNREACHABLE", "warn")]);
+        sample.lose("b");
+        let all = severities(&sample);
+        assert_eq!(all[0], found("NO_WORKER", "error"));
+        assert_eq!(all.iter().filter(|check| **check == found("DOMAIN_UNREACHABLE", "error")).count(), 2);
+    }
+}
