@@ -14,6 +14,13 @@ use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Disks in a list that needs more than one page of the API's usual size.
 const MANY: usize = 110;
@@ -179,5 +186,37 @@ async fn walk(endpoint: &str, page_size: u32) -> (Vec<String>, usize) {
         if page_token.is_empty() {
             return (found, pages);
         }
+    }
+}
+
+#[test]
+fn every_member_tells_its_health_and_its_services() {
+    let cluster = Shared::cluster();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    for endpoint in cluster.sdm().endpoints {
+        let services = runtime.block_on(services_of(&endpoint));
+        for service in ["ClusterService", "DiskService", "DomainService", "TransactionService", "GcService"] {
+            assert!(services.contains(&format!("sdm.v1.{service}")), "{endpoint}: no {service} in {services:?}");
+        }
+    }
+}
+
+/// What a member's reflection lists, once its health says that it serves.
+async fn services_of(endpoint: &str) -> Vec<String> {
+    let address = tonic::transport::Endpoint::new(format!("http://{endpoint}")).expect("an address");
+    let channel = address.connect_lazy();
+    let mut health = HealthClient::new(channel.clone());
+    let answer = health.check(HealthCheckRequest { service: String::new() }).await.expect("an answer").into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving, "{endpoint}");
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.expect("a stream");
+    let answer = answers.into_inner().message().await.expect("an answer").expect("one answer");
+    match answer.message_response {
+        Some(MessageResponse::ListServicesResponse(list)) => list.service.into_iter().map(|one| one.name).collect(),
+        other => panic!("{endpoint}: {other:?}"),
     }
 }

@@ -4,13 +4,16 @@ mod cluster;
 mod host;
 
 use cluster::Cluster;
+use cluster::Sdm;
 use cluster::Shape;
 use cluster::list;
 use cluster::request_id;
 use host::Stopped;
 use host::send;
+use host::text;
 use host::until;
 use serde_json::Value;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 /// By name: members are told in the order in which they came.
@@ -132,4 +135,46 @@ fn members_that_are_told_to_end_do_so_at_once_and_in_order() {
     cluster.await_members(3);
     cluster.await_reach("shelf-1", &["host-1"]);
     cluster.sdm().done(&["disk", "create", "web-01", "--domain", "shelf-1", "--size", "1M"]);
+}
+
+#[test]
+fn a_process_opens_no_port_but_its_own_and_takes_a_folder_with_lost_and_found() {
+    let mut cluster = Cluster::prepare(&Shape::smallest());
+    for name in ["node-a", "host-1"] {
+        // A new file system of its own is what operators give to a member.
+        cluster.scratch().folder(&format!("{name}/lost+found"));
+        cluster.start_node(name);
+    }
+    cluster.await_members(1);
+    cluster.await_worker("host-1");
+    cluster.make_domain("shelf-1");
+    for name in ["node-a", "host-1"] {
+        let address: SocketAddrV4 = cluster.address_of(name).parse().unwrap();
+        let bytes = u32::from_ne_bytes(address.ip().octets());
+        let expected = format!("{bytes:08X}:{:04X}", address.port());
+        assert_eq!(cluster.process(name).expect("it runs").listens_at(), [expected], "{name}");
+    }
+}
+
+#[test]
+fn a_member_keeps_what_its_folder_holds_whatever_it_is_told() {
+    let mut cluster = Cluster::start(&Shape::smallest().hosts(&[]));
+    let before = cluster.sdm().done(&["status"]);
+    cluster.kill("node-a");
+    cluster.start_node("node-a");
+    cluster.await_members(1);
+    let after = cluster.sdm().done(&["status"]);
+    assert_eq!(before["cluster_id"], after["cluster_id"]);
+    assert!(cluster.said("node-a").contains("--bootstrap and --join are ignored"), "{}", cluster.said("node-a"));
+    // Two processes cannot share it.
+    let folder = cluster.path("node-a");
+    let again = ["coordinator", "--name", "node-a", "--listen", "127.0.0.1:0", "--data-dir", text(&folder)];
+    let refused = Sdm::default().refused(&again);
+    refused.states(5, "FOLDER_IN_USE", &[text(&folder), "another --data-dir"]);
+    // A folder that holds nothing is no member.
+    let empty = cluster.path("empty");
+    let nobody = ["coordinator", "--name", "node-x", "--listen", "127.0.0.1:0", "--data-dir", text(&empty)];
+    let refused = Sdm::default().refused(&nobody);
+    refused.says(refused.code, refused.reason(), &[text(&empty)]);
+    assert!(refused.hint().contains("--bootstrap"), "{refused:?}");
 }

@@ -82,6 +82,11 @@ impl Sdm {
         self.start_as(&["-o", "json"], arguments)
     }
 
+    /// Starts a command, as for people.
+    pub fn start_for_people(&self, arguments: &[&str]) -> Started {
+        self.start_as(&[], arguments)
+    }
+
     fn start_as(&self, form: &[&str], arguments: &[&str]) -> Started {
         let mut command = program();
         command.args(form);
@@ -106,7 +111,7 @@ impl Sdm {
     /// Runs a command to its end, as for people.
     #[track_caller]
     pub fn run_for_people(&self, arguments: &[&str]) -> Finished {
-        self.start_as(&[], arguments).finish()
+        self.start_for_people(arguments).finish()
     }
 
     /// The result of a command that must succeed.

@@ -323,6 +323,26 @@ impl Cluster {
         });
     }
 
+    /// Checks that no process, nor a child of one, has panicked.
+    ///
+    /// # Panics
+    /// One has.
+    pub fn nobody_panicked(&self) {
+        for name in self.nodes.keys() {
+            let said = self.said(name);
+            let panicked = said.lines().find(|line| line.contains("panicked at"));
+            assert!(panicked.is_none(), "{name} panicked: {}", panicked.unwrap_or_default());
+        }
+    }
+
+    /// Checks that no process was ended by a signal that no test sent.
+    fn nobody_crashed(&mut self) {
+        for (name, node) in &mut self.nodes {
+            let ended = node.process.as_mut().and_then(Process::has_ended);
+            assert!(ended.is_none_or(|status| status.code().is_some()), "{name} crashed: {ended:?}");
+        }
+    }
+
     /// The ends of all logs, on stderr.
     pub fn tell_logs(&self) {
         for name in self.nodes.keys() {
@@ -338,18 +358,12 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.tell_logs();
+        } else {
+            self.nobody_panicked();
+            self.nobody_crashed();
         }
         for node in self.nodes.values_mut() {
             node.process = None;
-        }
-        for name in self.nodes.keys() {
-            let said = self.said(name);
-            let panicked = said.lines().find(|line| line.contains("panicked at"));
-            assert!(
-                std::thread::panicking() || panicked.is_none(),
-                "{name} panicked: {}",
-                panicked.unwrap_or_default()
-            );
         }
     }
 }

@@ -29,6 +29,8 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.tell_logs();
+        } else {
+            self.0.nobody_panicked();
         }
     }
 }

@@ -75,9 +75,28 @@ impl Process {
         _ = self.child.wait();
     }
 
-    /// Whether it runs.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Addresses at which it listens, as the kernel lists them: IPv4 and port in hexadecimal.
+    pub fn listens_at(&self) -> Vec<String> {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let own: Vec<String> = targets
+            .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6"];
+        let lines = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default()).concat();
+        let listening = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // State 0A is LISTEN; 07 is an open UDP socket.
+            let open = fields.get(3).is_some_and(|state| ["0A", "07"].contains(state));
+            let mine = fields.get(9).is_some_and(|inode| own.iter().any(|own| own == inode));
+            (open && mine).then(|| fields[1].to_owned())
+        };
+        lines.lines().filter_map(listening).collect()
     }
 
     /// Waits until it ends by itself.
