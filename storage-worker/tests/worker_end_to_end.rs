@@ -436,3 +436,51 @@ async fn a_source_that_cannot_be_reached_fails_the_pull_for_now() {
     let lost = |o: &Outcome| matches!(o, Outcome::Failed(failed) if failed.reason == "SOURCE_UNREACHABLE");
     setup.cluster.reported("w2", token, "that the source is lost", lost).await;
 }
+
+/// An image whose header names a backing file, and of which there is no end.
+fn endless_backed_image(token: Token) -> impl tokio_stream::Stream<Item = v1::UploadRequest> + Send + 'static {
+    let open = upload_request::Message::Open(v1::TransferOpen {
+        ticket: TICKET.into(),
+        token: token.to_string(),
+        file_size: 1 << 40,
+        allocated_bytes: 0,
+    });
+    let pieces = (0..1_usize << 20).map(|n| {
+        let mut data = vec![0; MIB];
+        if n == 0 {
+            data[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+            data[8..16].copy_from_slice(&512_u64.to_be_bytes());
+            data[16..20].copy_from_slice(&4_u32.to_be_bytes());
+            data[512..516].copy_from_slice(b"base");
+        }
+        upload_request::Message::Piece(v1::Piece { offset: (n * MIB) as u64, data: data.into(), hole_bytes: 0 })
+    });
+    tokio_stream::iter(std::iter::once(open).chain(pieces).map(message))
+}
+
+#[tokio::test]
+async fn a_sender_of_an_image_with_a_backing_file_is_told_while_it_sends() {
+    let setup = setup().await;
+    let folder = tempfile::tempdir().unwrap();
+    let worker = setup.worker("w1", &[]);
+    let domain = domain(&setup, &worker, folder.path()).await;
+    let token = setup.cluster.token();
+    let volume = wire::VolumeSpec { format: "qcow2".into(), file_size: 1 << 40, ..raw(1, 0) };
+    let order = wire::ReceiveOrder {
+        target: Some(domain.placement(token)),
+        volume: Some(volume),
+        ticket: Bytes::from_static(TICKET),
+    };
+    setup.cluster.assign("w1", vec![assignment(token, Order::Receive(order))], vec![domain.target()]);
+    let mut client = setup.cluster.transfers(&worker.address);
+    let refusal = loop {
+        let status = client.upload(endless_backed_image(token)).await.unwrap_err();
+        let refusal = sdm_proto::status::from_status(&status);
+        if refusal.reason != "TICKET_UNKNOWN" {
+            break refusal;
+        }
+    };
+    assert_eq!(refusal.reason, "QCOW2_BACKING_FILE", "{refusal}");
+    let refused = |o: &Outcome| matches!(o, Outcome::Refused(refusal) if refusal.reason == "QCOW2_BACKING_FILE");
+    setup.cluster.reported("w1", token, "the refusal", refused).await;
+}
