@@ -13,16 +13,22 @@ use crate::values::parse_duration;
 use clap::CommandFactory;
 use clap::FromArgMatches;
 use clap::Parser;
+use clap::error::ContextKind;
+use clap::error::ContextValue;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams::TcpTransport;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a member listens when nobody says otherwise.
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:7400";
+
+/// Permissions of a file's group and of all others.
+const OTHERS: u32 = 0o077;
 
 /// Storage Domain Manager: manages the shared storage of a virtualization cluster without a special
 /// host. `sdm demo` shows it at work.
@@ -94,6 +100,20 @@ impl GlobalOptions {
         })
     }
 
+    /// What is wrong with the secret's file although it can be read: others can read it, too.
+    fn secret_doubt(&self) -> Option<String> {
+        let path = self.secret_file.as_ref()?;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        (mode & OTHERS != 0).then(|| format!("secret file {} is open to its group or to all", path.display()))
+    }
+
+    /// Logs that, for processes that stay.
+    pub fn log_secret_doubt(&self) {
+        if let Some(doubt) = self.secret_doubt() {
+            tracing::warn!("{doubt}; chmod 600 makes it its owner's alone");
+        }
+    }
+
     /// The time that the whole command may take.
     ///
     /// # Errors
@@ -103,7 +123,9 @@ impl GlobalOptions {
     }
 
     fn addresses(&self) -> Result<Vec<String>, Failure> {
-        if self.endpoints.iter().all(|text| text.trim().is_empty()) {
+        // Named but empty is a variable that somebody forgot to set: no reason to talk to whoever listens
+        // at the default.
+        if self.endpoints.is_empty() {
             return Ok(vec![DEFAULT_ENDPOINT.to_owned()]);
         }
         Ok(parse_addresses("--endpoints", &self.endpoints)?)
@@ -122,11 +144,11 @@ impl GlobalOptions {
 pub fn run() -> ExitCode {
     let matches = match command_line().try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => return usage(&error, asked_format(std::env::args())),
+        Err(error) => return usage(without_global_options(error), asked_format(std::env::args())),
     };
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => execute(cli),
-        Err(error) => usage(&error, asked_format(std::env::args())),
+        Err(error) => usage(without_global_options(error), asked_format(std::env::args())),
     }
 }
 
@@ -177,6 +199,9 @@ async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, F
     crate::logging::begin_quiet(global.log_format);
     let timeout = global.timeout()?;
     let context = global.context()?;
+    if let Some(doubt) = global.secret_doubt() {
+        context.printer.warn(&doubt, "chmod 600 makes it its owner's alone");
+    }
     let expired = async {
         match timeout {
             Some(timeout) => {
@@ -196,8 +221,24 @@ async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, F
     result
 }
 
+/// The error with a usage that names what the command needs: clap also lists the global options that
+/// were given, from the environment too, as if they were needed.
+fn without_global_options(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::StyledStr(usage)) = error.remove(ContextKind::Usage) else { return error };
+    let mut text = usage.to_string();
+    // Unbuilt, an option does not know how it is written.
+    let mut tree = Cli::command();
+    tree.build();
+    for option in tree.get_arguments().filter(|argument| argument.is_global_set()) {
+        // As it stands in the usage: "--endpoints <A,B,C>".
+        text = text.replace(&format!(" {option}"), "");
+    }
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(text.into()));
+    error
+}
+
 /// Tells clap's own errors in the form of all errors; help and version are results.
-fn usage(error: &clap::Error, format: Format) -> ExitCode {
+fn usage(error: clap::Error, format: Format) -> ExitCode {
     use clap::error::ErrorKind;
     let shown = matches!(
         error.kind(),
@@ -260,9 +301,10 @@ mod tests {
             "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d --join b:1 --learner --advertise c:1",
             "sdm coordinator --name a --listen 127.0.0.1:0 --data-dir /d",
             "sdm worker --name w --listen x:0 --data-dir /d --coordinators a:1,b:1 --reach /x,/y --advertise c:1",
-            "sdm worker list",
+            "sdm worker list --wait 2",
             "sdm demo --dir /d --size 1GiB --keep",
-            "sdm status --check",
+            "sdm status --check --wait",
+            "sdm status --wait=5s",
             "sdm member list",
             "sdm domain create nfs1 --path /p --local --request-id x --no-wait",
             "sdm domain list",
@@ -286,6 +328,18 @@ mod tests {
             "sdm exit-codes",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {}", parsed(line).err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn the_usage_of_an_error_names_no_global_option() {
+        for line in ["sdm --endpoints a:1 -o json disk create x", "sdm disk move x --timeout 5s"] {
+            let told = without_global_options(parsed(line).unwrap_err()).render().to_string();
+            let usage = told.lines().find(|line| line.starts_with("Usage:")).unwrap_or_default();
+            assert!(usage.contains("sdm disk "), "{told}");
+            for option in ["--endpoints", "--output", "--timeout"] {
+                assert!(!usage.contains(option), "{usage}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::cluster_error::Passed;
 use super::cluster_error::Verdict;
 use super::cluster_error::judge;
 use super::cluster_error::nobody_answered;
+use super::cluster_error::silent_for;
 use crate::output::Failure;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -15,6 +16,7 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams::Transport;
 use sdm_proto::seams::channel;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -35,7 +37,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long one endpoint may be silent before the next is asked as well. A member that lives answers
 /// within milliseconds, except during an election.
-const PATIENCE_WITH_ONE: Duration = Duration::from_millis(1500);
+const PATIENCE_WITH_ONE: Duration = Duration::from_millis(500);
+
+/// How long a call may take with all its rounds: a member's own answer for want of a leader takes nine
+/// seconds, and nobody wants to wait much longer for bad news.
+const CALL_LIMIT: Duration = limits::CALL_TIMEOUT;
+
+/// How long the others may be silent after the first answer to a question that goes to all.
+const PATIENCE_AFTER_FIRST: Duration = Duration::from_secs(3);
 
 /// Pause between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
@@ -105,7 +114,7 @@ impl Cluster {
     {
         let begun = Instant::now();
         loop {
-            let passed = match self.round(&ask).await {
+            let passed = match self.round(&ask, begun + CALL_LIMIT).await {
                 Ok(answer) => return answer,
                 Err(passed) => passed,
             };
@@ -118,35 +127,43 @@ impl Cluster {
 
     /// Asks every endpoint once; the answer of the first that has one. The next one is asked when the
     /// one before has nothing useful to say, or nothing at all for a while: a member that hangs costs
-    /// little time, and asking two changes nothing twice.
-    async fn round<T, F, A>(&self, ask: &A) -> Result<Result<T, Failure>, Vec<Passed>>
+    /// little time, and asking two changes nothing twice. Who says nothing until `until` is passed over.
+    async fn round<T, F, A>(&self, ask: &A, until: Instant) -> Result<Result<T, Failure>, Vec<Passed>>
     where
         A: Fn(Link) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let first = self.preferred.load(Ordering::Relaxed);
-        let (before, after) = self.endpoints.split_at(first.min(self.endpoints.len()));
-        let in_turn = after.iter().chain(before).zip((first..self.endpoints.len()).chain(0..first));
-        let mut waiting = in_turn.map(|(endpoint, at)| async move { (at, endpoint.ask(ask).await) });
+        let begun = Instant::now();
+        let first = self.preferred.load(Ordering::Relaxed).min(self.endpoints.len());
+        let order = (first..self.endpoints.len()).chain(0..first);
+        let mut in_turn = order.filter_map(|at| self.endpoints.get(at).map(|endpoint| (at, endpoint)));
         let mut asked = FuturesUnordered::new();
-        asked.extend(waiting.next());
+        let mut silent = BTreeMap::new();
         let mut passed = Vec::new();
-        while !asked.is_empty() {
-            let answered = tokio::time::timeout(PATIENCE_WITH_ONE, asked.next()).await;
-            match answered {
-                Ok(Some((at, Ok(answer)))) => {
+        loop {
+            if let Some((at, endpoint)) = in_turn.next() {
+                silent.insert(at, &endpoint.address);
+                asked.push(async move { (at, endpoint.ask(ask).await) });
+            }
+            let patience = PATIENCE_WITH_ONE.min(until.saturating_duration_since(Instant::now()));
+            if asked.is_empty() || patience.is_zero() {
+                break;
+            }
+            let Ok(Some((at, answer))) = tokio::time::timeout(patience, asked.next()).await else { continue };
+            silent.remove(&at);
+            match answer {
+                Ok(answer) => {
                     self.preferred.store(at, Ordering::Relaxed);
                     return Ok(Ok(answer));
                 }
-                Ok(Some((at, Err(Verdict::Final(refusal))))) => {
+                Err(Verdict::Final(refusal)) => {
                     self.preferred.store(at, Ordering::Relaxed);
                     return Ok(Err(refusal.into()));
                 }
-                Ok(Some((_, Err(Verdict::PassOver(endpoint))))) => passed.push(endpoint),
-                Ok(None) | Err(_) => {}
+                Err(Verdict::PassOver(endpoint)) => passed.push(endpoint),
             }
-            asked.extend(waiting.next());
         }
+        passed.extend(silent.into_values().map(|address| silent_for(address, begun.elapsed())));
         Err(passed)
     }
 
@@ -181,10 +198,12 @@ impl Cluster {
         let mut passed = Vec::new();
         let mut refused = None;
         let mut answered = false;
-        while let Some(answer) = asked.next().await {
+        let mut until = tokio::time::Instant::now() + CALL_LIMIT;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
             match answer {
                 Ok(answer) => {
                     answered = true;
+                    until = until.min(tokio::time::Instant::now() + PATIENCE_AFTER_FIRST);
                     if accept(answer) {
                         return Ok(());
                     }

@@ -33,11 +33,7 @@ pub enum Verdict {
 /// Judges a status; None means that nothing came within the time given.
 pub fn judge(address: &str, status: Option<&Status>, waited: Duration) -> Verdict {
     let address = address.to_owned();
-    let Some(status) = status else {
-        let message = format!("no answer within {} s", waited.as_secs());
-        let refusal = Refusal::new(Class::Unavailable, "UNREACHABLE", message);
-        return Verdict::PassOver(Passed { address, refusal, alive: false });
-    };
+    let Some(status) = status else { return Verdict::PassOver(silent_for(&address, waited)) };
     let mut refusal = from_status(status);
     // Refusals of ours carry details; what comes without is a broken connection or a stranger.
     let ours = !matches!(refusal.reason.as_str(), "UNREACHABLE" | "RPC_FAILED");
@@ -46,6 +42,11 @@ pub fn judge(address: &str, status: Option<&Status>, waited: Duration) -> Verdic
     if ours && refusal.class != Class::Unavailable && !behind {
         return Verdict::Final(refusal);
     }
+    if !ours && status.code() == Code::Unimplemented {
+        let message = "it answers, but is no member: perhaps a worker";
+        let refusal = Refusal::new(Class::Unavailable, "NOT_A_MEMBER", message);
+        return Verdict::PassOver(Passed { address, refusal, alive: false });
+    }
     if !ours {
         refusal.message = cause_of(status);
         if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted) {
@@ -53,6 +54,13 @@ pub fn judge(address: &str, status: Option<&Status>, waited: Duration) -> Verdic
         }
     }
     Verdict::PassOver(Passed { address, refusal, alive: ours })
+}
+
+/// An endpoint that said nothing for so long.
+pub fn silent_for(address: &str, waited: Duration) -> Passed {
+    let message = format!("no answer within {:.0} s", waited.as_secs_f64());
+    let refusal = Refusal::new(Class::Unavailable, "UNREACHABLE", message);
+    Passed { address: address.to_owned(), refusal, alive: false }
 }
 
 /// The innermost cause of a failed call: "Connection refused" instead of "transport error".
@@ -86,6 +94,10 @@ pub fn nobody_answered(passed: &[Passed]) -> Refusal {
         let message = format!("none of {total} endpoints can serve: {alive} answered, without being able to");
         Refusal::new(Class::Unavailable, "UNAVAILABLE", message)
             .hint("a member that is joining answers as soon as it has joined")
+    } else if passed.iter().any(|endpoint| endpoint.refusal.reason == "NOT_A_MEMBER") {
+        let message = format!("none of {total} endpoints is a member that answers");
+        Refusal::new(Class::Unavailable, "UNREACHABLE", message)
+            .hint("--endpoints and SDM_ENDPOINTS name members, not workers; `sdm member list` tells their addresses")
     } else {
         let message = format!("cannot connect: none of {total} endpoints answered");
         Refusal::new(Class::Unavailable, "UNREACHABLE", message)
@@ -135,7 +147,11 @@ mod tests {
         for status in [Status::unavailable("x"), Status::unknown("x"), Status::internal("h2"), Status::cancelled("x")] {
             assert!(passed(&status).is_some_and(|p| !p.alive), "{status:?}");
         }
-        assert!(passed(&Status::unimplemented("a stranger")).is_some());
+        let stranger = passed(&Status::unimplemented("a stranger")).unwrap();
+        assert!(stranger.refusal.message.contains("no member"), "{}", stranger.refusal.message);
+        let refusal = nobody_answered(&[stranger]);
+        assert_eq!(refusal.reason, "UNREACHABLE");
+        assert!(!refusal.message.contains("cannot connect"), "it did connect: {}", refusal.message);
     }
 
     #[test]

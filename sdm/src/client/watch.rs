@@ -163,10 +163,18 @@ fn failure_of(txn: &v1::Transaction, mut refusal: Refusal) -> Failure {
     if refusal.hint.is_empty() {
         refusal.hint = format!("what happened: sdm txn show {}", txn.id);
     }
-    // The operation ended; that nobody could be reached in it is not "try another endpoint".
-    let unavailable = refusal.class == Class::Unavailable;
+    // The operation ended. That nobody could be reached in it is not "try another endpoint", and that
+    // its time was over does not mean that it goes on.
+    let ending = match refusal.class {
+        Class::Timeout if refusal.reason == "LOCK_WAIT_OVER" => Some(ExitCode::Precondition),
+        Class::Timeout | Class::Unavailable => Some(ExitCode::Aborted),
+        _ => None,
+    };
     let failure = Failure::from(refusal).of_request(&txn.id);
-    if unavailable { failure.ending(ExitCode::Aborted) } else { failure }
+    match ending {
+        Some(code) => failure.ending(code),
+        None => failure,
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +201,9 @@ mod tests {
         assert_eq!(code(&txn("aborted", refusal("exhausted"))), Some(7));
         assert_eq!(code(&txn("refused", refusal("precondition"))), Some(5));
         assert_eq!(code(&txn("aborted", refusal("unavailable"))), Some(8));
+        assert_eq!(code(&txn("aborted", refusal("timeout"))), Some(8));
+        let waited = v1::Refusal { class: "timeout".into(), reason: "LOCK_WAIT_OVER".into(), ..Default::default() };
+        assert_eq!(code(&txn("refused", Some(waited))), Some(5));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `sdm coordinator`: runs a member in the foreground until it is told to end.
 
+use super::data_folder::folder_class;
+use super::data_folder::is_denied;
 use super::listening::Listening;
 use crate::cli::GlobalOptions;
 use crate::logging;
@@ -10,7 +12,9 @@ use crate::values::parse_address;
 use crate::values::parse_name;
 use clap::Args;
 use sdm_coordinator::MemberConfig;
+use sdm_coordinator::MemberError;
 use sdm_coordinator::Start;
+use sdm_proto::refusal::Class;
 use std::path::PathBuf;
 
 /// Its options.
@@ -67,7 +71,20 @@ impl CoordinatorCommand {
             shutdown::die_with_parent(starter)?;
         }
         let config = self.resolve(global).await?;
-        sdm_coordinator::run(config, shutdown::requested()).await.map_err(|error| error.refusal())?;
+        global.log_secret_doubt();
+        sdm_coordinator::run(config, shutdown::requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
+}
+
+fn failure_of(error: MemberError) -> Failure {
+    let mut refusal = error.refusal();
+    if refusal.class == Class::Internal {
+        refusal.class = match &error {
+            MemberError::Folder(_) | MemberError::Pending { .. } => folder_class(&error),
+            MemberError::Identity(_) | MemberError::Open(_) if is_denied(&error) => Class::Denied,
+            _ => Class::Internal,
+        };
+    }
+    refusal.into()
 }

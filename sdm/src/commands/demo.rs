@@ -4,6 +4,7 @@ use crate::cli::GlobalOptions;
 use crate::demo::DemoConfig;
 use crate::output::ExitCode;
 use crate::output::Failure;
+use crate::output::Format;
 use crate::values::parse_size;
 use clap::Args;
 use sdm_proto::refusal::Class;
@@ -17,7 +18,7 @@ pub struct DemoCommand {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Size of the disk: 1GiB, 512M, or bytes
-    #[arg(long, value_name = "S", default_value = "1GiB")]
+    #[arg(long, value_name = "S", default_value = "1GiB", allow_hyphen_values = true)]
     size: String,
     /// Leave the cluster running at the end and print how to talk to it
     #[arg(long)]
@@ -28,7 +29,11 @@ pub struct DemoCommand {
 const SIZE_BYTES_MIN: u64 = 64 << 20;
 
 impl DemoCommand {
-    fn resolve(&self) -> Result<DemoConfig, Failure> {
+    fn resolve(&self, format: Format) -> Result<DemoConfig, Failure> {
+        if format == Format::Json {
+            let message = "the demo tells a story to people: it has no JSON";
+            return Err(Refusal::new(Class::Invalid, "USAGE", message).hint("leave out -o json").into());
+        }
         let size = parse_size("--size", &self.size)?;
         if size < SIZE_BYTES_MIN {
             let message = "--size: the demo needs at least 64 MiB, or there is no middle of the move to see";
@@ -43,6 +48,6 @@ impl DemoCommand {
     /// The options are wrong, or something did not go as it should.
     pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
         crate::logging::begin_quiet(global.log_format);
-        crate::demo::run(self.resolve()?).await
+        crate::demo::run(self.resolve(global.output)?).await
     }
 }

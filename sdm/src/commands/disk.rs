@@ -78,7 +78,7 @@ pub struct CreateDisk {
     #[arg(long, value_name = "D")]
     domain: String,
     /// What a virtual machine sees: 40GiB, 40G, 512M, or bytes
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
     size: String,
     /// How it is stored
     #[arg(long, value_enum, default_value = "raw")]
@@ -211,7 +211,7 @@ async fn list(context: &Context, domain: Option<&str>) -> Result<ExitCode, Failu
         });
         answer.await.map(|answer| (answer.items, answer.page))
     });
-    context.printer.print(&list.await?)
+    context.printer.print(&list.await?.sorted_by(|disk| &disk.name))
 }
 
 /// One disk by name or id.

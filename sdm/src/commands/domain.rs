@@ -125,7 +125,7 @@ async fn list(context: &Context) -> Result<ExitCode, Failure> {
         });
         answer.await.map(|answer| (answer.items, answer.page))
     });
-    context.printer.print(&list.await?)
+    context.printer.print(&list.await?.sorted_by(|domain| &domain.name))
 }
 
 async fn domain_of(context: &Context, reference: &str) -> Result<DomainView, Failure> {

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::views::MemberView;
+use crate::views::Votes;
 use clap::Subcommand;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::wire::v1::ListMembersRequest;
@@ -32,6 +33,12 @@ impl MemberCommand {
             });
             answer.await.map(|answer| (answer.items, answer.page))
         });
-        context.printer.print(&list.await?)
+        let list = list.await?.sorted_by(|member| &member.name);
+        let votes = Votes::of(&list.items);
+        if votes.spare().is_none() {
+            let message = format!("NO QUORUM: the member that answered reaches {votes}; nothing can be changed now");
+            context.printer.warn(&message, "start the members that are down, or mend the network between them");
+        }
+        context.printer.print(&list)
     }
 }

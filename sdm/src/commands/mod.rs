@@ -3,6 +3,7 @@
 
 mod begin;
 mod coordinator;
+mod data_folder;
 mod demo;
 mod disk;
 mod disk_export;
@@ -40,6 +41,8 @@ pub enum Command {
     /// Run a worker, or list the workers
     Worker(worker::WorkerCommand),
     /// See it at work: a cluster of your own, a disk that moves while the leader dies
+    ///
+    /// It tells its story to people, line by line, and refuses -o json.
     Demo(demo::DemoCommand),
     /// The cluster on one screen
     Status(status::StatusCommand),
@@ -84,7 +87,7 @@ impl Command {
     /// What was refused, or could not be done.
     pub async fn operate(self, context: &Context) -> Result<ExitCode, Failure> {
         match self {
-            Self::Worker(_) => worker::list(context).await,
+            Self::Worker(command) => command.list(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Member(command) => command.run(context).await,
             Self::Domain(command) => command.run(context).await,

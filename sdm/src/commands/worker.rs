@@ -1,5 +1,6 @@
 //! `sdm worker`: runs a worker in the foreground until it is told to end; `sdm worker list` lists them.
 
+use super::data_folder::folder_class;
 use super::listening::Listening;
 use crate::cli::GlobalOptions;
 use crate::client::all_pages;
@@ -12,12 +13,14 @@ use crate::shutdown;
 use crate::values::parse_absolute_path;
 use crate::values::parse_addresses;
 use crate::values::parse_name;
+use crate::views::List;
 use crate::views::WorkerView;
 use clap::Args;
 use clap::Subcommand;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::BlockingPool;
 use sdm_proto::seams::BootClock;
 use sdm_proto::seams::TcpTransport;
 use sdm_proto::wire::v1::ListWorkersRequest;
@@ -27,6 +30,8 @@ use sdm_storage_worker::WorkerError;
 use sdm_storage_worker::process::SpawnedProcesses;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 /// Its options; with a verb, none of them is needed.
 #[derive(Args, Debug)]
@@ -61,13 +66,26 @@ pub struct WorkerCommand {
 #[derive(Subcommand, Debug)]
 pub enum WorkerVerb {
     /// List the workers and the domains that they reach
-    List,
+    List {
+        /// Wait until so many workers are live, for at most 30 s
+        #[arg(long, value_name = "N")]
+        wait: Option<usize>,
+    },
 }
 
 impl WorkerCommand {
     /// Whether this is the worker itself rather than a question about workers.
     pub fn is_process(&self) -> bool {
         self.verb.is_none()
+    }
+
+    /// `sdm worker list`.
+    ///
+    /// # Errors
+    /// No member answers, or not so many workers live in time.
+    pub async fn list(self, context: &Context) -> Result<ExitCode, Failure> {
+        let wait = self.verb.and_then(|WorkerVerb::List { wait }| wait);
+        list(context, wait).await
     }
 
     async fn resolve(&self, global: &GlobalOptions) -> Result<WorkerConfig, Failure> {
@@ -89,6 +107,7 @@ impl WorkerCommand {
             transport: Arc::new(TcpTransport),
             clock: Arc::new(BootClock),
             processes: Arc::new(SpawnedProcesses::default()),
+            pool: BlockingPool::default(),
         })
     }
 
@@ -102,6 +121,7 @@ impl WorkerCommand {
             shutdown::die_with_parent(starter)?;
         }
         let config = self.resolve(global).await?;
+        global.log_secret_doubt();
         sdm_storage_worker::run(config, shutdown::requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
@@ -112,7 +132,7 @@ fn failure_of(error: WorkerError) -> Failure {
     match error {
         WorkerError::Refused(refusal) => refusal.into(),
         WorkerError::Config(_) => Failure::new(Class::Invalid, "BAD_CONFIGURATION", message),
-        WorkerError::Folder(_) => Failure::new(Class::Precondition, "FOLDER_UNUSABLE", message),
+        WorkerError::Folder(error) => Failure::new(folder_class(&error), "FOLDER_UNUSABLE", message),
         WorkerError::Listen { .. } => Refusal::new(Class::Precondition, "CANNOT_LISTEN", message)
             .hint("another process listens there, or the address is not this host's")
             .into(),
@@ -120,11 +140,32 @@ fn failure_of(error: WorkerError) -> Failure {
     }
 }
 
-/// `sdm worker list`.
-///
-/// # Errors
-/// No member answers.
-pub async fn list(context: &Context) -> Result<ExitCode, Failure> {
+/// How long workers are waited for. One that was just started is admitted within a second or two.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often the list is asked for meanwhile.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
+async fn list(context: &Context, wait: Option<usize>) -> Result<ExitCode, Failure> {
+    let begun = Instant::now();
+    loop {
+        let workers = workers_of(context).await?;
+        let live = workers.items.iter().filter(|worker| worker.state == "live").count();
+        let wanted = wait.unwrap_or(0);
+        if live >= wanted {
+            return context.printer.print(&workers);
+        }
+        if begun.elapsed() >= WAIT_MAX {
+            let message = format!("{live} of {wanted} workers are live after {} s", WAIT_MAX.as_secs());
+            let refusal = Refusal::new(Class::Timeout, "TIMED_OUT", message)
+                .hint("`sdm worker list` shows those that are known; their logs say why one is not admitted");
+            return Err(refusal.into());
+        }
+        tokio::time::sleep(ASK_INTERVAL).await;
+    }
+}
+
+async fn workers_of(context: &Context) -> Result<List<WorkerView>, Failure> {
     let list = all_pages::<_, WorkerView, _>(async |page| {
         let request = ListWorkersRequest { page: Some(page) };
         let answer = context.cluster.call(async |link| {
@@ -133,5 +174,5 @@ pub async fn list(context: &Context) -> Result<ExitCode, Failure> {
         });
         answer.await.map(|answer| (answer.items, answer.page))
     });
-    context.printer.print(&list.await?)
+    Ok(list.await?.sorted_by(|worker| &worker.name))
 }

@@ -18,6 +18,7 @@ pub fn parse_duration(option: &str, text: &str) -> Result<Duration, Refusal> {
     milliseconds_of(text.trim()).map(Duration::from_millis).ok_or_else(|| {
         let message = format!("{option}: {text:?} is not a duration (examples: 30s, 5m, 500ms)");
         Refusal::new(Class::Invalid, "BAD_DURATION", message)
+            .hint("a whole number with its unit: ms, s, m, h or d, at most a year")
     })
 }
 

@@ -33,7 +33,9 @@ pub fn parse_reference(option: &str, text: &str) -> Result<String, Refusal> {
 /// It is not absolute: it is the workers' path, and they share no current folder with this command.
 pub fn parse_absolute_path(option: &str, text: &str) -> Result<String, Refusal> {
     if text.starts_with('/') && !text.contains('\0') {
-        return Ok(text.to_owned());
+        // One folder has one path: with a slash at its end it would be another text.
+        let trimmed = text.trim_end_matches('/');
+        return Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned());
     }
     let message = format!("{option}: {text:?} is not an absolute path");
     Err(Refusal::new(Class::Invalid, "BAD_PATH", message)
@@ -55,7 +57,10 @@ mod tests {
 
     #[test]
     fn a_relative_path_is_refused() {
-        assert!(parse_absolute_path("--path", "/srv/images").is_ok());
+        for (text, path) in [("/srv/images", "/srv/images"), ("/srv/images//", "/srv/images"), ("/", "/"), ("//", "/")]
+        {
+            assert_eq!(parse_absolute_path("--path", text).as_deref(), Ok(path));
+        }
         for text in ["", "srv", "./srv", "~/srv"] {
             assert_eq!(parse_absolute_path("--path", text).unwrap_err().reason, "BAD_PATH", "{text:?}");
         }

@@ -6,6 +6,9 @@ use sdm_proto::refusal::Refusal;
 
 const SUFFIXES: &[(&str, u32)] = &[("", 0), ("B", 0), ("K", 10), ("M", 20), ("G", 30), ("T", 40), ("P", 50)];
 
+/// What may be written.
+const UNITS_HINT: &str = "a whole number of bytes, or with a unit of 1024: K, M, G, T or P (KiB, MiB ... are the same)";
+
 /// Largest size, in bytes: file offsets are signed 64-bit numbers.
 const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
 
@@ -16,11 +19,11 @@ const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
 pub fn parse_size(option: &str, text: &str) -> Result<u64, Refusal> {
     let bytes = bytes_of(text.trim()).ok_or_else(|| {
         let message = format!("{option}: {text:?} is not a size (examples: 40GiB, 40G, 42949672960)");
-        Refusal::new(Class::Invalid, "BAD_SIZE", message)
+        Refusal::new(Class::Invalid, "BAD_SIZE", message).hint(UNITS_HINT)
     })?;
     if bytes == 0 {
         let message = format!("{option}: a size of zero makes no disk (examples: 40GiB, 40G, 42949672960)");
-        return Err(Refusal::new(Class::Invalid, "BAD_SIZE", message));
+        return Err(Refusal::new(Class::Invalid, "BAD_SIZE", message).hint(UNITS_HINT));
     }
     Ok(bytes)
 }

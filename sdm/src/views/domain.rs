@@ -24,9 +24,9 @@ pub struct DomainView {
     pub state: String,
     /// Why it is unreachable; empty otherwise.
     pub state_reason: String,
-    /// Bytes of its file system.
+    /// Bytes of its file system; 0 while no worker has reported them.
     pub total_bytes: u64,
-    /// Bytes free there.
+    /// Bytes free there; without a meaning while `total_bytes` is 0.
     pub free_bytes: u64,
     /// Bytes promised to running jobs.
     pub reserved_bytes: u64,
@@ -58,6 +58,17 @@ impl From<v1::Domain> for DomainView {
     }
 }
 
+impl DomainView {
+    // A file system of no bytes is one of which nothing was reported.
+    fn total_text(&self) -> String {
+        if self.total_bytes == 0 { "-".to_owned() } else { bytes_text(self.total_bytes) }
+    }
+
+    fn free_text(&self) -> String {
+        if self.total_bytes == 0 { "-".to_owned() } else { bytes_text(self.free_bytes) }
+    }
+}
+
 impl Row for DomainView {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "TYPE", "STATE", ">FREE", ">TOTAL", ">DISKS", "WORKERS", "PATH", "WHY"];
@@ -67,8 +78,8 @@ impl Row for DomainView {
             self.name.clone(),
             self.r#type.clone(),
             self.state.clone(),
-            bytes_text(self.free_bytes),
-            bytes_text(self.total_bytes),
+            self.free_text(),
+            self.total_text(),
             self.disks.to_string(),
             or_dash(&self.workers.join(",")),
             self.path.clone(),
@@ -85,7 +96,7 @@ impl Fields for DomainView {
             ("type", self.r#type.clone()),
             ("path", format!("{}{}", self.path, if self.local { "   (local: no mount point needed)" } else { "" })),
             ("state", format!("{}   {}", self.state, self.state_reason)),
-            ("free", format!("{} of {}", bytes_text(self.free_bytes), bytes_text(self.total_bytes))),
+            ("free", format!("{} of {}", self.free_text(), self.total_text())),
             ("reserved", bytes_text(self.reserved_bytes)),
             ("disks", self.disks.to_string()),
             ("workers", or_dash(&self.workers.join(", "))),

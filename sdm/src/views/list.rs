@@ -21,6 +21,15 @@ pub struct List<T> {
     pub revision: u64,
 }
 
+impl<T> List<T> {
+    /// The same in the order of what `name` says.
+    #[must_use]
+    pub fn sorted_by(mut self, name: impl Fn(&T) -> &String) -> Self {
+        self.items.sort_by(|a, b| name(a).cmp(name(b)));
+        self
+    }
+}
+
 impl<T: Row> Report for List<T> {
     fn text(&self) -> String {
         let mut table = Table::new(T::HEADINGS);

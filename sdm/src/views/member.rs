@@ -4,6 +4,7 @@ use super::list::Row;
 use crate::output::or_dash;
 use sdm_proto::wire::v1;
 use serde::Serialize;
+use std::fmt;
 
 /// One line of `sdm member list`, one object of `members` in `sdm status`.
 #[derive(Serialize)]
@@ -32,6 +33,35 @@ impl From<v1::Member> for MemberView {
     fn from(member: v1::Member) -> Self {
         let v1::Member { name, id, address, role, reachable, applied_index, lag, version, error } = member;
         Self { name, id, address, role, reachable, applied_index, lag, version, error }
+    }
+}
+
+/// The voters, and how many of them answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Votes {
+    voters: usize,
+    reachable: usize,
+}
+
+impl Votes {
+    /// Of these members.
+    #[must_use]
+    pub fn of(members: &[MemberView]) -> Self {
+        let voters = members.iter().filter(|member| member.role != "learner");
+        let reachable = voters.clone().filter(|member| member.reachable);
+        Self { voters: voters.count(), reachable: reachable.count() }
+    }
+
+    /// How many of those that answer may fail before there is no majority; None when there is none now.
+    #[must_use]
+    pub fn spare(self) -> Option<usize> {
+        self.reachable.checked_sub(self.voters / 2 + 1)
+    }
+}
+
+impl fmt::Display for Votes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} voters", self.reachable, self.voters)
     }
 }
 

@@ -23,6 +23,7 @@ pub use list::Shown;
 pub use lock::BlockerView;
 pub use lock::LockView;
 pub use member::MemberView;
+pub use member::Votes;
 pub use status::StatusView;
 pub use transaction::TransactionView;
 pub use transaction_story::TransactionStory;

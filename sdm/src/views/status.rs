@@ -1,6 +1,7 @@
 //! The cluster on one screen.
 
 use super::MemberView;
+use super::Votes;
 use super::list::Row;
 use crate::output::ExitCode;
 use crate::output::Report;
@@ -85,7 +86,7 @@ impl From<v1::GetStatusResponse> for StatusView {
             term: status.term,
             answered_by: status.answered_by,
             health,
-            members: status.members.into_iter().map(MemberView::from).collect(),
+            members: by_name(status.members),
             checks: status.checks.into_iter().map(CheckView::from).collect(),
             counts: status.counts.map(CountsView::from).unwrap_or_default(),
         }
@@ -115,6 +116,12 @@ impl From<v1::Counts> for CountsView {
             sessions: counts.sessions,
         }
     }
+}
+
+fn by_name(members: Vec<v1::Member>) -> Vec<MemberView> {
+    let mut members: Vec<_> = members.into_iter().map(MemberView::from).collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    members
 }
 
 fn health_of(status: &v1::GetStatusResponse) -> &'static str {
@@ -170,7 +177,10 @@ impl StatusView {
         let reachable = self.members.iter().filter(|member| member.reachable).count();
         let leader = or_dash(self.leader.as_deref().unwrap_or_default());
         let (voters_text, learners_text) = (plural(voters as u64, "voter"), plural(learners as u64, "learner"));
-        let tolerated = plural((voters.saturating_sub(1) / 2) as u64, "failure");
+        let tolerated = match Votes::of(&self.members).spare().filter(|_| self.has_quorum) {
+            Some(spare) => format!("tolerates {}", plural(spare as u64, "failure")),
+            None => "no quorum".to_owned(),
+        };
         let term = self.term;
         let mut table = Table::new(MemberView::HEADINGS).indented(10);
         for member in &self.members {
@@ -178,7 +188,7 @@ impl StatusView {
         }
         format!(
             "members   {voters_text}, {learners_text}, {reachable} reachable, leader {leader} (term {term}); \
-             tolerates {tolerated}\n{}",
+             {tolerated}\n{}",
             table.render()
         )
     }

@@ -115,3 +115,24 @@ fn an_unreachable_member_is_a_line_like_any_other() {
     assert!(text.starts_with("NO QUORUM"), "{text}");
     assert!(text.lines().any(|line| line.contains("b") && line.contains("unreachable") && line.contains("refused")));
 }
+
+#[test]
+fn what_a_cluster_tolerates_counts_only_voters_that_answer() {
+    use crate::output::Report;
+    let text = |roles: &[(&str, bool)]| {
+        let member = |(role, reachable): &(&str, bool)| v1::Member {
+            role: (*role).to_owned(),
+            reachable: *reachable,
+            ..Default::default()
+        };
+        let members = roles.iter().map(member).collect();
+        let status = StatusView::from(v1::GetStatusResponse { has_quorum: true, members, ..Default::default() }).text();
+        let line = status.lines().find(|line| line.starts_with("members")).map(str::to_owned);
+        line.and_then(|line| line.rsplit_once("; ").map(|(_, last)| last.to_owned())).unwrap_or_default()
+    };
+    let (leader, follower, dead) = (("leader", true), ("follower", true), ("follower", false));
+    assert_eq!(text(&[leader, follower, follower]), "tolerates 1 failure");
+    assert_eq!(text(&[leader, follower, dead]), "tolerates 0 failures");
+    assert_eq!(text(&[leader, dead, dead]), "no quorum");
+    assert_eq!(text(&[leader, ("learner", true)]), "tolerates 0 failures");
+}
