@@ -11,13 +11,10 @@ use crate::txns::Spec;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::names::Name;
+use sdm_proto::names::is_domain_path;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use std::collections::BTreeMap;
-
-/// Longest path of a domain, in bytes: with a domain's and a placement's folder and a file name it
-/// stays far below the kernel's 4096.
-const PATH_BYTES_MAX: usize = 1024;
 
 /// What a transaction needs and does.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +97,7 @@ impl State {
     }
 
     fn plan_create_domain(&self, name: &Name, path: &str, local: bool) -> Result<Plan, Refusal> {
-        let parts_ok = path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
-        let plain = path.starts_with('/') && path.len() > 1 && parts_ok && !path.chars().any(char::is_control);
-        if !plain || path.len() > PATH_BYTES_MAX {
+        if !is_domain_path(path) {
             let message = format!("{path:?} is not the absolute path of a folder");
             return Err(Refusal::new(Class::Invalid, "BAD_PATH", message)
                 .hint("give it without '.', '..', doubled or trailing slashes"));
