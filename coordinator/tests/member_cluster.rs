@@ -6,11 +6,13 @@ use cluster::Cluster;
 use cluster::PATIENCE;
 use cluster::open_session;
 use cluster::run;
+use futures_util::StreamExt;
 use sdm_coordinator::Start;
 use sdm_proto::refusal::Class;
 use sdm_proto::seams::SimulatedClock;
 use sdm_raft_store::SimulatedDisk;
 use sdm_raft_store::raft::RaftTiming;
+use sdm_state::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -108,6 +110,27 @@ async fn a_leader_that_is_cut_off_refuses_and_the_others_go_on_until_the_network
     let view = cut_off.read(soon()).await.unwrap();
     assert!(view.state.sessions.values().any(|session| session.nonce == "majority"));
     cut_off.propose(open_session("minority"), soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_to_a_leader_that_is_cut_off_is_done_by_the_next_one() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    let leader = cluster.leader("a").await;
+    let follower = cluster.members.keys().find(|name| **name != leader).cloned().unwrap();
+    let core = cluster.core(&follower).await;
+    let abort = || Command::Abort { txn: sdm_proto::ids::TxnId::default(), reason: String::new() };
+    let proposals = futures_util::stream::iter(0..2_000).map(|_| core.propose(abort(), soon())).buffer_unordered(64);
+    let mut proposals = std::pin::pin!(proposals);
+    let mut done = 0;
+    while let Some(proposed) = proposals.next().await {
+        proposed.unwrap();
+        done += 1;
+        if done == 200 {
+            // Dozens of calls break in the middle.
+            cluster.isolate(&leader);
+        }
+    }
+    assert_eq!(done, 2_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

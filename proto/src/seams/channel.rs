@@ -30,7 +30,8 @@ pub fn channel(transport: &Arc<dyn Transport>, address: &str) -> io::Result<Chan
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(limits::FRAME_BYTES_MAX);
     let transport = Arc::clone(transport);
     let connector = tower::service_fn(move |uri: Uri| {
         let transport = Arc::clone(&transport);
