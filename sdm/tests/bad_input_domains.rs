@@ -45,7 +45,7 @@ fn a_path_must_be_a_folder_that_is_there() {
     let file = cluster.path("a-plain-file");
     std::fs::write(&file, "bytes").unwrap();
     create(&sdm, "in-a-file", &file, &["--local"]).says(5, "NOT_A_DIRECTORY", &[text(&file)]);
-    for bad in ["relative", "./x", "", "/x/../y", "/x//y", "/x/", "/"] {
+    for bad in ["relative", "./x", "", "/x/../y", "/x//y", "/"] {
         let refused = sdm.refused(&["domain", "create", "bad-path", "--local", "--path", bad]);
         refused.says(2, "BAD_PATH", &[]);
     }
