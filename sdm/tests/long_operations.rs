@@ -166,7 +166,7 @@ fn who_waits_is_told_for_whom_while_it_waits() {
     let (id, held) = stage.hold_move(&cluster, "told");
     let waiting = stage.sdm.start_for_people(&["disk", "delete", "told", "--wait-lock", "3s"]);
     let over = waiting.finish();
-    assert_eq!((over.code, over.stdout.as_str()), (9, ""), "{over:?}");
+    assert_eq!((over.code, over.stdout.as_str()), (5, ""), "{over:?}");
     assert!(over.stderr.lines().any(|line| !line.starts_with("error") && line.contains(&id)), "{over:?}");
     held.go_on().finish().result();
     stage.disk_is("told", "told-2");

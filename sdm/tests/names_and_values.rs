@@ -110,7 +110,7 @@ fn what_is_no_size_is_refused_and_so_is_what_no_disk_can_have() {
         sdm.refused(&["disk", "create", "of-no-size", "--domain", "sizes", &size])
     };
     for bad in ["40GG", "", "G", "1.5G", "-1", "0", "0x10", "10iB", "99999999999999999999"] {
-        create(bad).states(2, "BAD_SIZE", &["--size"]);
+        create(bad).says(2, "BAD_SIZE", &["--size"]);
     }
     for large in ["9223372036854775807", "7P"] {
         create(large).states(2, "SIZE_TOO_LARGE", &["17592186044416"]);
