@@ -174,7 +174,7 @@ async fn a_flipped_bit_is_found_on_opening_and_named() {
         refused,
         OpenError::Log(RecoveryError::Record(RecordError::Checksum(ref record))) if record == "3/0"
     ));
-    assert!(refused.to_string().contains("add it again"), "{refused}");
+    assert!(refused.to_string().contains("under another name"), "{refused}");
 }
 
 #[tokio::test]
