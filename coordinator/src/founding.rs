@@ -16,6 +16,7 @@ use sdm_state::Reply;
 use sdm_state::command::AddMember;
 use sdm_state::command::Found;
 use sdm_state::members::FEATURE_LEVEL_MAX;
+use sdm_state::settings::Settings;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,6 +71,7 @@ pub(crate) async fn found(core: &Core, identity: &Identity, address: &str) -> Re
             version: VERSION.to_owned(),
             feature_level_max: FEATURE_LEVEL_MAX,
         },
+        settings: Settings::default(),
     });
     loop {
         match core.propose(command.clone(), Instant::now() + limits::LEADER_WAIT).await {

@@ -68,7 +68,13 @@ impl Sample {
             feature_level_max: 1,
         };
         let cluster_id = ClusterId::derive("sample", &[]);
-        sample.apply(Command::Found(Found { cluster_id, pool_id: PoolId::derive("sample", &[]), epoch: 1, member }));
+        sample.apply(Command::Found(Found {
+            cluster_id,
+            pool_id: PoolId::derive("sample", &[]),
+            epoch: 1,
+            member,
+            settings: sdm_state::settings::Settings::default(),
+        }));
         sample.arrive("a");
         for domain in ["nfs1", "nfs2"] {
             sample.begin_domain(domain);

@@ -3,6 +3,7 @@
 
 use crate::locks::Mode;
 use crate::locks::Resource;
+use crate::settings::Settings;
 use crate::txns::Spec;
 use crate::work::Report;
 use crate::workers::DomainReport;
@@ -114,6 +115,9 @@ pub struct Found {
     pub epoch: u64,
     /// The first member.
     pub member: AddMember,
+    /// Limits and policies: in the entry, so that a member of a later build with other defaults replays to the
+    /// same state.
+    pub settings: Settings,
 }
 
 /// A process that wants to be a member.

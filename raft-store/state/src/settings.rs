@@ -1,5 +1,6 @@
 //! Limits and policies that `apply` obeys. They live in the state, not in the program, so that
-//! members of different builds decide alike. They are set when the cluster is founded.
+//! members of different builds decide alike. The cluster's first entry
+//! carries them. The default of a field that is added later must be what held before there was the field.
 
 use serde::Deserialize;
 use serde::Serialize;

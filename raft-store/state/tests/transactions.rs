@@ -469,3 +469,24 @@ fn a_refusal_names_a_few_of_many_blockers() {
     world.begin_as(request(199), Spec::DeleteDisk { disk }, 0);
     assert_eq!(world.refusal_of(request(199)).blockers.len(), 8);
 }
+
+#[test]
+fn the_limits_are_those_of_the_first_entry_and_not_of_the_build() {
+    let mut world = World::empty();
+    let settings = sdm_state::settings::Settings { attempts_max: 2, ..Default::default() };
+    world.apply(Command::Found(sdm_state::command::Found {
+        cluster_id: sdm_proto::ids::ClusterId::derive("test cluster", &[]),
+        pool_id: sdm_proto::ids::PoolId::derive("test pool", &[]),
+        epoch: 1,
+        member: world::member("m1"),
+        settings,
+    }));
+    let (session, domain) = world.with_domain("w1", "d1");
+    let id = world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw });
+    for _ in 0..2 {
+        let token = world.assignments("w1")[0].token;
+        world.report(session, token, failed());
+        world.pass(2_000);
+    }
+    assert_eq!(world.refusal_of(id).reason, "ATTEMPTS_USED_UP");
+}

@@ -24,6 +24,7 @@ impl State {
         self.meta.pool_id = found.pool_id;
         self.meta.epoch = found.epoch;
         self.meta.feature_level = 1;
+        self.meta.settings = found.settings.clone();
         self.put_member(member(FIRST_MEMBER, &found.member));
         Ok(Reply::Member(FIRST_MEMBER))
     }

@@ -90,6 +90,7 @@ impl World {
             pool_id: PoolId::derive("test pool", &[]),
             epoch: 1,
             member: member("m1"),
+            settings: sdm_state::settings::Settings::default(),
         }));
         world
     }
