@@ -23,6 +23,7 @@ pub mod identity;
 pub mod log;
 pub mod open;
 pub mod raft;
+pub mod seed;
 pub mod snapshot;
 pub mod types;
 
@@ -43,6 +44,9 @@ pub use raft::StateMachine;
 pub use raft::StateView;
 pub use raft::ViewHandle;
 pub use raft::raft_config;
+pub use seed::SeedError;
+pub use seed::SeededFolder;
+pub use seed::seed_folder;
 pub use snapshot::SnapshotFile;
 pub use snapshot::SnapshotFolder;
 pub use snapshot::SnapshotReceiver;

@@ -13,6 +13,7 @@
 //! each batch also writes the last log id, so that on opening a torn tail is told from a lost one;
 //! and the first error of the disk ends the log for good.
 
+mod fresh;
 mod keys;
 mod queue;
 mod reader;
@@ -28,6 +29,7 @@ pub use record::RecordError;
 pub use recovery::RecoveryError;
 pub use store::LogStore;
 
+pub(crate) use fresh::empty_log_after;
 pub(crate) use record::decode_membership;
 pub(crate) use record::encode_membership;
 pub(crate) use record::get_log_id;

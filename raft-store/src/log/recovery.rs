@@ -73,6 +73,11 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
+    /// Whether there was no log: not even marks.
+    pub(crate) fn is_new(&self) -> bool {
+        self.owner.is_some() && self.lowest.is_none() && self.vote.is_none() && self.purged.is_none()
+    }
+
     /// The tail of the log as found.
     pub(crate) fn tail(&self) -> Tail {
         let after_purged = self.purged.map_or(0, |purged| purged.index + 1);
