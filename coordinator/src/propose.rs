@@ -27,6 +27,7 @@ use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
 use sdm_state::Command;
 use sdm_state::Entry;
+use sdm_state::Reply;
 use sdm_state::envelope;
 use tokio::time::Instant;
 
@@ -97,6 +98,10 @@ pub(crate) async fn write_here(
     // Nothing is proposed before this leadership's own first entry is applied.
     inner.stopwatch.started(leader).await;
     let view = core.view();
+    // Some member could not read an entry of a newer level: it must not even be appended.
+    if let Err(refusal) = view.state.check_feature_level(&command) {
+        return Ok(Proposed { index: view.applied_index().unwrap_or_default(), reply: Reply::Refused(refusal) });
+    }
     let meta = &view.state.meta;
     let Some(stamp_ms) = inner.stopwatch.stamp(leader, meta.clock_ms, meta.settings.clock_step_max_ms) else {
         return Err(WriteError::NotAppended(not_leader(core)));

@@ -1,15 +1,22 @@
 //! The versioned envelope of everything that is stored or sent for others to apply: log entries,
 //! commands on their way to the leader, replies, snapshot rows. One byte of kind, two of version,
 //! then MessagePack with field names, so that a later build can add fields with defaults.
+//!
+//! The version is the feature level that the reader must support. Every log and every snapshot of a
+//! cluster at a higher level holds at least one envelope that says so (the entry that founded or
+//! raised it, or the snapshot's first row), in front of all that depends on it: an older build
+//! stops there, and cannot misread what follows.
 
 use crate::command::Command;
 use crate::command::Entry;
+use crate::feature_level::FEATURE_LEVEL_FIRST;
+use crate::members::FEATURE_LEVEL_MAX;
 use crate::reply::Reply;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Version that this build writes, and the highest it reads.
-pub const VERSION: u16 = 1;
+/// The highest version that this build reads: the highest feature level that it supports.
+pub const VERSION: u16 = FEATURE_LEVEL_MAX as u16;
 
 const ENTRY: u8 = b'E';
 const COMMAND: u8 = b'C';
@@ -34,7 +41,7 @@ pub enum EnvelopeError {
         expected: char,
     },
     /// Written by a newer build.
-    #[error("written in version {found}, this build reads up to {VERSION}: run a newer sdm on this member")]
+    #[error("a newer sdm wrote it (version {found}, this one reads up to {VERSION}): run that one on this member")]
     Newer {
         /// Its version.
         found: u16,
@@ -47,10 +54,10 @@ pub enum EnvelopeError {
     },
 }
 
-pub(crate) fn seal<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
+fn seal<T: Serialize>(kind: u8, level: u32, value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(kind);
-    bytes.extend_from_slice(&VERSION.to_be_bytes());
+    bytes.extend_from_slice(&u16::try_from(level).unwrap_or(VERSION).to_be_bytes());
     // Encoding into memory fails only for types that cannot be encoded at all; none of ours is
     // such, and the reader would refuse the rest.
     if let Ok(body) = rmp_serde::to_vec_named(value) {
@@ -59,7 +66,7 @@ pub(crate) fn seal<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn open<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Result<T, EnvelopeError> {
+fn open<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Result<T, EnvelopeError> {
     let [found, high, low, body @ ..] = bytes else {
         return Err(EnvelopeError::TooShort { bytes: bytes.len() });
     };
@@ -76,7 +83,7 @@ pub(crate) fn open<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Result<T, Env
 /// A log entry as bytes.
 #[must_use]
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    seal(ENTRY, entry)
+    seal(ENTRY, entry.command.reader_level(), entry)
 }
 
 /// A log entry from bytes.
@@ -90,7 +97,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, EnvelopeError> {
 /// A command as bytes, on its way to the leader.
 #[must_use]
 pub fn encode_command(command: &Command) -> Vec<u8> {
-    seal(COMMAND, command)
+    seal(COMMAND, command.reader_level(), command)
 }
 
 /// A command from bytes.
@@ -104,7 +111,8 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, EnvelopeError> {
 /// A reply as bytes, on its way back from the leader.
 #[must_use]
 pub fn encode_reply(reply: &Reply) -> Vec<u8> {
-    seal(REPLY, reply)
+    // Who asked for it knows the level of its own command, and answers are of that level.
+    seal(REPLY, FEATURE_LEVEL_FIRST, reply)
 }
 
 /// A reply from bytes.
@@ -115,8 +123,8 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Reply, EnvelopeError> {
     open(REPLY, bytes)
 }
 
-pub(crate) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
-    seal(ROW, row)
+pub(crate) fn encode_row<T: Serialize>(level: u32, row: &T) -> Vec<u8> {
+    seal(ROW, level, row)
 }
 
 pub(crate) fn decode_row<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EnvelopeError> {
@@ -133,8 +141,8 @@ mod tests {
         let good = encode_entry(&entry);
         assert_eq!(decode_entry(&good), Ok(entry));
         let mut newer = good.clone();
-        newer[2] = 2;
-        assert_eq!(decode_entry(&newer), Err(EnvelopeError::Newer { found: 2 }));
+        newer[2] = 3;
+        assert_eq!(decode_entry(&newer), Err(EnvelopeError::Newer { found: VERSION + 1 }));
         assert!(matches!(decode_command(&good), Err(EnvelopeError::WrongKind { .. })));
         assert!(matches!(decode_entry(&good[..good.len() - 1]), Err(EnvelopeError::Unreadable { .. })));
         assert!(matches!(decode_entry(&good[..2]), Err(EnvelopeError::TooShort { .. })));

@@ -14,6 +14,7 @@ pub mod catalog;
 pub mod command;
 mod due;
 pub mod envelope;
+pub mod feature_level;
 pub mod garbage;
 pub mod invariants;
 pub mod jobs;

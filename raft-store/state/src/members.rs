@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 /// Highest feature level that this build supports.
-pub const FEATURE_LEVEL_MAX: u32 = 1;
+pub const FEATURE_LEVEL_MAX: u32 = 2;
 
 /// A member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

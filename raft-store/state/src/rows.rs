@@ -8,6 +8,7 @@ use crate::catalog::Volume;
 use crate::envelope::EnvelopeError;
 use crate::envelope::decode_row;
 use crate::envelope::encode_row;
+use crate::feature_level::FEATURE_LEVEL_FIRST;
 use crate::garbage::Garbage;
 use crate::jobs::Job;
 use crate::locks::LockSet;
@@ -53,6 +54,16 @@ enum RowRef<'a> {
     Garbage(&'a Garbage),
 }
 
+impl RowRef<'_> {
+    /// The feature level that whoever reads it must support. The first row says it for all.
+    fn reader_level(&self) -> u32 {
+        match self {
+            Self::Meta(meta) => meta.feature_level.max(FEATURE_LEVEL_FIRST),
+            _ => FEATURE_LEVEL_FIRST,
+        }
+    }
+}
+
 impl State {
     /// The state as rows. The first one is the cluster's own.
     pub fn to_rows(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
@@ -68,7 +79,7 @@ impl State {
             .chain(self.txns.values().map(RowRef::Txn))
             .chain(self.jobs.values().map(RowRef::Job))
             .chain(self.garbage.values().map(RowRef::Garbage))
-            .map(|row| encode_row(&row))
+            .map(|row| encode_row(row.reader_level(), &row))
     }
 
     /// The state from its rows.

@@ -1,6 +1,9 @@
-//! A recorded log of the first release: its bytes must decode for ever and replay to the same state
-//! hash, or members of two builds would part. `SDM_BLESS=1 cargo test -p sdm-state --test golden`
-//! writes it anew, which is right only before a release or together with a new feature level.
+//! Recorded logs, one of each feature level, as the first build of that level wrote it: the bytes must
+//! decode for ever and replay to the recorded state hash, or members of two builds would part.
+//!
+//! `SDM_BLESS=1 cargo test -p sdm-state --test golden` writes the recording of the highest level anew,
+//! which is right only until a release has that level. Those of lower levels are never written again:
+//! their hashes stand in this file.
 
 mod world;
 
@@ -16,6 +19,7 @@ use sdm_state::envelope::decode_entry;
 use sdm_state::envelope::encode_entry;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Resource;
+use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::reply::Reply;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
@@ -25,8 +29,19 @@ use world::World;
 use world::name;
 use world::request;
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+/// Recordings that stand for good: level, BLAKE3 of the log's text, hash of the state it replays to.
+const SETTLED: [(u32, &str, &str); 1] = [(
+    1,
+    "dbf8f89906df40ecf95d4d41349fbe6da5a2300e3d74dc1208a13fe5383f2012",
+    "5ddb8e02eeff7a8aa3cc7edac4ba80a7dd360d7388459ff046092d6a3b16d58c",
+)];
+
+fn file(level: u32, name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/level-{level}")).join(name)
+}
+
+fn read(level: u32, name: &str) -> String {
+    std::fs::read_to_string(file(level, name)).unwrap_or_else(|error| panic!("level {level}, {name}: {error}"))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -92,30 +107,67 @@ fn story() -> World {
     world
 }
 
-#[test]
-fn the_recorded_log_replays_to_the_recorded_hash() {
-    if std::env::var_os("SDM_BLESS").is_some() {
-        let world = story();
-        let lines: Vec<String> = world.entries.iter().map(|entry| hex(&encode_entry(entry))).collect();
-        std::fs::create_dir_all(file("")).unwrap();
-        std::fs::write(file("log-v1.hex"), lines.join("\n") + "\n").unwrap();
-        std::fs::write(file("log-v1.hash"), hex(&world.state.hash()) + "\n").unwrap();
+/// Writes the recording of the highest level, when asked to, once in the life of this process.
+fn bless() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if std::env::var_os("SDM_BLESS").is_none() {
+        return;
     }
-    let log = std::fs::read_to_string(file("log-v1.hex")).expect("the recorded log");
+    ONCE.call_once(|| {
+        assert!(
+            SETTLED.iter().all(|(level, ..)| *level < FEATURE_LEVEL_MAX),
+            "a settled recording is not written again"
+        );
+        let world = story();
+        let log: Vec<String> = world.entries.iter().map(|entry| hex(&encode_entry(entry))).collect();
+        let rows: Vec<String> = world.state.to_rows().map(|row| hex(&row)).collect();
+        std::fs::create_dir_all(file(FEATURE_LEVEL_MAX, "")).unwrap();
+        std::fs::write(file(FEATURE_LEVEL_MAX, "log.hex"), log.join("\n") + "\n").unwrap();
+        std::fs::write(file(FEATURE_LEVEL_MAX, "rows.hex"), rows.join("\n") + "\n").unwrap();
+        std::fs::write(file(FEATURE_LEVEL_MAX, "log.hash"), hex(&world.state.hash()) + "\n").unwrap();
+    });
+}
+
+fn replay(level: u32) -> State {
     let mut state = State::default();
-    for (at, line) in log.lines().enumerate() {
-        let entry = decode_entry(&unhex(line)).expect("a recorded entry decodes");
-        assert_eq!(hex(&encode_entry(&entry)), line, "entry {} is written differently now", at + 1);
+    for (at, line) in read(level, "log.hex").lines().enumerate() {
+        let recorded = unhex(line);
+        let entry = decode_entry(&recorded).expect("a recorded entry decodes");
+        let written = encode_entry(&entry);
+        // The first three bytes say who can read it: a later build may know that better.
+        assert_eq!(hex(&written[3..]), hex(&recorded[3..]), "entry {} is written differently now", at + 1);
         state.apply(at as u64 + 1, &entry);
     }
-    let recorded = std::fs::read_to_string(file("log-v1.hash")).expect("the recorded hash");
-    assert_eq!(hex(&state.hash()), recorded.trim());
+    state
 }
 
 #[test]
-fn the_recorded_log_holds_one_of_every_command() {
-    let log = std::fs::read_to_string(file("log-v1.hex")).expect("the recorded log");
-    let kinds: std::collections::BTreeSet<&str> =
-        log.lines().map(|line| decode_entry(&unhex(line)).expect("an entry").command.kind()).collect();
-    assert_eq!(kinds.len(), 15, "{kinds:?}");
+fn every_recorded_log_replays_to_its_recorded_hash() {
+    bless();
+    for level in 1..=FEATURE_LEVEL_MAX {
+        let state = replay(level);
+        assert_eq!(state.meta.feature_level, level);
+        assert_eq!(hex(&state.hash()), read(level, "log.hash").trim(), "level {level}");
+    }
+}
+
+#[test]
+fn every_recorded_snapshot_reads_back_to_the_hash_of_its_log() {
+    bless();
+    for level in 1..=FEATURE_LEVEL_MAX {
+        let rows = read(level, "rows.hex");
+        let state = State::from_rows(rows.lines().map(unhex)).expect("recorded rows decode");
+        assert_eq!(hex(&state.hash()), read(level, "log.hash").trim(), "level {level}");
+        let written: Vec<String> = state.to_rows().map(|row| hex(&row)).collect();
+        assert_eq!(written, rows.lines().collect::<Vec<_>>(), "rows of level {level} are written differently now");
+    }
+}
+
+#[test]
+fn settled_recordings_are_those_of_their_release() {
+    for (level, log, hash) in SETTLED {
+        let text = read(level, "log.hex");
+        assert_eq!(blake3::hash(text.as_bytes()).to_hex().as_str(), log, "the log of level {level} was changed");
+        assert_eq!(read(level, "log.hash").trim(), hash, "the hash of level {level} was changed");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::command::AddMember;
 use crate::command::Found;
+use crate::feature_level::FEATURE_LEVEL_FIRST;
 use crate::members::Member;
 use crate::reply::Reply;
 use crate::state::State;
@@ -23,7 +24,8 @@ impl State {
         self.meta.cluster_id = Some(found.cluster_id);
         self.meta.pool_id = found.pool_id;
         self.meta.epoch = found.epoch;
-        self.meta.feature_level = 1;
+        // Of the entry alone, not of this build: the same entry founds the same cluster everywhere.
+        self.meta.feature_level = found.member.feature_level_max.max(FEATURE_LEVEL_FIRST);
         self.meta.settings = found.settings.clone();
         self.put_member(member(FIRST_MEMBER, &found.member));
         Ok(Reply::Member(FIRST_MEMBER))
@@ -65,18 +67,9 @@ impl State {
         if level <= self.meta.feature_level {
             return Ok(Reply::Done);
         }
-        let mut refusal = Refusal::new(
-            Class::Precondition,
-            "FEATURE_LEVEL",
-            format!("not every member supports feature level {level}"),
-        )
-        .hint("upgrade the members named first");
-        for member in self.members.values().filter(|member| member.feature_level_max < level) {
-            let supports = format!("runs {}, supports level {}", member.version, member.feature_level_max);
-            refusal = refusal.blocker("member", member.name.as_str(), supports);
-        }
-        if !refusal.blockers.is_empty() {
-            return Err(refusal);
+        if self.members.values().any(|member| member.feature_level_max < level) {
+            let message = format!("not every member supports feature level {level}");
+            return Err(self.held_back(level, Refusal::new(Class::Precondition, "FEATURE_LEVEL", message)));
         }
         self.meta.feature_level = level;
         Ok(Reply::Done)

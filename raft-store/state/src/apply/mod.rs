@@ -64,6 +64,9 @@ impl State {
     }
 
     fn dispatch(&mut self, turn: &mut Turn, command: &Command) -> Reply {
+        if let Err(refusal) = self.check_feature_level(command) {
+            return Reply::Refused(refusal);
+        }
         let outcome = match command {
             Command::Found(found) => self.found(found),
             Command::Tick => Ok(Reply::Done),

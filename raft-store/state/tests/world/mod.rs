@@ -25,6 +25,7 @@ use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
 use sdm_state::invariants;
+use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
@@ -73,7 +74,7 @@ pub fn member(member: &str) -> AddMember {
         address: format!("{member}:7400"),
         incarnation: format!("incarnation of {member}"),
         version: "test".into(),
-        feature_level_max: 1,
+        feature_level_max: FEATURE_LEVEL_MAX,
     }
 }
 
