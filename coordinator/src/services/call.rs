@@ -64,6 +64,14 @@ impl<'a> Call<'a> {
     /// # Errors
     /// No quorum, or no leader in time.
     pub(crate) async fn keep_alive(&self, session: SessionRef) -> Result<bool, Refusal> {
-        Ok(self.core.keep_alive(vec![session], self.deadline).await?.contains(&session))
+        Ok(self.keep_all_alive(vec![session]).await?.contains(&session))
+    }
+
+    /// Has the leader renew sessions; those that it did.
+    ///
+    /// # Errors
+    /// No quorum, or no leader in time.
+    pub(crate) async fn keep_all_alive(&self, sessions: Vec<SessionRef>) -> Result<Vec<SessionRef>, Refusal> {
+        self.core.keep_alive(sessions, self.deadline).await
     }
 }

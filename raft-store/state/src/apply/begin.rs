@@ -156,7 +156,9 @@ impl State {
         }
     }
 
-    pub(crate) fn locked_refusal(&self, what: &str, blockers: &[u64]) -> Refusal {
+    /// That it cannot be done now: which lock sets are in the way, whose, and since when.
+    #[must_use]
+    pub fn locked_refusal(&self, what: &str, blockers: &[u64]) -> Refusal {
         let message = format!("cannot {what}: it is locked by {}", self.lock_words(blockers));
         let mut refusal = Refusal::new(Class::Precondition, "LOCKED", message)
             .hint("wait for it (--wait-lock 5m), or look at it: sdm lock list, sdm txn list");
