@@ -4,7 +4,8 @@
 //!
 //! A process reads its plan once, from `SDM_FAILPOINTS`: `name=action[@N];...` where the action is
 //! `eio`, `enospc`, `abort` (as SIGKILL would) or `hang`, and N is the call at which it begins
-//! (1 by default). Tests in the same process use `arm` and `disarm`.
+//! (1 by default). Tests in the same process use `arm` and `disarm`. A few places ask `skips`
+//! instead: the action `skip` leaves the call out, to plant a bug that a test must find.
 
 use std::io;
 
@@ -18,8 +19,15 @@ pub fn hit(_name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the call that stands here is to be left out. Always false without the feature.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn skips(_name: &str) -> bool {
+    false
+}
+
 #[cfg(feature = "failpoints")]
-pub use planned::{arm, disarm, hit};
+pub use planned::{arm, disarm, hit, skips};
 
 #[cfg(feature = "failpoints")]
 mod planned {
@@ -32,6 +40,7 @@ mod planned {
         Errno(i32),
         Abort,
         Hang,
+        Skip,
     }
 
     #[derive(Debug)]
@@ -54,6 +63,7 @@ mod planned {
             "enospc" => Action::Errno(28),
             "abort" => Action::Abort,
             "hang" => Action::Hang,
+            "skip" => Action::Skip,
             _ => return None,
         };
         Some((name.to_owned(), Plan { action, from_call: from_call.parse().ok()?, calls: 0 }))
@@ -77,21 +87,26 @@ mod planned {
     /// # Errors
     /// EIO or ENOSPC where the plan says so.
     pub fn hit(name: &str) -> io::Result<()> {
-        let action = {
-            let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(plan) = plans.get_mut(name) else { return Ok(()) };
-            plan.calls += 1;
-            if plan.calls < plan.from_call {
-                return Ok(());
-            }
-            plan.action
-        };
-        match action {
-            Action::Errno(number) => Err(io::Error::from_raw_os_error(number)),
-            Action::Abort => std::process::abort(),
-            Action::Hang => loop {
+        match next_action(name) {
+            None | Some(Action::Skip) => Ok(()),
+            Some(Action::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
+            Some(Action::Abort) => std::process::abort(),
+            Some(Action::Hang) => loop {
                 std::thread::park();
             },
         }
+    }
+
+    /// Whether the plan says that the call that stands here is left out.
+    pub fn skips(name: &str) -> bool {
+        matches!(next_action(name), Some(Action::Skip))
+    }
+
+    /// What is planned for this call of the name, which it counts.
+    fn next_action(name: &str) -> Option<Action> {
+        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = plans.get_mut(name)?;
+        plan.calls += 1;
+        (plan.calls >= plan.from_call).then_some(plan.action)
     }
 }
