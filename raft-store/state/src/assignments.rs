@@ -270,8 +270,8 @@ impl State {
     }
 
     fn deletion_order(&self, id: Token) -> Option<Order> {
-        let cluster = self.cluster_id();
         let garbage = self.garbage.get(&id)?;
+        let cluster = garbage.cluster.unwrap_or_else(|| self.cluster_id());
         let Place { domain, path, local, whole_domain } = garbage.place.clone();
         Some(Order::Delete {
             target: Target { domain, path, local },

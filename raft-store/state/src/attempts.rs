@@ -75,6 +75,9 @@ impl State {
 
     /// Gives the work to a worker, if one suits; else it stays pending and says so once.
     pub(crate) fn assign(&mut self, turn: &mut Turn, owner: Owner) -> bool {
+        if self.is_suspended() {
+            return false;
+        }
         let Some(mut work) = self.work_of(owner).cloned().filter(|work| work.attempt.is_none()) else { return false };
         let Some(choice) = self.choose_worker(owner) else {
             if work.unassigned_since_ms == 0 {
@@ -157,6 +160,7 @@ impl State {
             place,
             placement,
             made_by: attempt.token,
+            cluster: None,
             txn,
             evidence: evidence.to_owned(),
             bytes: attempt.checkpoint_bytes,

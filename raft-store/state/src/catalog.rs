@@ -25,6 +25,9 @@ pub struct Domain {
     pub created_by: TxnId,
     /// When, on the cluster's clock.
     pub created_ms: u64,
+    /// The epoch under which a restored cluster took the domain over; None where none had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted_epoch: Option<u64>,
 }
 
 /// A disk.

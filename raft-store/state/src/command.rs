@@ -3,7 +3,9 @@
 
 use crate::locks::Mode;
 use crate::locks::Resource;
+use crate::members::AnnouncedMember;
 use crate::settings::Settings;
+use crate::suspension::Reconcile;
 use crate::txns::Spec;
 use crate::work::Report;
 use crate::workers::DomainReport;
@@ -46,6 +48,36 @@ pub enum Command {
         version: String,
         /// Highest feature level it supports.
         feature_level_max: u32,
+    },
+    /// A member reports how often its folder was started, and where it is reached now.
+    ReportStart {
+        /// Its id.
+        id: u64,
+        /// This start's number.
+        starts: u64,
+        /// Where the others reach it.
+        address: String,
+    },
+    /// The operator expects somebody to join under this name.
+    AnnounceMember(AnnouncedMember),
+    /// A member is in Raft's membership no more, and shall be none. Its id is not given again; its name is free.
+    RemoveMember {
+        /// Its id.
+        id: u64,
+    },
+    /// Nobody is expected under this name any more.
+    WithdrawMember {
+        /// The name.
+        name: Name,
+    },
+    /// A member enters the hash that its state had after an entry.
+    ReportStateHash {
+        /// Its id.
+        member: u64,
+        /// The entry.
+        index: u64,
+        /// The hash.
+        hash: [u8; 32],
     },
     /// Raises the feature level, when every member supports it.
     RaiseFeatureLevel {
@@ -102,6 +134,8 @@ pub enum Command {
         /// Which.
         garbage: Vec<Token>,
     },
+    /// A restored cluster takes its storage over.
+    Reconcile(Reconcile),
 }
 
 /// What a cluster is founded with.
@@ -213,6 +247,11 @@ impl Command {
             Self::Tick => "tick",
             Self::AddMember(_) => "add-member",
             Self::ReportMember { .. } => "report-member",
+            Self::ReportStart { .. } => "report-start",
+            Self::AnnounceMember(_) => "announce-member",
+            Self::RemoveMember { .. } => "remove-member",
+            Self::WithdrawMember { .. } => "withdraw-member",
+            Self::ReportStateHash { .. } => "report-state-hash",
             Self::RaiseFeatureLevel { .. } => "raise-feature-level",
             Self::OpenSession(_) => "open-session",
             Self::CloseSession(_) => "close-session",
@@ -224,6 +263,7 @@ impl Command {
             Self::Begin(_) => "begin",
             Self::Abort { .. } => "abort",
             Self::Collect { .. } => "collect",
+            Self::Reconcile(_) => "reconcile",
         }
     }
 }

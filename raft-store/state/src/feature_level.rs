@@ -35,6 +35,11 @@ impl Command {
             | Self::ReportDomains { .. }
             | Self::Abort { .. }
             | Self::Collect { .. } => FEATURE_LEVEL_FIRST,
+            Self::ReportStateHash { .. } | Self::Reconcile(_) => 2,
+            Self::ReportStart { .. }
+            | Self::AnnounceMember(_)
+            | Self::RemoveMember { .. }
+            | Self::WithdrawMember { .. } => 2,
             Self::ReportAttempt { report, .. } => report.feature_level(),
             Self::Begin(begin) => begin.spec.feature_level(),
         }

@@ -2,6 +2,7 @@
 //! a deletion is assigned nothing restores it.
 
 use crate::work::Work;
+use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
@@ -59,6 +60,9 @@ pub struct Garbage {
     /// The attempt that made the names: the dot name derives from it, and the published folder
     /// must carry it.
     pub made_by: Token,
+    /// The cluster whose names these are; None: this one. Set when the cluster is restored from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
     /// Of which transaction.
     pub txn: TxnId,
     /// In words.

@@ -135,6 +135,7 @@ impl State {
 
     fn plan_export(&self, disk: DiskId) -> Result<Plan, Refusal> {
         let (disk, domain) = self.known_disk(disk)?;
+        self.refuse_illegal(disk)?;
         if disk.volumes.len() > 1 {
             let message = format!(
                 "disk {} has a chain of {} volumes; only one volume can be exported",
@@ -150,6 +151,7 @@ impl State {
 
     fn plan_move(&self, disk: DiskId, to: DomainId) -> Result<Plan, Refusal> {
         let (disk, from) = self.known_disk(disk)?;
+        self.refuse_illegal(disk)?;
         let to = self.known_domain(to)?;
         if to.id == from.id {
             let message = format!("disk {} is in {} already", disk.name, to.name);

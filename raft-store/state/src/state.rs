@@ -8,12 +8,16 @@ use crate::catalog::Volume;
 use crate::due;
 use crate::due::Due;
 use crate::garbage::Garbage;
+use crate::hashes::HashPoint;
 use crate::jobs::Job;
 use crate::locks::ByResource;
 use crate::locks::LockSet;
+use crate::members::AnnouncedMember;
 use crate::members::Member;
+use crate::members::RemovedMember;
 use crate::sessions::Session;
 use crate::settings::Settings;
+use crate::suspension::Restored;
 use crate::table::Table;
 use crate::txns::Txn;
 use crate::work::Owner;
@@ -55,6 +59,15 @@ pub struct Meta {
     pub forgotten_ms: u64,
     /// Limits and policies.
     pub settings: Settings,
+    /// Names under which somebody is expected to join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announced_members: Vec<AnnouncedMember>,
+    /// The members that were removed last, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_members: Vec<RemovedMember>,
+    /// Set in a cluster that was restored from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// What is derived from the tables; never stored.
@@ -102,6 +115,8 @@ pub struct State {
     pub jobs: Table<u64, Job>,
     /// Garbage.
     pub garbage: Table<Token, Garbage>,
+    /// Hashes of the state after some of the last entries, by the index of those.
+    pub hashes: Table<u64, HashPoint>,
     pub(crate) index: Index,
 }
 
@@ -140,12 +155,24 @@ impl State {
         for lane in sums.iter().flatten() {
             hasher.update(&lane.to_le_bytes());
         }
+        // Tables that came later count from their first row on: a state without one has the hash
+        // that an older build computes.
+        let later = [("hashes", self.hashes.len(), self.hashes.sum())];
+        for (name, _, sum) in later.iter().filter(|(_, rows, _)| *rows > 0) {
+            hasher.update(name.as_bytes());
+            for lane in sum {
+                hasher.update(&lane.to_le_bytes());
+            }
+        }
         *hasher.finalize().as_bytes()
     }
 
     /// When the next thing falls due, on the cluster's clock.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {
+        if self.is_suspended() {
+            return None;
+        }
         self.index.due.get_min().map(|(at, _)| *at)
     }
 
@@ -248,6 +275,11 @@ impl State {
         self.sessions.put(session.id, session);
     }
 
+    /// Takes a session out, and nothing of what it held.
+    pub(crate) fn forget_session(&mut self, id: u64) {
+        self.sessions.remove(&id);
+    }
+
     pub(crate) fn put_worker(&mut self, worker: Worker) {
         self.workers.put(worker.identity.id, worker);
     }
@@ -346,6 +378,14 @@ impl State {
         let old = self.jobs.get(&id).map(|old| old.work.clone());
         self.index_work(Owner::Job(id), old, None);
         self.jobs.remove(&id);
+    }
+
+    pub(crate) fn put_hash_point(&mut self, point: HashPoint) {
+        self.hashes.put(point.index, point);
+    }
+
+    pub(crate) fn remove_hash_point(&mut self, index: u64) {
+        self.hashes.remove(&index);
     }
 
     pub(crate) fn put_garbage(&mut self, garbage: Garbage) {

@@ -38,6 +38,7 @@ impl State {
                 Err(Refusal::new(Class::Conflict, "REQUEST_ID_REUSED", message).hint(NEW_ID))
             };
         }
+        self.refuse_suspended()?;
         self.check_request_age(begin)?;
         if self.open_txns() as u64 >= self.meta.settings.open_txns_max {
             let message = format!("{} transactions are open, more are not allowed", self.open_txns());

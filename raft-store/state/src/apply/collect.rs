@@ -19,6 +19,9 @@ impl State {
     }
 
     pub(super) fn collect(&mut self, turn: &mut Turn, garbage: &[Token]) -> Result<Reply, Refusal> {
+        if self.is_suspended() {
+            return Ok(Reply::Collected(Vec::new()));
+        }
         let most = usize::try_from(self.meta.settings.work_per_entry).unwrap_or(usize::MAX);
         let mut assigned = Vec::new();
         for id in garbage.iter().take(most) {

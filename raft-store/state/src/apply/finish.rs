@@ -171,7 +171,15 @@ impl State {
 
     fn commit_domain(&mut self, txn: TxnId, attempt: &Attempt, name: Name, path: String, local: bool) -> Outcome {
         let id = attempt.token.domain(self.cluster_id());
-        self.put_domain(Domain { id, name, path, local, created_by: txn, created_ms: self.meta.clock_ms });
+        self.put_domain(Domain {
+            id,
+            name,
+            path,
+            local,
+            created_by: txn,
+            created_ms: self.meta.clock_ms,
+            adopted_epoch: None,
+        });
         // Who made it reaches it; its space is known with the first probe.
         if let Some(mut worker) = self.workers.get(&attempt.worker).cloned() {
             let sight =
@@ -295,6 +303,8 @@ impl State {
             place,
             placement: Some(placement.id),
             made_by: placement.token,
+            // The cluster that made the placement: the token alone derives its name in this one only.
+            cluster: self.maker_of(placement),
             txn,
             evidence: format!("{why} (transaction {txn})"),
             bytes,

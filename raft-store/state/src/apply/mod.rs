@@ -5,9 +5,13 @@ mod begin;
 mod cluster;
 mod collect;
 mod finish;
+mod hashes;
 mod passing;
 mod reports;
+mod restore;
 mod sessions;
+
+pub use restore::RestoreAs;
 
 use crate::command::Command;
 use crate::command::Entry;
@@ -45,7 +49,7 @@ impl State {
     /// `index` is the entry's log index; entries come in rising order.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Reply {
         let mut turn = Turn { entropy: entry.entropy, ordinal: 0, released: Vec::new(), workers_changed: false };
-        self.meta.applied_index = index;
+        let previous_index = std::mem::replace(&mut self.meta.applied_index, index);
         if self.meta.cluster_id.is_none() && !matches!(entry.command, Command::Found(_)) {
             return Reply::Refused(
                 Refusal::new(Class::Unavailable, "NOT_FOUNDED", "this cluster has no first entry yet")
@@ -60,6 +64,7 @@ impl State {
         if turn.workers_changed {
             self.assign_pending(&mut turn);
         }
+        self.take_hash(previous_index);
         reply
     }
 
@@ -74,6 +79,11 @@ impl State {
             Command::ReportMember { id, version, feature_level_max } => {
                 self.report_member(*id, version, *feature_level_max)
             }
+            Command::ReportStart { id, starts, address } => self.report_start(*id, *starts, address),
+            Command::AnnounceMember(announced) => self.announce_member(announced),
+            Command::RemoveMember { id } => self.remove_member(*id),
+            Command::WithdrawMember { name } => self.withdraw_member(name),
+            Command::ReportStateHash { member, index, hash } => self.report_state_hash(*member, *index, *hash),
             Command::RaiseFeatureLevel { level } => self.raise_feature_level(*level),
             Command::OpenSession(open) => self.open_session(turn, open),
             Command::CloseSession(session) => self.close_session(turn, *session),
@@ -85,6 +95,7 @@ impl State {
             Command::Begin(begin) => self.begin(turn, begin),
             Command::Abort { txn, reason } => self.abort_asked(turn, *txn, reason),
             Command::Collect { garbage } => self.collect(turn, garbage),
+            Command::Reconcile(step) => self.reconcile(turn, step),
         };
         outcome.unwrap_or_else(Reply::Refused)
     }

@@ -16,6 +16,9 @@ impl State {
     pub(super) fn pass_time(&mut self, turn: &mut Turn) {
         let most = usize::try_from(self.meta.settings.work_per_entry).unwrap_or(usize::MAX);
         let now = self.meta.clock_ms;
+        if self.is_suspended() {
+            return self.forget_finished(most);
+        }
         let due: Vec<Due> =
             self.index.due.iter().take_while(|(at, _)| *at <= now).take(most).map(|(_, due)| *due).collect();
         for due in due {

@@ -134,7 +134,7 @@ impl State {
         Ok(Reply::Done)
     }
 
-    fn end_session(&mut self, turn: &mut Turn, id: u64, why: &str) {
+    pub(super) fn end_session(&mut self, turn: &mut Turn, id: u64, why: &str) {
         let Some(session) = self.sessions.get(&id).cloned() else { return };
         self.sessions.remove(&id);
         let owned: Vec<u64> =
@@ -171,6 +171,8 @@ impl State {
     }
 
     fn acquire_new(&mut self, turn: &mut Turn, acquire: &AcquireLocks) -> Result<Reply, Refusal> {
+        // The epoch of its token is not settled before the storage was read.
+        self.refuse_suspended()?;
         let settings = &self.meta.settings;
         let size = acquire.resources.len() as u64;
         if size == 0 || size > settings.lock_set_max {
