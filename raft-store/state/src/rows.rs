@@ -10,6 +10,7 @@ use crate::envelope::decode_row;
 use crate::envelope::encode_row;
 use crate::feature_level::FEATURE_LEVEL_FIRST;
 use crate::garbage::Garbage;
+use crate::hashes::HashPoint;
 use crate::jobs::Job;
 use crate::locks::LockSet;
 use crate::members::Member;
@@ -35,6 +36,7 @@ enum Row {
     Txn(Box<Txn>),
     Job(Job),
     Garbage(Garbage),
+    HashPoint(HashPoint),
 }
 
 /// The same by reference: what is written.
@@ -52,6 +54,7 @@ enum RowRef<'a> {
     Txn(&'a Txn),
     Job(&'a Job),
     Garbage(&'a Garbage),
+    HashPoint(&'a HashPoint),
 }
 
 impl RowRef<'_> {
@@ -79,6 +82,7 @@ impl State {
             .chain(self.txns.values().map(RowRef::Txn))
             .chain(self.jobs.values().map(RowRef::Job))
             .chain(self.garbage.values().map(RowRef::Garbage))
+            .chain(self.hashes.values().map(RowRef::HashPoint))
             .map(|row| encode_row(row.reader_level(), &row))
     }
 
@@ -108,6 +112,7 @@ impl State {
             Row::Txn(txn) => self.restore_txn(*txn),
             Row::Job(job) => self.put_job(job),
             Row::Garbage(garbage) => self.put_garbage(garbage),
+            Row::HashPoint(point) => self.put_hash_point(point),
         }
     }
 

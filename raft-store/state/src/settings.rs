@@ -62,6 +62,18 @@ pub struct Settings {
     pub disk_bytes_max: u64,
     /// Events kept in one transaction's history.
     pub history_max: u64,
+    /// Members compare the hashes of their states after so many entries; 0: never. Seldom enough that
+    /// the entries with the hashes are a thousandth of all.
+    #[serde(skip_serializing_if = "is_first_state_hash_every")]
+    pub state_hash_every: u64,
+}
+
+/// Clusters of the first release have no such setting, and get this one when their feature level is
+/// raised: it never changes.
+const STATE_HASH_EVERY: u64 = 4_096;
+
+fn is_first_state_hash_every(every: &u64) -> bool {
+    *every == STATE_HASH_EVERY
 }
 
 impl Default for Settings {
@@ -92,6 +104,7 @@ impl Default for Settings {
             retention_ms: 0,
             disk_bytes_max: 16 << 40,
             history_max: 64,
+            state_hash_every: STATE_HASH_EVERY,
         }
     }
 }
