@@ -211,10 +211,11 @@ async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, F
             None => std::future::pending().await,
         }
     };
+    let ends_itself = command.ends_itself();
     let result = tokio::select! {
         result = command.operate(&context) => result,
         after = expired => Err(context.attachment.timed_out(after)),
-        () = shutdown::requested() => Err(context.attachment.interrupted()),
+        () = shutdown::requested(), if !ends_itself => Err(context.attachment.interrupted()),
     };
     // A thread that still writes one does not learn that the command has ended.
     context.parts.remove_all();
@@ -323,6 +324,7 @@ mod tests {
             "sdm job list",
             "sdm gc run --no-wait",
             "sdm gc list",
+            "sdm bench locks --clients 64 --seconds 10",
             "sdm request-id",
             "sdm version",
             "sdm exit-codes",

@@ -54,6 +54,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(250);
 const ATTEMPT_TIMEOUT: Duration =
     Duration::from_secs(limits::LEADER_WAIT.as_secs() + limits::CONNECT_TIMEOUT.as_secs() + 1);
 
+#[derive(Clone)]
 struct Endpoint {
     address: String,
     link: Link,
@@ -93,6 +94,18 @@ impl Cluster {
             .map(|address| Ok(Endpoint { address: address.clone(), link: link(&transport, &secret, address)? }))
             .collect();
         Ok(Self { endpoints: endpoints?, preferred: AtomicUsize::new(0), transport, secret })
+    }
+
+    /// The same members over the same connections for another caller, who begins with the endpoint of
+    /// this number, counted round: many callers spread themselves.
+    #[must_use]
+    pub fn beginning_at(&self, number: usize) -> Self {
+        Self {
+            endpoints: self.endpoints.clone(),
+            preferred: AtomicUsize::new(number.checked_rem(self.endpoints.len()).unwrap_or(0)),
+            transport: Arc::clone(&self.transport),
+            secret: self.secret.clone(),
+        }
     }
 
     /// A channel to a worker.

@@ -2,6 +2,7 @@
 //! cluster.
 
 mod begin;
+mod bench;
 mod coordinator;
 mod data_folder;
 mod demo;
@@ -67,6 +68,9 @@ pub enum Command {
     /// Garbage: what lost its place and waits for deletion
     #[command(subcommand)]
     Gc(gc::GcCommand),
+    /// Measure how fast the cluster is
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Issue a request id that carries the cluster's clock, for --request-id
     ///
     /// A repetition under such an id is refused once results of its age are no longer remembered. A
@@ -81,6 +85,12 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command ends in order by itself when the user wants no more.
+    #[must_use]
+    pub fn ends_itself(&self) -> bool {
+        matches!(self, Self::Bench(_))
+    }
+
     /// Runs an operator's command.
     ///
     /// # Errors
@@ -96,6 +106,7 @@ impl Command {
             Self::Txn(command) => command.run(context).await,
             Self::Job(command) => command.run(context).await,
             Self::Gc(command) => command.run(context).await,
+            Self::Bench(command) => command.run(context).await,
             Self::RequestId(command) => command.run(context).await,
             Self::Version(command) => command.run(context),
             Self::ExitCodes(command) => command.run(context),

@@ -1,0 +1,44 @@
+//! `sdm bench`: how fast this cluster is, for whoever wonders whether its disks and its network are
+//! good enough. The load is of a user's own: it goes through the same services as any client's,
+//! touches only names beneath `user/bench/`, and leaves nothing behind. What is measured and how
+//! is told in docs/performance.md.
+
+mod fill;
+mod latencies;
+mod load;
+mod locks;
+mod report;
+
+use crate::context::Context;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use clap::Subcommand;
+
+/// Its verbs.
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Take and release locks as fast as the cluster grants them
+    ///
+    /// One operation is one acquire and one release, of one of 64 names that nobody else uses. Each client has a
+    /// session of its own and goes on to its next operation when the one before was answered. Clients are spread over
+    /// all endpoints, one connection to each. Sessions are closed at the end, also after Ctrl-C.
+    Locks(locks::LocksBench),
+    /// Make the folder of a member with a large, made-up catalog, to measure what its size costs
+    ///
+    /// For measuring only. The member is alone in a cluster of its own; no storage lies beneath its domains. The folder
+    /// must be empty or missing. Start the member on it with `sdm coordinator`, as this command prints.
+    Fill(fill::FillBench),
+}
+
+impl BenchCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// No member answers, or not one operation succeeded.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Locks(bench) => bench.run(context).await,
+            Self::Fill(bench) => bench.run(context).await,
+        }
+    }
+}
