@@ -2,6 +2,7 @@
 //! sessions alive, look at what was applied. It hides who leads and where. It knows nothing of
 //! what the commands mean.
 
+use crate::ending::Ending;
 use crate::keepalive::Leases;
 use crate::keepalive::Renewal;
 use crate::leadership::Leadership;
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub reads: Rounds<(), LogId>,
     pub renewals: Rounds<Vec<SessionRef>, Renewal>,
     pub reachability: Reachability,
+    pub ending: Ending,
     pub closing: CancellationToken,
 }
 

@@ -14,9 +14,11 @@
 
 mod admission;
 mod collector;
+mod comparing;
 mod config;
 pub mod core;
 mod door;
+mod ending;
 mod error;
 mod founding;
 mod gateway;

@@ -8,6 +8,7 @@
 //! incarnation, and the rest say how something is, not what to add. All tries carry the same
 //! entropy.
 
+use crate::comparing;
 use crate::core::Core;
 use crate::core::Proposed;
 use crate::peers::within;
@@ -36,6 +37,8 @@ use tokio::time::Instant;
 pub(crate) enum WriteError {
     /// The entry was not appended anywhere.
     NotAppended(Refusal),
+    /// The same, and trying again would not help.
+    Refused(Refusal),
     /// It may be in the log, now or later.
     Unknown(Refusal),
 }
@@ -43,7 +46,7 @@ pub(crate) enum WriteError {
 impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::NotAppended(refusal) | WriteError::Unknown(refusal) => refusal,
+            WriteError::NotAppended(refusal) | WriteError::Refused(refusal) | WriteError::Unknown(refusal) => refusal,
         }
     }
 }
@@ -58,6 +61,7 @@ pub(crate) async fn propose(core: &Core, command: Command, deadline: Instant) ->
             match leader {
                 Leader::Here(own) => match write_here(core, own, command.clone(), entropy).await {
                     Ok(proposed) => Attempt::Done(proposed),
+                    Err(WriteError::Refused(refusal)) => Attempt::Refused(refusal),
                     Err(error) => Attempt::Again(error.into()),
                 },
                 Leader::There(id, node) => forward(core, id, &node, bytes, entropy, deadline).await,
@@ -97,6 +101,7 @@ pub(crate) async fn write_here(
     let inner = &core.inner;
     // Nothing is proposed before this leadership's own first entry is applied.
     inner.stopwatch.started(leader).await;
+    comparing::check(core, &command).await?;
     let view = core.view();
     // Some member could not read an entry of a newer level: it must not even be appended.
     if let Err(refusal) = view.state.check_feature_level(&command) {

@@ -2,9 +2,11 @@
 //! together.
 
 use crate::collector::Collector;
+use crate::comparing;
 use crate::config::MemberConfig;
 use crate::core::Core;
 use crate::core::Inner;
+use crate::ending::Ending;
 use crate::error::MemberError;
 use crate::keepalive;
 use crate::keepalive::Leases;
@@ -90,6 +92,7 @@ impl Running {
                 reads,
                 renewals,
                 reachability: Reachability::default(),
+                ending: Ending::default(),
                 closing: closing.clone(),
             }),
         };
@@ -101,6 +104,7 @@ impl Running {
         }));
         loops.spawn(timekeeper::run(core.clone()));
         loops.spawn(shown_clock::run(core.clone()));
+        loops.spawn(comparing::run(core.clone()));
         Ok(Self { core, raft, fatal: opened.fatal, loops })
     }
 
@@ -117,6 +121,7 @@ impl Running {
         let raft_ended = async { while leadership.changed().await.is_ok() {} };
         tokio::select! {
             fatal = self.fatal.wait() => MemberError::Disk(fatal),
+            reason = self.core.inner.ending.wait() => MemberError::Refused(reason),
             () = raft_ended => match self.fatal.get() {
                 Some(fatal) => MemberError::Disk(fatal),
                 None => MemberError::Raft("it stopped by itself".to_owned()),

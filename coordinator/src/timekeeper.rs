@@ -128,7 +128,7 @@ async fn expire(core: &Core, leader: LeaderId, sessions: Vec<SessionRef>) {
         let command = Command::ExpireSessions { sessions: sessions.clone() };
         match write_here(core, leader, command, rand::random()).await {
             Ok(_) => return,
-            Err(WriteError::NotAppended(refusal)) => {
+            Err(WriteError::NotAppended(refusal) | WriteError::Refused(refusal)) => {
                 tracing::debug!(%refusal, "the expiry was not written");
                 core.inner.leases.not_expired(&sessions);
                 tokio::time::sleep(PAUSE).await;

@@ -6,6 +6,7 @@
 //! A hash covers the rows of the hashes before it. What parted once stays visible in every later
 //! hash, also when the row that was wrong is long gone.
 
+use crate::command::Command;
 use crate::state::State;
 use serde::Deserialize;
 use serde::Serialize;
@@ -82,6 +83,18 @@ impl HashPoint {
     /// Whether all that was entered is what this state has.
     fn is_unanimous(&self) -> bool {
         self.reports.values().all(|hash| *hash == self.own)
+    }
+}
+
+impl Command {
+    /// Whether it is written also while states are split: what may end that, and decides nothing
+    /// from the rows that may be wrong. Not even time passes meanwhile.
+    #[must_use]
+    pub fn passes_a_split(&self) -> bool {
+        matches!(
+            self,
+            Self::Found(_) | Self::ReportMember { .. } | Self::ReportStateHash { .. } | Self::RemoveMember { .. }
+        )
     }
 }
 
