@@ -60,7 +60,10 @@ fn entry(index: u64) -> LogEntry {
     let reason: String = ('a'..='z').cycle().skip((index % 26) as usize).take(text_bytes(index)).collect();
     let txn = TxnId::from_uuid(Uuid::from_u128(u128::from(index)));
     let command = sdm_state::Command::Abort { txn, reason };
-    LogEntry { log_id: id(index), payload: Payload::Normal(sdm_state::Entry { stamp_ms: index, entropy: [7; 16], command }) }
+    LogEntry {
+        log_id: id(index),
+        payload: Payload::Normal(sdm_state::Entry { stamp_ms: index, entropy: [7; 16], command }),
+    }
 }
 
 /// What is on the disk: sled's file, its separate blobs, its index files; the rest of the folder.

@@ -8,6 +8,11 @@ use std::io;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// What an operator does with a member whose disk lost what it had acknowledged. It must not start
+/// again: it could vote twice, or take part in a majority without what it acknowledged.
+pub(crate) const REPLACE_MEMBER: &str = "keep the data folder for analysis and do not start it again; start a new member under another name with an \
+     empty folder and --join, then give it the old one's place: sdm member replace OLD --with NEW";
+
 /// Why the member stopped.
 #[derive(Clone, Debug)]
 pub struct FatalError {
@@ -27,22 +32,17 @@ impl FatalError {
         self.kind
     }
 
-    fn hint(&self) -> &'static str {
+    fn hint(&self) -> String {
         match self.kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free space on the file system of the data folder, then start this member again"
+                "free space on the file system of the data folder, then start this member again".to_owned()
             }
-            io::ErrorKind::InvalidData => {
-                "what was read is damaged: keep the data folder for analysis, and start a new member \
-                 under another name with an empty folder and --join (removing the old one from the \
-                 cluster is not possible yet)"
-            }
-            io::ErrorKind::Unsupported => "start this member with the newer version of sdm",
-            _ => {
-                "check the disk of the data folder (dmesg, smartctl) and start this member again; if \
-                 the disk is broken, start a new member under another name with an empty folder and \
-                 --join (removing the old one from the cluster is not possible yet)"
-            }
+            io::ErrorKind::InvalidData => format!("what was read is damaged: {REPLACE_MEMBER}"),
+            io::ErrorKind::Unsupported => "start this member with the newer version of sdm".to_owned(),
+            _ => format!(
+                "check the disk of the data folder (dmesg, smartctl) and start this member again; if the disk is \
+                 broken: {REPLACE_MEMBER}"
+            ),
         }
     }
 }

@@ -5,6 +5,7 @@
 use crate::disk::Files;
 use crate::disk::MemberDisk;
 use crate::disk::read_exact_at;
+use crate::fatal::REPLACE_MEMBER;
 use crate::types::NodeId;
 use sdm_proto::failpoint;
 use sdm_proto::ids::ClusterId;
@@ -51,11 +52,7 @@ impl Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// Its bytes are not what was written.
-    #[error(
-        "{IDENTITY_FILE} is damaged: {0}; restore the file from a copy, or start a new member under \
-         another name with an empty folder and --join (removing the old one from the cluster is not \
-         possible yet)"
-    )]
+    #[error("{IDENTITY_FILE} is damaged: {0}; restore the file from a copy, or: {REPLACE_MEMBER}")]
     Damaged(String),
     /// A newer version of sdm wrote it.
     #[error("{IDENTITY_FILE} has format {0}; start this member with the newer version of sdm")]

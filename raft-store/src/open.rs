@@ -3,6 +3,7 @@
 use crate::disk::Closed;
 use crate::disk::MemberDisk;
 use crate::fatal::Fatal;
+use crate::fatal::REPLACE_MEMBER;
 use crate::identity::Identity;
 use crate::identity::IdentityError;
 use crate::identity::IdentityFile;
@@ -10,6 +11,7 @@ use crate::log::FirstEntry;
 use crate::log::LogStore;
 use crate::log::Recovered;
 use crate::log::RecoveryError;
+use crate::log::Witness;
 use crate::log::recover;
 use crate::raft::StateMachine;
 use crate::raft::StateView;
@@ -63,9 +65,7 @@ pub enum OpenError {
     /// The snapshots that are whole end before the log begins.
     #[error(
         "the state cannot be restored: the newest snapshot that is whole ends at entry {snapshot}, \
-         and the log begins after {purged}; keep the data folder for analysis, and start a new \
-         member under another name with an empty folder and --join (removing the old one from the \
-         cluster is not possible yet)"
+         and the log begins after {purged}; {REPLACE_MEMBER}"
     )]
     Gap {
         /// The last entry in the snapshot, or that there is none.
@@ -88,8 +88,7 @@ pub async fn open(disk: &MemberDisk) -> Result<Opened, OpenError> {
 
 pub(crate) async fn open_with(disk: &MemberDisk, first_entry: FirstEntry) -> Result<Opened, OpenError> {
     let identity = IdentityFile::of(disk).read().await?.ok_or(OpenError::NoIdentity)?;
-    let (snapshots, loaded, recovered) = read(disk, identity.owner()).await?;
-    refuse_gap(loaded.as_ref(), &recovered)?;
+    let (snapshots, loaded, recovered, witness) = read(disk, identity.owner()).await?;
 
     let trigger = SnapshotTrigger::default();
     let covered = loaded.as_ref().and_then(|loaded| loaded.file.meta().last_log_id);
@@ -101,13 +100,13 @@ pub(crate) async fn open_with(disk: &MemberDisk, first_entry: FirstEntry) -> Res
 
     let fatal = Fatal::default();
     let view = ViewHandle::new(loaded.map_or_else(StateView::default, StateMachine::view_of));
-    let log_store =
-        LogStore::start(disk, &recovered, fatal.clone(), trigger.clone(), first_entry).map_err(OpenError::Writer)?;
+    let log_store = LogStore::start(disk, &recovered, witness, fatal.clone(), trigger.clone(), first_entry)
+        .map_err(OpenError::Writer)?;
     tracing::info!(
         node = identity.node_id,
         name = identity.name,
         snapshot = covered.map(|id| id.index),
-        log_end = recovered.last.map(|id| id.index),
+        log_end = recovered.marks.last.map(|id| id.index),
         "the member's disk is open"
     );
     Ok(Opened {
@@ -122,22 +121,27 @@ pub(crate) async fn open_with(disk: &MemberDisk, first_entry: FirstEntry) -> Res
     })
 }
 
-async fn read(disk: &MemberDisk, owner: String) -> Result<(SnapshotFolder, Option<Loaded>, Recovered), OpenError> {
+type Read = (SnapshotFolder, Option<Loaded>, Recovered, Witness);
+
+async fn read(disk: &MemberDisk, owner: String) -> Result<Read, OpenError> {
     let reading = disk.clone();
     let read = move || {
-        let (snapshots, loaded) = SnapshotFolder::open(&reading)?;
         let recovered = recover(reading.log.as_ref(), &owner)?;
-        Ok::<_, OpenError>((snapshots, loaded, recovered))
+        let (snapshots, loaded) = SnapshotFolder::open(&reading)?;
+        refuse_gap(loaded.as_ref(), &recovered)?;
+        // Last, since it may write: whatever was refused before has changed nothing.
+        let witness = recovered.witness(reading.root.as_ref())?;
+        Ok::<_, OpenError>((snapshots, loaded, recovered, witness))
     };
     match disk.blocking(move || Ok(read())).await {
         Ok(read) => read,
-        Err(error) => Err(RecoveryError::Io(error).into()),
+        Err(error) => Err(RecoveryError::from(error).into()),
     }
 }
 
 /// Between the state in the snapshot and the first entry of the log nothing may be missing.
 fn refuse_gap(loaded: Option<&Loaded>, recovered: &Recovered) -> Result<(), OpenError> {
-    let Some(purged) = recovered.purged else { return Ok(()) };
+    let Some(purged) = recovered.marks.purged else { return Ok(()) };
     let covered = loaded.and_then(|loaded| loaded.file.meta().last_log_id);
     if covered.is_some_and(|covered| covered.index >= purged.index) {
         return Ok(());

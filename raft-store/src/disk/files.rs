@@ -18,6 +18,12 @@ pub trait Files: Send + Sync + Debug + 'static {
     /// The file system's; `NotFound` if there is no such name.
     fn open(&self, name: &str) -> io::Result<Box<dyn FileReader>>;
 
+    /// Opens a file whose bytes are replaced in place, never their number.
+    ///
+    /// # Errors
+    /// The file system's; `NotFound` if there is no such name.
+    fn open_fixed(&self, name: &str) -> io::Result<Box<dyn FixedFile>>;
+
     /// Gives a synced file its final name, replacing an older one, and makes the name durable.
     ///
     /// # Errors
@@ -50,6 +56,28 @@ pub trait FileWriter: Send + Sync + Debug {
     /// # Errors
     /// The file system's; the file is then not to be trusted, and syncing again proves nothing.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A small file of a fixed length that is written in place. A write that was not synced may be there
+/// after a crash, or not, or in part.
+pub trait FixedFile: Send + Sync + Debug {
+    /// All of its bytes.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read(&self) -> io::Result<Vec<u8>>;
+
+    /// Replaces bytes at an offset, within the file's length.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// The file system's; the file is then not to be trusted, and syncing again proves nothing.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// A file that can be read anywhere, from several threads.

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 /// Where work runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Execution {
-    /// The log writer is a thread of its own, blocking work goes to tokio's blocking pool.
+    /// The log writer and its witness are threads of their own, blocking work goes to tokio's blocking pool.
     Threads,
-    /// The log writer is a task and blocking work runs in place: a simulation has one thread, and
+    /// The log writer and its witness are tasks and blocking work runs in place: a simulation has one thread, and
     /// its disk never blocks.
     Tasks,
 }
@@ -84,18 +84,16 @@ impl Execution {
         }
     }
 
-    /// Starts the log's writer.
-    pub(crate) fn start_writer(self, writer: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    /// Starts a part of the log that may block: its writer, or what follows behind it.
+    pub(crate) fn start(self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         match self {
             Execution::Tasks => {
-                tokio::spawn(writer);
+                tokio::spawn(work);
             }
             Execution::Threads => {
-                // No drivers: the writer waits only for its queue.
-                let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-                std::thread::Builder::new()
-                    .name("sdm-log-writer".to_owned())
-                    .spawn(move || runtime.block_on(writer))?;
+                // No I/O driver: it waits only for its queue and for time.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work))?;
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ pub use batch::Change;
 pub use files::FileReader;
 pub use files::FileWriter;
 pub use files::Files;
+pub use files::FixedFile;
 pub use files::read_exact_at;
 pub use log_database::LogDatabase;
 pub use log_database::Visit;

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_DIR/lock            flock of the process that runs this member, with its pid
 //! DATA_DIR/identity.json   who the member is
+//! DATA_DIR/witness         how far the log had come
 //! DATA_DIR/log/            sled
 //! DATA_DIR/snapshots/      snap-TERM-NODE-INDEX
 //! ```
@@ -13,7 +14,9 @@ use super::member_disk::MemberDisk;
 use super::real_files::RealFiles;
 use super::real_files::sync_folder;
 use super::sled_database::SledDatabase;
+use crate::fatal::REPLACE_MEMBER;
 use crate::identity::IDENTITY_FILE;
+use crate::log::WITNESS_FILE;
 use rustix::fs::FlockOperation;
 use rustix::fs::flock;
 use std::fs::File;
@@ -71,9 +74,8 @@ pub enum OpenFolderError {
     },
     /// The log database could not be opened.
     #[error(
-        "cannot open the log in {}: {source}; if the disk is sound, the log is damaged: keep the \
-         folder for analysis, and start a new member under another name with an empty one and --join \
-         (removing the old one from the cluster is not possible yet)", folder.display()
+        "cannot open the log database {}: {source}; if the disk is sound (dmesg, smartctl), the log is damaged: \
+         {REPLACE_MEMBER}", folder.join(LOG_FOLDER).display()
     )]
     Log {
         /// The member's folder.
@@ -124,7 +126,7 @@ fn lock(folder: &Path, closed: watch::Sender<()>) -> Result<FolderLock, OpenFold
 
 /// Refuses a folder that holds something, unless it is a member's or was about to become one.
 fn refuse_foreign(folder: &Path) -> Result<(), OpenFolderError> {
-    let ours = [LOCK_FILE, LOG_FOLDER, SNAPSHOT_FOLDER, IDENTITY_FILE, LOST_AND_FOUND];
+    let ours = [LOCK_FILE, LOG_FOLDER, SNAPSHOT_FOLDER, IDENTITY_FILE, WITNESS_FILE, LOST_AND_FOUND];
     let failed = |source| OpenFolderError::Files { operation: "list", path: folder.to_owned(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

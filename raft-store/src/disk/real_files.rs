@@ -3,6 +3,7 @@
 use super::FileReader;
 use super::FileWriter;
 use super::Files;
+use super::FixedFile;
 use super::real::FolderLock;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -66,6 +67,33 @@ impl FileReader for RealReader {
     }
 }
 
+/// More than this is no file that is written in place.
+const FIXED_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Debug)]
+struct RealFixed {
+    file: File,
+    // It is written until the last moment: until then the folder is not let go.
+    _lock: Arc<FolderLock>,
+}
+
+impl FixedFile for RealFixed {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let length = self.file.metadata()?.len().min(FIXED_BYTES_MAX);
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
 impl Files for RealFiles {
     fn create(&self, name: &str) -> io::Result<Box<dyn FileWriter>> {
         let path = self.folder.join(name);
@@ -82,6 +110,11 @@ impl Files for RealFiles {
     fn open(&self, name: &str) -> io::Result<Box<dyn FileReader>> {
         let file = File::open(self.folder.join(name))?;
         Ok(Box::new(RealReader { file, _lock: self.lock.clone() }))
+    }
+
+    fn open_fixed(&self, name: &str) -> io::Result<Box<dyn FixedFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.folder.join(name))?;
+        Ok(Box::new(RealFixed { file, _lock: self.lock.clone() }))
     }
 
     fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {

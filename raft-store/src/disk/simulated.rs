@@ -192,6 +192,38 @@ impl SimulatedDisk {
         self.lock().log.lose(key)
     }
 
+    /// A value of the log, as the running member sees it.
+    pub fn log_value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.lock().log.value(key)
+    }
+
+    /// Sets a value of the log, durably, behind the member's back.
+    pub fn put_log_value(&self, key: &[u8], value: &[u8]) {
+        self.lock().log.put(key, value);
+    }
+
+    /// Takes the newest batches of the log back that were durable, as sled does when it takes a damaged
+    /// end for a torn one. How many were taken back: few are remembered.
+    pub fn lose_log_end(&self, batches: usize) -> usize {
+        self.lock().log.lose_end(batches)
+    }
+
+    /// Changes the bytes of a file in the member's own folder, as damage would. False if there is no
+    /// such name.
+    pub fn damage_file(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.lock().root.change(name, change)
+    }
+
+    /// The bytes of a file in the member's own folder that a crash would leave.
+    pub fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
+        self.lock().root.durable(name)
+    }
+
+    /// Removes a file of the member's own folder, as damage would. False if there is no such name.
+    pub fn lose_file(&self, name: &str) -> bool {
+        self.lock().root.lose(name)
+    }
+
     /// Names of the snapshots' folder in order.
     pub fn snapshot_names(&self) -> Vec<String> {
         self.lock().snapshots.names()

@@ -3,6 +3,7 @@
 use super::FileReader;
 use super::FileWriter;
 use super::Files;
+use super::FixedFile;
 use super::simulated::Contents;
 use super::simulated::Crash;
 use super::simulated::SimulatedDisk;
@@ -48,6 +49,15 @@ impl Folder {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.current.keys().cloned().collect()
+    }
+
+    pub(crate) fn durable(&self, name: &str) -> Option<Vec<u8>> {
+        self.synced.get(name).map(|file| bytes(file).synced.clone())
+    }
+
+    pub(crate) fn lose(&mut self, name: &str) -> bool {
+        self.synced.remove(name);
+        self.current.remove(name).is_some()
     }
 
     pub(crate) fn change(&mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
@@ -132,6 +142,42 @@ impl FileReader for SimulatedReader {
     }
 }
 
+#[derive(Debug)]
+struct SimulatedFixed {
+    disk: SimulatedDisk,
+    boot: u64,
+    file: File,
+    _guard: Arc<watch::Sender<()>>,
+}
+
+impl FixedFile for SimulatedFixed {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        self.disk.lock().alive(self.boot)?;
+        Ok(bytes(&self.file).current.clone())
+    }
+
+    fn write_at(&self, new: &[u8], offset: u64) -> io::Result<()> {
+        let mut contents = self.disk.lock();
+        contents.alive(self.boot)?;
+        // In place: it takes no space.
+        contents.faults.write(0)?;
+        let mut bytes = bytes(&self.file);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let old = bytes.current.get_mut(start..).and_then(|rest| rest.get_mut(..new.len()));
+        old.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(new);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let contents = self.disk.lock();
+        contents.alive(self.boot)?;
+        contents.faults.sync()?;
+        let mut bytes = bytes(&self.file);
+        bytes.synced = bytes.current.clone();
+        Ok(())
+    }
+}
+
 impl Files for SimulatedFiles {
     fn create(&self, name: &str) -> io::Result<Box<dyn FileWriter>> {
         let file = File::default();
@@ -146,6 +192,13 @@ impl Files for SimulatedFiles {
         let file =
             self.folder(|folder| folder.current.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()))?;
         Ok(Box::new(SimulatedReader { file, _guard: self.guard.clone() }))
+    }
+
+    fn open_fixed(&self, name: &str) -> io::Result<Box<dyn FixedFile>> {
+        let file =
+            self.folder(|folder| folder.current.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()))?;
+        let (disk, boot) = (self.disk.clone(), self.boot);
+        Ok(Box::new(SimulatedFixed { disk, boot, file, _guard: self.guard.clone() }))
     }
 
     fn publish(&self, temporary: &str, name: &str) -> io::Result<()> {

@@ -8,6 +8,7 @@ use super::simulated::Crash;
 use super::simulated::SimulatedDisk;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -20,7 +21,12 @@ pub(crate) struct LogImage {
     synced: Pairs,
     unsynced: Vec<Change>,
     current: Pairs,
+    /// What was synced before each of the last batches, so that they can be lost again.
+    before: VecDeque<Pairs>,
 }
+
+/// Batches that can be lost after they were synced; each costs a copy of a small log.
+const REMEMBERED: usize = 4;
 
 fn apply(pairs: &mut Pairs, change: &Change) {
     match change {
@@ -43,7 +49,20 @@ impl LogImage {
 
     fn sync(&mut self) {
         self.unsynced.clear();
-        self.synced.clone_from(&self.current);
+        let before = std::mem::replace(&mut self.synced, self.current.clone());
+        self.before.push_back(before);
+        if self.before.len() > REMEMBERED {
+            self.before.pop_front();
+        }
+    }
+
+    pub(crate) fn lose_end(&mut self, batches: usize) -> usize {
+        for lost in 0..batches {
+            let Some(before) = self.before.pop_back() else { return lost };
+            self.synced = before;
+            self.current = self.synced.clone();
+        }
+        batches
     }
 
     pub(crate) fn crash(&mut self, crash: Crash) {
@@ -61,6 +80,16 @@ impl LogImage {
 
     pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
         self.current.keys().cloned().collect()
+    }
+
+    pub(crate) fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.current.get(key).cloned()
+    }
+
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
+        for pairs in [&mut self.synced, &mut self.current] {
+            pairs.insert(key.to_vec(), value.to_vec());
+        }
     }
 
     pub(crate) fn change(&mut self, key: &[u8], mut change: impl FnMut(&mut Vec<u8>)) -> bool {

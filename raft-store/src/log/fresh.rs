@@ -2,6 +2,7 @@
 //! that is made, not grown. Only the marks are written, so nothing is left to purge.
 
 use super::keys;
+use super::marks::Marks;
 use super::record;
 use crate::disk::Batch;
 use crate::types::LogId;
@@ -11,8 +12,8 @@ use crate::types::Vote;
 pub(crate) fn empty_log_after(owner: &str, last: &LogId, vote: &Vote) -> Batch {
     let mut batch = Batch::default();
     batch.put(keys::OWNER, record::seal(keys::OWNER, owner.as_bytes()));
-    batch.put(keys::VOTE, record::vote_value(vote));
-    batch.put(keys::PURGED, record::log_id_value(keys::PURGED, last));
-    batch.put(keys::LAST, record::last_value(Some(last)));
+    // Batch 0: the log's witness is made when a member starts on it.
+    let marks = Marks { vote: Some(*vote), purged: Some(*last), last: Some(*last), ..Marks::default() };
+    batch.put(keys::MARKS, marks.value(keys::MARKS));
     batch
 }

@@ -1,13 +1,18 @@
 //! Keys of the log database. Entries order by index, then by piece; the few others begin with `m`.
 
-/// The last vote.
-pub(crate) const VOTE: &[u8] = b"mv";
-/// The last committed log id that was told; a hint that may lag.
-pub(crate) const COMMITTED: &[u8] = b"mc";
-/// The last purged log id: entries up to it are deleted, or about to be.
-pub(crate) const PURGED: &[u8] = b"mp";
-/// The last log id as of the last batch. What lies beyond it was never acknowledged.
-pub(crate) const LAST: &[u8] = b"mt";
+/// All that is known besides the entries, see [`super::marks`].
+pub(crate) const MARKS: &[u8] = b"mm";
+/// The last vote, in logs of the first format.
+pub(crate) const FIRST_FORMAT_VOTE: &[u8] = b"mv";
+/// The last committed log id, in logs of the first format.
+pub(crate) const FIRST_FORMAT_COMMITTED: &[u8] = b"mc";
+/// The last purged log id, in logs of the first format.
+pub(crate) const FIRST_FORMAT_PURGED: &[u8] = b"mp";
+/// The last log id, in logs of the first format.
+pub(crate) const FIRST_FORMAT_LAST: &[u8] = b"mt";
+/// All of these, to remove them: `mc` to `mt`, between which lie the marks themselves.
+pub(crate) const FIRST_FORMAT: [&[u8]; 4] =
+    [FIRST_FORMAT_VOTE, FIRST_FORMAT_COMMITTED, FIRST_FORMAT_PURGED, FIRST_FORMAT_LAST];
 /// Whose log this is.
 pub(crate) const OWNER: &[u8] = b"mo";
 
@@ -56,6 +61,6 @@ mod tests {
             let (index, number) = parse(&key).expect("an entry's key");
             assert_eq!(key, piece(index, number));
         }
-        assert_eq!(parse(VOTE), None);
+        assert_eq!(parse(MARKS), None);
     }
 }

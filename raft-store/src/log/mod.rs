@@ -9,18 +9,21 @@
 //!
 //! It is safe because: writes reach the disk in the order in which they were queued, vote and log
 //! alike; a callback is called after the sync that covers its write and all before it; an append
-//! that would leave a gap is refused; every record carries a checksum over its key and its value;
-//! each batch also writes the last log id, so that on opening a torn tail is told from a lost one;
-//! and the first error of the disk ends the log for good.
+//! that would leave a gap is refused; every record carries a checksum over its key and its value,
+//! and every entry names the one before it; each batch also writes the log's marks, so that on
+//! opening a torn tail is told from a lost one, and a file apart witnesses how far they had come; and
+//! the first error of the disk ends the log for good.
 
 mod fresh;
 mod keys;
+mod marks;
 mod queue;
 mod reader;
 mod record;
 mod recovery;
 mod store;
 mod tail;
+mod witness;
 mod writer;
 
 pub use reader::LogReader;
@@ -37,3 +40,5 @@ pub(crate) use record::put_log_id;
 pub(crate) use recovery::Recovered;
 pub(crate) use recovery::recover;
 pub(crate) use store::FirstEntry;
+pub(crate) use witness::WITNESS_FILE;
+pub(crate) use witness::Witness;

@@ -3,8 +3,8 @@
 //! unless a purge or a truncation runs beside the read; both are noticed.
 
 use super::keys;
-use super::record;
 use super::record::Assembly;
+use super::record::Frame;
 use super::record::RecordError;
 use super::tail::Tail;
 use crate::disk::LogDatabase;
@@ -123,7 +123,11 @@ fn read_older(database: &dyn LogDatabase, range: Range<u64>, bytes_max: usize) -
                 older.complete = false;
                 return Ok(false);
             }
-            older.entries.push(record::decode_entry(index, &frame)?);
+            let frame = Frame::read(index, &frame)?;
+            if let Some(before) = older.entries.last() {
+                frame.follows(Some(&before.log_id))?;
+            }
+            older.entries.push(frame.entry()?);
             Ok(true)
         });
         match taken {

@@ -3,12 +3,16 @@
 //! depend on openraft's serialization.
 //!
 //! ```text
-//! value  := crc32c(key, body) u32 · body
-//! piece  := pieces u16 · bytes           an entry's frame, cut into pieces of PIECE_BYTES
-//! frame  := version u8 · kind u8 · term u64 · node u64 · payload
-//! log id := term u64 · node u64 · index u64
-//! vote   := term u64 · node u64 · committed u8
+//! value := crc32c(key, body) u32 · body
+//! piece := pieces u16 · bytes           an entry's frame, cut into pieces of PIECE_BYTES
+//! frame := version u8 · kind u8 · crc32c(index, kind, rest) u32 · rest
+//! rest  := term u64 · node u64 · term u64 and node u64 of the entry before · payload
 //! ```
+//!
+//! An entry names the leader of the one before it. Raft gives an index and a leader to one entry
+//! only, so a record that a damaged database brings back from before a truncation breaks the chain.
+//! The checksum over the frame does the same for a piece of an older entry between newer ones.
+//! Frames of version 1 had neither: `version u8 · kind u8 · term u64 · node u64 · payload`.
 
 use super::keys;
 use crate::types::LeaderId;
@@ -18,7 +22,6 @@ use crate::types::MemberNode;
 use crate::types::Membership;
 use crate::types::NodeId;
 use crate::types::Payload;
-use crate::types::Vote;
 use sdm_state::envelope;
 use sdm_state::envelope::EnvelopeError;
 use serde::Deserialize;
@@ -35,7 +38,12 @@ pub const ENTRY_BYTES_MAX: usize = 512 << 10;
 /// 128 KiB (see the sled side), and most entries fit one piece.
 const PIECE_BYTES: usize = 3 << 10;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Read, never written.
+const FIRST_VERSION: u8 = 1;
+/// Bytes of a frame before its payload.
+const FRAME_FRONT: usize = 6 + 4 * 8;
+
 const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -65,23 +73,36 @@ pub enum RecordError {
         /// Why not.
         source: EnvelopeError,
     },
+    /// The entry before this one is not the one that it was written after.
+    #[error("log entry {index} was written after an entry of {expected}, and the one before it is of {found}")]
+    Chain {
+        /// The entry.
+        index: u64,
+        /// The leader of the entry that was before it.
+        expected: String,
+        /// The leader of the one that is.
+        found: String,
+    },
     /// A piece of an entry is not there.
     #[error("log entry {0} is missing or incomplete")]
     Missing(u64),
 }
 
+impl RecordError {
+    /// Whether a newer version of sdm wrote it, and nothing is damaged.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, RecordError::Version { .. } | RecordError::Command { source: EnvelopeError::Newer { .. }, .. })
+    }
+}
+
 impl From<RecordError> for io::Error {
     fn from(error: RecordError) -> Self {
-        let newer = matches!(
-            error,
-            RecordError::Version { .. } | RecordError::Command { source: EnvelopeError::Newer { .. }, .. }
-        );
-        let kind = if newer { io::ErrorKind::Unsupported } else { io::ErrorKind::InvalidData };
+        let kind = if error.is_newer() { io::ErrorKind::Unsupported } else { io::ErrorKind::InvalidData };
         io::Error::new(kind, error)
     }
 }
 
-fn named(key: &[u8]) -> String {
+pub(super) fn named(key: &[u8]) -> String {
     match keys::parse(key) {
         Some((index, piece)) => format!("{index}/{piece}"),
         None => String::from_utf8_lossy(key).into_owned(),
@@ -122,65 +143,10 @@ pub(crate) fn get_log_id(from: &mut &[u8]) -> Option<LogId> {
     Some(LogId { leader_id, index: get_u64(from)? })
 }
 
-fn get_u64(from: &mut &[u8]) -> Option<u64> {
+pub(super) fn get_u64(from: &mut &[u8]) -> Option<u64> {
     let (bytes, rest) = from.split_first_chunk::<8>()?;
     *from = rest;
     Some(u64::from_le_bytes(*bytes))
-}
-
-/// The value of a key that holds a log id.
-pub(crate) fn log_id_value(key: &[u8], id: &LogId) -> Vec<u8> {
-    let mut body = Vec::with_capacity(24);
-    put_log_id(&mut body, id);
-    seal(key, &body)
-}
-
-/// The value of the last log id's key; a log without entries says so.
-pub(crate) fn last_value(last: Option<&LogId>) -> Vec<u8> {
-    match last {
-        Some(last) => log_id_value(keys::LAST, last),
-        None => seal(keys::LAST, &[]),
-    }
-}
-
-/// The last log id that its key holds.
-pub(crate) fn read_last(value: &[u8]) -> Result<Option<LogId>, RecordError> {
-    if unseal(keys::LAST, value)?.is_empty() {
-        return Ok(None);
-    }
-    read_log_id(keys::LAST, value).map(Some)
-}
-
-/// The log id that a key holds.
-pub(crate) fn read_log_id(key: &[u8], value: &[u8]) -> Result<LogId, RecordError> {
-    let mut body = unseal(key, value)?;
-    match get_log_id(&mut body) {
-        Some(id) if body.is_empty() => Ok(id),
-        _ => Err(RecordError::Malformed(named(key))),
-    }
-}
-
-/// The value of the vote's key.
-pub(crate) fn vote_value(vote: &Vote) -> Vec<u8> {
-    let mut body = Vec::with_capacity(17);
-    body.extend_from_slice(&vote.leader_id.term.to_le_bytes());
-    body.extend_from_slice(&vote.leader_id.node_id.to_le_bytes());
-    body.push(u8::from(vote.committed));
-    seal(keys::VOTE, &body)
-}
-
-/// The vote that its key holds.
-pub(crate) fn read_vote(value: &[u8]) -> Result<Vote, RecordError> {
-    let mut body = unseal(keys::VOTE, value)?;
-    let malformed = || RecordError::Malformed(named(keys::VOTE));
-    let term = get_u64(&mut body).ok_or_else(malformed)?;
-    let node_id = get_u64(&mut body).ok_or_else(malformed)?;
-    let committed = match body {
-        [0] => false,
-        [1] => true,
-        _ => return Err(malformed()),
-    };
-    Ok(Vote { leader_id: LeaderId { term, node_id }, committed })
 }
 
 /// A membership in our own form.
@@ -208,23 +174,27 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Option<Membership> {
     Membership::new(members.configs, members.nodes).ok()
 }
 
-/// The frame of an entry.
+/// The frame of an entry that is written after `before`.
 ///
 /// # Errors
 /// `InvalidInput` if it is larger than `ENTRY_BYTES_MAX`.
-pub(crate) fn encode_entry(entry: &LogEntry) -> io::Result<Vec<u8>> {
-    let mut frame = vec![VERSION, BLANK];
-    frame.extend_from_slice(&entry.log_id.leader_id.term.to_le_bytes());
-    frame.extend_from_slice(&entry.log_id.leader_id.node_id.to_le_bytes());
+pub(crate) fn encode_entry(entry: &LogEntry, before: Option<&LogId>) -> io::Result<Vec<u8>> {
     let (kind, payload) = match &entry.payload {
         Payload::Blank => (BLANK, Vec::new()),
         Payload::Normal(command) => (NORMAL, envelope::encode_entry(command)),
         Payload::Membership(membership) => (MEMBERSHIP, encode_membership(membership)?),
     };
-    if let Some(byte) = frame.get_mut(1) {
-        *byte = kind;
+    let mut frame = Vec::with_capacity(FRAME_FRONT + payload.len());
+    frame.extend_from_slice(&[VERSION, kind, 0, 0, 0, 0]);
+    for leader in [entry.log_id.leader_id, leader_of(before)] {
+        frame.extend_from_slice(&leader.term.to_le_bytes());
+        frame.extend_from_slice(&leader.node_id.to_le_bytes());
     }
     frame.extend_from_slice(&payload);
+    if let Some((front, rest)) = frame.split_first_chunk_mut::<6>() {
+        let [_, _, sum @ ..] = front;
+        *sum = frame_checksum(entry.log_id.index, kind, rest).to_le_bytes();
+    }
     if frame.len() > ENTRY_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -239,35 +209,75 @@ pub(crate) fn encode_entry(entry: &LogEntry) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The log id of the frame at an index.
-pub(crate) fn frame_log_id(index: u64, frame: &[u8]) -> Result<LogId, RecordError> {
-    split_frame(index, frame).map(|(_, id, _)| id)
+/// The leader that an entry names as that of the one before; the first entry of all names nobody.
+fn leader_of(before: Option<&LogId>) -> LeaderId {
+    before.map_or(LeaderId { term: 0, node_id: 0 }, |before| before.leader_id)
 }
 
-fn split_frame(index: u64, frame: &[u8]) -> Result<(u8, LogId, &[u8]), RecordError> {
-    let malformed = || RecordError::Malformed(index.to_string());
-    let ([version, kind], mut rest) = frame.split_first_chunk::<2>().ok_or_else(malformed)?;
-    if *version != VERSION {
-        return Err(RecordError::Version { record: index.to_string(), version: *version });
+fn frame_checksum(index: u64, kind: u8, rest: &[u8]) -> u32 {
+    let front = crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), &[kind]);
+    crc32c::crc32c_append(front, rest)
+}
+
+/// A frame taken apart.
+pub(crate) struct Frame<'a> {
+    kind: u8,
+    /// The entry's log id.
+    pub(crate) id: LogId,
+    /// The leader of the entry before; unknown in the first version.
+    before: Option<LeaderId>,
+    payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at an index, once its checksum is right.
+    pub(crate) fn read(index: u64, frame: &'a [u8]) -> Result<Self, RecordError> {
+        let malformed = || RecordError::Malformed(index.to_string());
+        let ([version, kind], rest) = frame.split_first_chunk::<2>().ok_or_else(malformed)?;
+        let mut rest = match *version {
+            FIRST_VERSION => rest,
+            VERSION => {
+                let (sum, rest) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+                if u32::from_le_bytes(*sum) != frame_checksum(index, *kind, rest) {
+                    return Err(RecordError::Checksum(index.to_string()));
+                }
+                rest
+            }
+            version => return Err(RecordError::Version { record: index.to_string(), version }),
+        };
+        let mut leader = || Some(LeaderId { term: get_u64(&mut rest)?, node_id: get_u64(&mut rest)? });
+        let leader_id = leader().ok_or_else(malformed)?;
+        let before = if *version == FIRST_VERSION { None } else { Some(leader().ok_or_else(malformed)?) };
+        Ok(Frame { kind: *kind, id: LogId { leader_id, index }, before, payload: rest })
     }
-    let term = get_u64(&mut rest).ok_or_else(malformed)?;
-    let node_id = get_u64(&mut rest).ok_or_else(malformed)?;
-    Ok((*kind, LogId { leader_id: LeaderId { term, node_id }, index }, rest))
-}
 
-/// The entry of a frame at an index.
-pub(crate) fn decode_entry(index: u64, frame: &[u8]) -> Result<LogEntry, RecordError> {
-    let malformed = || RecordError::Malformed(index.to_string());
-    let (kind, log_id, rest) = split_frame(index, frame)?;
-    let payload = match kind {
-        BLANK if rest.is_empty() => Payload::Blank,
-        NORMAL => {
-            Payload::Normal(envelope::decode_entry(rest).map_err(|source| RecordError::Command { index, source })?)
+    /// Refuses an entry that was not written after `before`.
+    pub(crate) fn follows(&self, before: Option<&LogId>) -> Result<(), RecordError> {
+        let found = leader_of(before);
+        match self.before {
+            Some(expected) if expected != found => Err(RecordError::Chain {
+                index: self.id.index,
+                expected: expected.to_string(),
+                found: found.to_string(),
+            }),
+            _ => Ok(()),
         }
-        MEMBERSHIP => Payload::Membership(decode_membership(rest).ok_or_else(malformed)?),
-        _ => return Err(malformed()),
-    };
-    Ok(LogEntry { log_id, payload })
+    }
+
+    /// The entry in it.
+    pub(crate) fn entry(&self) -> Result<LogEntry, RecordError> {
+        let index = self.id.index;
+        let malformed = || RecordError::Malformed(index.to_string());
+        let payload = match self.kind {
+            BLANK if self.payload.is_empty() => Payload::Blank,
+            NORMAL => Payload::Normal(
+                envelope::decode_entry(self.payload).map_err(|source| RecordError::Command { index, source })?,
+            ),
+            MEMBERSHIP => Payload::Membership(decode_membership(self.payload).ok_or_else(malformed)?),
+            _ => return Err(malformed()),
+        };
+        Ok(LogEntry { log_id: self.id, payload })
+    }
 }
 
 /// The records of a frame at an index.
@@ -331,17 +341,39 @@ mod tests {
     }
 
     #[test]
-    fn log_ids_and_votes_come_back_as_they_were() {
-        let value = log_id_value(keys::LAST, &id(3, 2, 1));
-        assert_eq!(read_log_id(keys::LAST, &value), Ok(id(3, 2, 1)));
-        let vote = Vote { leader_id: LeaderId { term: 9, node_id: 4 }, committed: true };
-        assert_eq!(read_vote(&vote_value(&vote)), Ok(vote));
+    fn a_record_under_another_key_is_refused() {
+        let value = seal(keys::MARKS, b"body");
+        assert_eq!(unseal(keys::MARKS, &value), Ok(b"body".as_slice()));
+        assert_eq!(unseal(keys::OWNER, &value), Err(RecordError::Checksum("mo".to_owned())));
     }
 
     #[test]
-    fn a_record_under_another_key_is_refused() {
-        let value = log_id_value(keys::LAST, &id(3, 2, 1));
-        assert_eq!(read_log_id(keys::PURGED, &value), Err(RecordError::Checksum("mp".to_owned())));
+    fn an_entry_that_was_written_after_another_one_is_refused() {
+        let entry = LogEntry { log_id: id(5, 1, 7), payload: Payload::Blank };
+        let bytes = encode_entry(&entry, Some(&id(3, 2, 6))).expect("small");
+        let frame = Frame::read(7, &bytes).expect("good");
+        assert_eq!(frame.follows(Some(&id(3, 2, 6))), Ok(()));
+        for other in [Some(id(4, 2, 6)), Some(id(3, 1, 6)), None] {
+            assert!(matches!(frame.follows(other.as_ref()), Err(RecordError::Chain { index: 7, .. })));
+        }
+    }
+
+    #[test]
+    fn a_frame_at_another_index_or_of_a_newer_version_is_refused() {
+        let entry = LogEntry { log_id: id(5, 1, 7), payload: Payload::Blank };
+        let mut bytes = encode_entry(&entry, None).expect("small");
+        assert_eq!(Frame::read(8, &bytes).err(), Some(RecordError::Checksum("8".to_owned())));
+        bytes[0] = VERSION + 1;
+        let newer = RecordError::Version { record: "7".to_owned(), version: VERSION + 1 };
+        assert_eq!(Frame::read(7, &bytes).err(), Some(newer));
+    }
+
+    #[test]
+    fn a_frame_of_the_first_version_is_read_and_follows_anything() {
+        let bytes = [[1, BLANK].as_slice(), &2u64.to_le_bytes(), &1u64.to_le_bytes()].concat();
+        let frame = Frame::read(7, &bytes).expect("good");
+        assert_eq!(frame.follows(Some(&id(9, 9, 6))), Ok(()));
+        assert_eq!(frame.entry(), Ok(LogEntry { log_id: id(2, 1, 7), payload: Payload::Blank }));
     }
 
     #[test]
@@ -352,14 +384,14 @@ mod tests {
         ]);
         let membership = Membership::new(vec![BTreeSet::from([1])], nodes).expect("valid");
         let entry = LogEntry { log_id: id(2, 1, 7), payload: Payload::Membership(membership) };
-        let frame = encode_entry(&entry).expect("small");
-        assert_eq!(decode_entry(7, &frame), Ok(entry));
+        let frame = encode_entry(&entry, None).expect("small");
+        assert_eq!(Frame::read(7, &frame).and_then(|frame| frame.entry()), Ok(entry));
     }
 
     #[test]
     fn every_flipped_bit_of_a_record_is_found() {
         let entry = LogEntry { log_id: id(2, 1, 7), payload: Payload::Blank };
-        let frame = encode_entry(&entry).expect("small");
+        let frame = encode_entry(&entry, None).expect("small");
         let (key, value) = pieces(7, &frame).pop().expect("one piece");
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();

@@ -11,6 +11,8 @@ use super::reader::LogReader;
 use super::record;
 use super::recovery::Recovered;
 use super::tail::Tail;
+use super::witness::Witness;
+use super::witness::WitnessHandle;
 use super::writer::Writer;
 use crate::disk::MemberDisk;
 use crate::fatal::Fatal;
@@ -60,6 +62,7 @@ impl LogStore {
     pub(crate) fn start(
         disk: &MemberDisk,
         recovered: &Recovered,
+        witness: Witness,
         fatal: Fatal,
         growth: SnapshotTrigger,
         first_entry: FirstEntry,
@@ -67,8 +70,10 @@ impl LogStore {
         let tail = Arc::new(Mutex::new(recovered.tail()));
         let (queue, waiting) = mpsc::channel(QUEUE_WRITES_MAX);
         let start = recovered.start();
-        let writer = Writer::new(disk.log.clone(), waiting, tail.clone(), fatal.clone(), &start);
-        disk.execution.start_writer(writer.run(start))?;
+        let (witness, following) = WitnessHandle::start(witness, fatal.clone());
+        disk.execution.start("sdm-log-witness", following)?;
+        let writer = Writer::new(disk.log.clone(), waiting, tail.clone(), fatal.clone(), witness, &start);
+        disk.execution.start("sdm-log-writer", writer.run(start))?;
         Ok(LogStore {
             reader: LogReader::new(disk, tail.clone(), fatal.clone()),
             tail,
@@ -182,8 +187,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<LogEntry> = entries.into_iter().collect();
         self.refuse_disorder(&entries)?;
         let mut frames = Vec::with_capacity(entries.len());
+        let mut before = self.tail().last();
         for entry in &entries {
-            frames.push(Frame { id: entry.log_id, bytes: record::encode_entry(entry)? });
+            frames.push(Frame { id: entry.log_id, bytes: record::encode_entry(entry, before.as_ref())? });
+            before = Some(entry.log_id);
         }
         let bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
         let share = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB_MAX)).unwrap_or(1);

@@ -6,14 +6,15 @@
 //! when nothing waits, so that a large purge holds up no append for long.
 
 use super::keys;
+use super::marks::Marks;
 use super::queue::Queued;
 use super::queue::Write;
 use super::record;
 use super::tail::Tail;
+use super::witness::WitnessHandle;
 use crate::disk::Batch;
 use crate::disk::LogDatabase;
 use crate::fatal::Fatal;
-use crate::types::LogId;
 use sdm_proto::failpoint;
 use std::io;
 use std::sync::Arc;
@@ -34,22 +35,27 @@ pub(crate) struct Writer {
     queue: mpsc::Receiver<Queued>,
     tail: Arc<Mutex<Tail>>,
     fatal: Fatal,
-    /// The last log id as of the batch that is being made.
-    last: Option<LogId>,
+    witness: WitnessHandle,
+    /// The marks as of the batch that is being made.
+    marks: Marks,
     /// Purged entries that may still be in the database.
     purge: std::ops::Range<u64>,
-    /// The newest committed log id that no batch has carried yet.
-    committed: Option<LogId>,
+    /// Whether no batch has carried the newest committed log id yet.
+    hint_waits: bool,
 }
 
 /// What the writer starts from.
 pub(crate) struct Start {
-    pub(crate) last: Option<LogId>,
+    /// The marks as found.
+    pub(crate) marks: Marks,
+    /// Purged entries that may still be in the database.
     pub(crate) purge: std::ops::Range<u64>,
     /// Entries from here on were never acknowledged and are removed first.
     pub(crate) torn_from: Option<u64>,
     /// Whose log this becomes, if it is new.
     pub(crate) owner: Option<String>,
+    /// Whether the marks are still in the records of the first format.
+    pub(crate) first_format: bool,
 }
 
 impl Writer {
@@ -58,10 +64,11 @@ impl Writer {
         queue: mpsc::Receiver<Queued>,
         tail: Arc<Mutex<Tail>>,
         fatal: Fatal,
+        witness: WitnessHandle,
         start: &Start,
     ) -> Self {
         let purge = start.purge.clone();
-        Writer { database, queue, tail, fatal, last: start.last, purge, committed: None }
+        Writer { database, queue, tail, fatal, witness, marks: start.marks, purge, hint_waits: false }
     }
 
     /// Works until the log store is gone and everything it queued is written.
@@ -75,28 +82,44 @@ impl Writer {
             self.write(writes).await;
         }
         // The hint alone is never worth a sync, except when it is the last thing known.
-        if self.committed.is_some() && self.fatal.check().is_ok() {
-            let batch = self.batch(&mut []);
-            if let Err(error) = self.database.commit(batch).await {
-                self.fatal.fail("writing the log", error);
-            }
+        if self.hint_waits && self.fatal.check().is_ok() {
+            self.write(Vec::new()).await;
         }
         drop(guard);
     }
 
-    /// Removes what was never acknowledged, and marks a new log as ours. From then on the last log
-    /// id is always there, so its absence is damage.
-    async fn prepare(&self, start: Start) -> io::Result<()> {
+    /// Removes what was never acknowledged, marks a new log as ours, and brings the marks of an older
+    /// log into their present form. From then on the marks are always there, so their absence is
+    /// damage.
+    async fn prepare(&mut self, start: Start) -> io::Result<()> {
         let mut batch = Batch::default();
         if let Some(from) = start.torn_from {
             tracing::warn!(from, "removing log entries that were written but never acknowledged");
             batch.delete_range(keys::entry(from), keys::ENTRIES_TO);
         }
-        if let Some(owner) = start.owner {
-            batch.put(keys::LAST, record::last_value(None));
+        if start.first_format {
+            for key in keys::FIRST_FORMAT {
+                batch.delete_range(key, [key, &[0]].concat());
+            }
+        }
+        if batch.is_empty() && start.owner.is_none() {
+            return Ok(());
+        }
+        self.put_marks(&mut batch);
+        // After the marks, so that a torn batch leaves nobody's log and not a damaged one.
+        if let Some(owner) = &start.owner {
             batch.put(keys::OWNER, record::seal(keys::OWNER, owner.as_bytes()));
         }
-        if batch.is_empty() { Ok(()) } else { self.database.commit(batch).await }
+        self.database.commit(batch).await?;
+        self.witness.durable(&self.marks);
+        Ok(())
+    }
+
+    /// Last in a batch, so that a torn one lacks it.
+    fn put_marks(&mut self, batch: &mut Batch) {
+        self.marks.batch += 1;
+        self.hint_waits = false;
+        batch.put(keys::MARKS, self.marks.value(keys::MARKS));
     }
 
     /// What waits, up to the size of a batch; empty when there is only purging to do.
@@ -146,7 +169,7 @@ impl Writer {
 
     async fn commit(&mut self, writes: &mut [Queued]) -> io::Result<()> {
         let hints_only = writes.iter().all(|queued| matches!(queued.write, Write::Committed(_)));
-        if hints_only && self.purge.is_empty() {
+        if hints_only && !writes.is_empty() && self.purge.is_empty() {
             self.hints(writes);
             return Ok(());
         }
@@ -159,15 +182,20 @@ impl Writer {
         self.database.commit(batch).await?;
         failpoint::hit("log.append.after")?;
         if votes {
+            // A member that forgot its vote could give a second one in the same term: a vote is
+            // never without its witness.
+            self.witness.write_now(&self.marks)?;
             failpoint::hit("log.vote.after")?;
         }
+        self.witness.durable(&self.marks);
         Ok(())
     }
 
     fn hints(&mut self, writes: &[Queued]) {
         for queued in writes {
             if let Write::Committed(id) = queued.write {
-                self.committed = self.committed.max(Some(id));
+                self.marks.committed = self.marks.committed.max(Some(id));
+                self.hint_waits = true;
             }
         }
     }
@@ -182,21 +210,21 @@ impl Writer {
                         for (key, value) in record::pieces(frame.id.index, &frame.bytes) {
                             batch.put(key, value);
                         }
-                        self.last = Some(frame.id);
+                        self.marks.last = Some(frame.id);
                     }
                 }
-                Write::Vote { vote, .. } => batch.put(keys::VOTE, record::vote_value(vote)),
+                Write::Vote { vote, .. } => self.marks.vote = Some(*vote),
                 Write::Truncate { after, .. } => {
                     let keep = after.map_or(0, |after| after.index + 1);
                     batch.delete_range(keys::entry(keep), keys::ENTRIES_TO);
-                    if self.last.is_some_and(|last| last.index >= keep) {
-                        self.last = *after;
+                    if self.marks.last.is_some_and(|last| last.index >= keep) {
+                        self.marks.last = *after;
                     }
                 }
                 Write::Purge { upto } => {
-                    batch.put(keys::PURGED, record::log_id_value(keys::PURGED, upto));
-                    if self.last.is_none_or(|last| last.index < upto.index) {
-                        self.last = Some(*upto);
+                    self.marks.purged = Some(*upto);
+                    if self.marks.last.is_none_or(|last| last.index < upto.index) {
+                        self.marks.last = Some(*upto);
                     }
                     self.purge.end = self.purge.end.max(upto.index + 1);
                 }
@@ -204,11 +232,7 @@ impl Writer {
             }
         }
         self.purge_some(&mut batch);
-        if let Some(id) = self.committed.take() {
-            batch.put(keys::COMMITTED, record::log_id_value(keys::COMMITTED, &id));
-        }
-        // Last, so that a torn batch lacks it.
-        batch.put(keys::LAST, record::last_value(self.last.as_ref()));
+        self.put_marks(&mut batch);
         batch
     }
 
