@@ -46,12 +46,28 @@ pub enum EnvelopeError {
         /// Its version.
         found: u16,
     },
-    /// Damaged, or of a newer build within the same version.
+    /// Of a version that this build reads, and with something in it that it does not know.
+    #[error("a newer sdm wrote it: this one does not know {what} (in version {version}); run that one on this member")]
+    Unknown {
+        /// The command, row or part of one.
+        what: String,
+        /// The version that it says.
+        version: u16,
+    },
+    /// Damaged.
     #[error("cannot be read: {cause}")]
     Unreadable {
         /// The decoder's words.
         cause: String,
     },
+}
+
+impl EnvelopeError {
+    /// Whether a newer build wrote it, and nothing is damaged: that build can read it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Unknown { .. })
+    }
 }
 
 fn seal<T: Serialize>(kind: u8, level: u32, value: &T) -> Vec<u8> {
@@ -73,11 +89,34 @@ fn open<T: DeserializeOwned>(kind: u8, bytes: &[u8]) -> Result<T, EnvelopeError>
     if *found != kind {
         return Err(EnvelopeError::WrongKind { found: char::from(*found), expected: char::from(kind) });
     }
-    let version = u16::from_be_bytes([*high, *low]);
-    if version > VERSION {
-        return Err(EnvelopeError::Newer { found: version });
+    let version = readable(u16::from_be_bytes([*high, *low]))?;
+    rmp_serde::from_slice(body).map_err(|error| not_decoded(version, &error.to_string()))
+}
+
+fn readable(version: u16) -> Result<u16, EnvelopeError> {
+    if version > VERSION { Err(EnvelopeError::Newer { found: version }) } else { Ok(version) }
+}
+
+/// serde says no other way than in words that it met a variant that the type does not have.
+fn not_decoded(version: u16, cause: &str) -> EnvelopeError {
+    match cause.split_once("unknown variant `").and_then(|(_, rest)| rest.split_once('`')) {
+        Some((what, _)) => EnvelopeError::Unknown { what: what.to_owned(), version },
+        None => EnvelopeError::Unreadable { cause: cause.to_owned() },
     }
-    rmp_serde::from_slice(body).map_err(|error| EnvelopeError::Unreadable { cause: error.to_string() })
+}
+
+/// Whether this build reads a log entry of this version: looks at its first bytes alone.
+///
+/// # Errors
+/// The bytes are of something else or of a newer version.
+pub fn check_entry_version(bytes: &[u8]) -> Result<(), EnvelopeError> {
+    match bytes {
+        [ENTRY, high, low, ..] => readable(u16::from_be_bytes([*high, *low])).map(|_| ()),
+        [found, _, _, ..] => {
+            Err(EnvelopeError::WrongKind { found: char::from(*found), expected: char::from(ENTRY) })
+        }
+        _ => Err(EnvelopeError::TooShort { bytes: bytes.len() }),
+    }
 }
 
 /// A log entry as bytes.
@@ -146,5 +185,46 @@ mod tests {
         assert!(matches!(decode_command(&good), Err(EnvelopeError::WrongKind { .. })));
         assert!(matches!(decode_entry(&good[..good.len() - 1]), Err(EnvelopeError::Unreadable { .. })));
         assert!(matches!(decode_entry(&good[..2]), Err(EnvelopeError::TooShort { .. })));
+        assert_eq!(check_entry_version(&good), Ok(()));
+        assert_eq!(check_entry_version(&newer), Err(EnvelopeError::Newer { found: VERSION + 1 }));
+    }
+
+    /// The bytes of a good entry with one name in them exchanged for another one of the same length.
+    fn patched(entry: &Entry, from: &str, to: &str) -> Vec<u8> {
+        assert_eq!(from.len(), to.len());
+        let bytes = encode_entry(entry);
+        let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).expect("it is there");
+        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    }
+
+    #[test]
+    fn a_command_or_a_part_of_one_that_this_build_does_not_know_is_named() {
+        let entry = |command| Entry { stamp_ms: 5, entropy: [1; 16], command };
+        let newer = patched(&entry(Command::Tick), "Tick", "Tock");
+        let unknown = |what: &str| Err(EnvelopeError::Unknown { what: what.to_owned(), version: 1 });
+        assert_eq!(decode_entry(&newer), unknown("Tock"));
+        let begin = crate::command::Begin {
+            id: sdm_proto::ids::TxnId::default(),
+            request_hash: [0; 32],
+            not_after_ms: 0,
+            looked_up_ms: 0,
+            unix_ms: 0,
+            initiator: String::new(),
+            reason: String::new(),
+            lock_wait_ms: 0,
+            spec: crate::txns::Spec::DeleteDisk { disk: sdm_proto::ids::DiskId::default() },
+        };
+        let newer = patched(&entry(Command::Begin(begin)), "DeleteDisk", "PolishDisk");
+        assert_eq!(decode_entry(&newer), unknown("PolishDisk"));
+        assert!(decode_entry(&newer).is_err_and(|error| error.is_newer()));
+    }
+
+    #[test]
+    fn what_sets_the_level_or_needs_it_is_of_that_version_and_the_rest_of_the_first() {
+        let version = |command| encode_entry(&Entry { stamp_ms: 0, entropy: [0; 16], command })[2];
+        assert_eq!(version(Command::Tick), 1);
+        assert_eq!(version(Command::RaiseFeatureLevel { level: 2 }), 2);
+        assert_eq!(version(Command::RaiseFeatureLevel { level: 900 }), 2, "what nobody supports stays readable");
+        assert_eq!(version(Command::ReportStateHash { member: 1, index: 1, hash: [0; 32] }), 2);
     }
 }
