@@ -129,6 +129,8 @@ pub enum Order {
         /// The names are of a domain's own folder.
         whole_domain: bool,
     },
+    /// Report that there was nothing to do.
+    Noop,
 }
 
 /// Where a copy reads from.
@@ -215,6 +217,7 @@ impl State {
                 };
                 Some(Order::CreateDisk { new, volumes: marker.volumes.iter().map(volume).collect() })
             }
+            Spec::Noop { .. } => Some(Order::Noop),
             _ => None,
         }
     }

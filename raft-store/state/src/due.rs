@@ -1,11 +1,14 @@
 //! What falls due by the passing of time: derived from rows, so that the leader knows when to
 //! propose a Tick and `apply` finds what is due without a scan.
 
+use crate::garbage::Garbage;
 use crate::locks::LockSet;
 use crate::settings::Settings;
 use crate::work::Attempt;
 use crate::work::Owner;
 use crate::work::Work;
+use sdm_proto::ids::DomainId;
+use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -53,4 +56,46 @@ pub(crate) fn hang_deadline_ms(owner: Owner, attempt: &Attempt, settings: &Setti
         .then(|| attempt.unreachable_since_ms.saturating_add(settings.unreachable_max_ms));
     let step = (!matches!(owner, Owner::Job(_))).then(|| attempt.assigned_ms.saturating_add(settings.step_max_ms));
     unreachable.into_iter().chain(step).min()
+}
+
+/// Where garbage lies: in a domain, or (None) in the folder of one that never came to be.
+pub type GarbagePlace = Option<DomainId>;
+
+/// Garbage that no attempt is deleting, by place and by the time from which it may be deleted: a
+/// collector finds what is due where somebody can delete it without a look at all the rest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WaitingGarbage(imbl::OrdSet<(GarbagePlace, u64, Token)>);
+
+impl WaitingGarbage {
+    fn key(garbage: &Garbage) -> (GarbagePlace, u64, Token) {
+        let place = (!garbage.place.whole_domain).then_some(garbage.place.domain);
+        (place, garbage.due_ms.max(garbage.work.retry_at_ms), garbage.id)
+    }
+
+    pub(crate) fn insert(&mut self, garbage: &Garbage) {
+        if garbage.work.attempt.is_none() {
+            self.0.insert(Self::key(garbage));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, garbage: &Garbage) {
+        self.0.remove(&Self::key(garbage));
+    }
+
+    /// The places at which there is some.
+    pub fn places(&self) -> impl Iterator<Item = GarbagePlace> + '_ {
+        let last = Token { epoch: u64::MAX, index: u64::MAX, ordinal: u32::MAX };
+        let first = self.0.get_min().map(|(place, _, _)| *place);
+        std::iter::successors(first, move |place| {
+            let after = (*place, u64::MAX, last);
+            self.0.range(after..).find(|(next, _, _)| next != place).map(|(next, _, _)| *next)
+        })
+    }
+
+    /// What lies at this place: from when it may be deleted, on the cluster's clock, and which; in
+    /// the order of these times.
+    pub fn at(&self, place: GarbagePlace) -> impl Iterator<Item = (u64, Token)> + '_ {
+        let from = (place, 0, Token::default());
+        self.0.range(from..).take_while(move |(at, _, _)| *at == place).map(|(_, from_ms, id)| (*from_ms, *id))
+    }
 }

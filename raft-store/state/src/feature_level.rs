@@ -70,6 +70,7 @@ impl Spec {
             | Self::ExportDisk { .. }
             | Self::MoveDisk { .. }
             | Self::DeleteDisk { .. } => FEATURE_LEVEL_FIRST,
+            Self::Noop { .. } => 2,
         }
     }
 }

@@ -165,7 +165,9 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         wrong.push("the state does not read back from its rows".to_owned());
         return;
     };
-    let same = fresh.index.lock_sets == state.index.lock_sets
+    let same = fresh.index.lock_queues == state.index.lock_queues
+        && fresh.index.session_locks == state.index.session_locks
+        && fresh.index.nonces == state.index.nonces
         && fresh.index.disk_names == state.index.disk_names
         && fresh.index.domain_names == state.index.domain_names
         && fresh.index.due == state.index.due
@@ -174,7 +176,11 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.by_worker == state.index.by_worker
         && fresh.index.txns_by_age == state.index.txns_by_age
         && fresh.index.open_txns == state.index.open_txns
-        && fresh.index.finished_txns == state.index.finished_txns;
+        && fresh.index.contents == state.index.contents
+        && fresh.index.waiting_garbage == state.index.waiting_garbage
+        && fresh.index.locks_held == state.index.locks_held
+        && fresh.index.finished_txns == state.index.finished_txns
+        && fresh.index.finished_noops == state.index.finished_noops;
     if !same {
         wrong.push("the indexes differ from those built anew from the rows".to_owned());
     }

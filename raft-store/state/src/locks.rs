@@ -2,7 +2,6 @@
 //! end, never extended. It waits only for holders and for earlier waiters whose modes conflict with
 //! its own: no deadlock, no starvation, and no convoy behind one hung domain.
 
-use crate::table::Table;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
@@ -132,32 +131,28 @@ pub fn joined(resources: impl IntoIterator<Item = (Resource, Mode)>) -> BTreeMap
     set
 }
 
-/// Which lock sets name a resource: derived from the table, so that a request looks only at those
-/// it could meet.
-pub type ByResource = imbl::OrdMap<Resource, imbl::OrdSet<u64>>;
-
 /// Blockers that a refusal names: it is kept with the transaction, and its details must fit the headers of an answer.
 pub const BLOCKERS_SHOWN: usize = 8;
 
-/// The lock sets that this one must wait for: holders, and earlier waiters, in conflict with it. At most this many, the
-/// first ones found.
-#[must_use]
-pub fn blockers(table: &Table<u64, LockSet>, by_resource: &ByResource, asked: &LockSet, most: usize) -> Vec<u64> {
-    let mut found = Vec::new();
-    for (resource, mode) in &asked.resources {
-        for id in by_resource.get(resource).into_iter().flatten() {
-            let Some(other) = table.get(id).filter(|_| *id != asked.id) else { continue };
-            let stands_before = other.granted.is_some() || other.id < asked.id;
-            let conflicts = other.resources.get(resource).is_some_and(|have| !have.agrees_with(*mode));
-            if stands_before && conflicts && !found.contains(id) {
-                found.push(*id);
-            }
-            if found.len() >= most {
-                return found;
-            }
-        }
+/// Resources of a lock set that a sentence names.
+const RESOURCES_SHOWN: usize = 3;
+
+impl LockSet {
+    /// The resources in words: never more than a few.
+    #[must_use]
+    pub fn resource_words(&self) -> String {
+        resource_words(self.resources.keys())
     }
-    found
+}
+
+/// Resources in words: never more than a few.
+pub fn resource_words<'a>(resources: impl ExactSizeIterator<Item = &'a Resource>) -> String {
+    let more = resources.len().saturating_sub(RESOURCES_SHOWN);
+    let mut words: Vec<String> = resources.take(RESOURCES_SHOWN).map(Resource::to_string).collect();
+    if more > 0 {
+        words.push(format!("{more} more"));
+    }
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -26,23 +26,34 @@ impl State {
     }
 
     /// Of those that suit, one at which fewest attempts of this work failed; then the least busy one; then by id.
-    fn least_busy(&self, work: &Work, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+    fn least_busy(&self, work: &Work, fitting: impl Iterator<Item = WorkerId>) -> Option<WorkerId> {
         let failures = |id: &WorkerId| work.failed_at.iter().filter(|failed| *failed == id).count();
-        let fitting = self.workers.values().filter(|worker| suits(worker)).map(|worker| worker.identity.id);
         fitting.min_by_key(|id| (failures(id), self.load_of(*id), *id))
+    }
+
+    /// The live workers that reach a domain, by rising id.
+    pub fn workers_reaching(&self, domain: DomainId) -> impl Iterator<Item = &Worker> + '_ {
+        self.index.contents.reaching(domain).filter_map(|id| self.workers.get(&id))
     }
 
     /// Who could do this work now; None when nobody can.
     pub(crate) fn choose_worker(&self, owner: Owner) -> Option<Choice> {
         let work = self.work_of(owner)?;
-        let fresh = |worker: &Worker| !work.excluded.contains(&worker.identity.id);
+        let contents = &self.index.contents;
+        let fresh = |id: &WorkerId| !work.excluded.contains(id);
+        let owns = |id: &WorkerId, path: &str| self.workers.get(id).is_some_and(|worker| worker.owns_path(path));
+        let reaches = |id: &WorkerId, domain| self.workers.get(id).is_some_and(|worker| worker.reaches(domain));
         let alone = |worker| Choice { worker, source_worker: None };
-        let at_domain = |id: DomainId| self.least_busy(work, |w| w.reaches(id) && fresh(w)).map(alone);
-        let at_path = |path: &str| self.least_busy(work, |w| w.is_live() && w.owns_path(path) && fresh(w)).map(alone);
+        let at_domain = |id: DomainId| self.least_busy(work, contents.reaching(id).filter(fresh)).map(alone);
+        let at_path = |path: &str| {
+            let owners = contents.live().filter(|id| owns(id, path) && fresh(id));
+            self.least_busy(work, owners).map(alone)
+        };
         match owner {
             Owner::Step(txn) => match &self.txns.get(&txn)?.spec {
                 Spec::CreateDomain { path, .. } => at_path(path),
                 Spec::CreateDisk { domain, .. } => at_domain(*domain),
+                Spec::Noop { .. } => self.least_busy(work, contents.live().filter(fresh)).map(alone),
                 _ => None,
             },
             Owner::Deletion(id) => {
@@ -53,7 +64,7 @@ impl State {
                 let job = self.jobs.get(&id)?;
                 match (job.source, job.target) {
                     (Some(source), Some(target)) => self
-                        .least_busy(work, |w| w.reaches(source) && w.reaches(target) && fresh(w))
+                        .least_busy(work, contents.reaching(source).filter(|id| reaches(id, target) && fresh(id)))
                         .map(alone)
                         .or_else(|| self.choose_pull(work, source, target)),
                     (Some(only), None) | (None, Some(only)) => at_domain(only),
@@ -64,14 +75,14 @@ impl State {
     }
 
     fn choose_pull(&self, work: &Work, source: DomainId, target: DomainId) -> Option<Choice> {
-        let worker = self.least_busy(work, |w| w.reaches(target))?;
-        let source_worker = self.least_busy(work, |w| w.reaches(source))?;
+        let worker = self.least_busy(work, self.index.contents.reaching(target))?;
+        let source_worker = self.least_busy(work, self.index.contents.reaching(source))?;
         Some(Choice { worker, source_worker: Some(source_worker) })
     }
 
     /// Refuses when no live worker reaches the domain.
     pub(crate) fn check_reachable(&self, id: DomainId) -> Result<(), Refusal> {
-        if self.workers.values().any(|worker| worker.reaches(id)) {
+        if self.index.contents.reaching(id).next().is_some() {
             return Ok(());
         }
         let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
@@ -99,20 +110,11 @@ impl State {
     /// Refuses when what is free on the domain's file system, less what is promised to jobs and the
     /// floor, does not hold this many bytes. A domain whose space nobody reported yet is believed.
     pub(crate) fn check_space(&self, id: DomainId, need: u64) -> Result<(), Refusal> {
-        let seen = self.workers.values().filter(|w| w.reaches(id)).find_map(|w| Some((w, w.domains.get(&id)?)));
+        let seen = self.workers_reaching(id).find_map(|w| Some((w, w.domains.get(&id)?)));
         let Some((worker, sight)) = seen.filter(|(_, sight)| sight.total_bytes > 0) else { return Ok(()) };
-        let shares = |other: DomainId| {
-            other == id || worker.domains.get(&other).is_some_and(|o| o.file_system == sight.file_system)
-        };
-        let promised: u64 = self
-            .jobs
-            .values()
-            .filter(|job| job.target.is_some_and(shares))
-            .map(|job| {
-                let durable = job.work.attempt.as_ref().map_or(0, |attempt| attempt.checkpoint_bytes);
-                job.reserved_bytes.saturating_sub(durable)
-            })
-            .sum();
+        // All domains on its file system, itself among them.
+        let sharing = worker.domains.iter().filter(|(_, other)| other.file_system == sight.file_system);
+        let promised = sharing.map(|(other, _)| self.promised_bytes(*other)).fold(0, u64::wrapping_add);
         let floor = sight.total_bytes / 1000 * self.meta.settings.space_floor_permille;
         let usable = sight.free_bytes.saturating_sub(promised).saturating_sub(floor);
         if need <= usable {

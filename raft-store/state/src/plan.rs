@@ -12,6 +12,7 @@ use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::names::Name;
 use sdm_proto::names::is_domain_path;
+use sdm_proto::names::is_lock_name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use std::collections::BTreeMap;
@@ -43,6 +44,15 @@ fn disk_name(name: &Name) -> (Resource, Mode) {
     (Resource::Name(format!("disk/{name}")), Mode::Exclusive)
 }
 
+fn plan_noop(name: &str) -> Result<Plan, Refusal> {
+    if !is_lock_name(name) {
+        return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", "a noop locks one name beneath user/"));
+    }
+    let resource = Resource::User(name.to_owned());
+    let word = resource.to_string();
+    Ok(plan(vec![(resource, Mode::Exclusive)], format!("do nothing under {word}"), &[word]))
+}
+
 impl State {
     /// The plan, or why it is not allowed.
     pub(crate) fn plan(&self, spec: &Spec) -> Result<Plan, Refusal> {
@@ -66,6 +76,7 @@ impl State {
                 ];
                 Ok(plan(locks, format!("delete disk {} in {}", disk.name, domain.name), &[disk_word(disk)]))
             }
+            Spec::Noop { resource } => plan_noop(resource),
         }
     }
 

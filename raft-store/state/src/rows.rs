@@ -95,6 +95,8 @@ impl State {
         for bytes in rows {
             state.take_row(decode_row(&bytes)?);
         }
+        // No entry changed these.
+        state.take_touched();
         Ok(state)
     }
 

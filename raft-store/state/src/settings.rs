@@ -24,6 +24,10 @@ pub struct Settings {
     pub finished_txns_max: u64,
     /// ... and by age: how long a request id is remembered at most.
     pub request_window_ms: u64,
+    /// Finished transactions that did nothing (kind noop) and are kept beside those: so a measurement does not push the
+    /// results of others out, and a late repetition does nothing once more.
+    #[serde(skip_serializing_if = "is_finished_noops_default")]
+    pub finished_noops_max: u64,
     /// Lock sets of all sessions.
     pub locks_max: u64,
     /// Resources in one lock set.
@@ -76,6 +80,13 @@ fn is_first_state_hash_every(every: &u64) -> bool {
     *every == STATE_HASH_EVERY
 }
 
+const FINISHED_NOOPS_DEFAULT: u64 = 1_000;
+
+/// The first level knew no such setting: with its default it must encode to the same bytes.
+fn is_finished_noops_default(value: &u64) -> bool {
+    *value == FINISHED_NOOPS_DEFAULT
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -85,6 +96,7 @@ impl Default for Settings {
             sessions_max: 10_000,
             open_txns_max: 10_000,
             finished_txns_max: 10_000,
+            finished_noops_max: FINISHED_NOOPS_DEFAULT,
             request_window_ms: 24 * 3_600_000,
             locks_max: 100_000,
             lock_set_max: 64,

@@ -5,13 +5,16 @@ use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
+use crate::contents::Contents;
 use crate::due;
 use crate::due::Due;
 use crate::garbage::Garbage;
 use crate::hashes::HashPoint;
 use crate::jobs::Job;
-use crate::locks::ByResource;
+use crate::lock_queues::Ids;
+use crate::lock_queues::LockQueues;
 use crate::locks::LockSet;
+use crate::locks::Owner as LockOwner;
 use crate::members::AnnouncedMember;
 use crate::members::Member;
 use crate::members::RemovedMember;
@@ -19,6 +22,8 @@ use crate::sessions::Session;
 use crate::settings::Settings;
 use crate::suspension::Restored;
 use crate::table::Table;
+use crate::touched::Touched;
+use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Owner;
 use crate::work::Work;
@@ -35,6 +40,7 @@ use sdm_proto::names::Name;
 use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// The one row of what concerns the whole cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,7 +79,11 @@ pub struct Meta {
 /// What is derived from the tables; never stored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
-    pub lock_sets: ByResource,
+    pub lock_queues: LockQueues,
+    /// Lock sets of each client session.
+    pub session_locks: imbl::OrdMap<u64, Ids>,
+    /// Sessions by what their openers drew.
+    pub nonces: imbl::OrdMap<Arc<str>, u64>,
     pub disk_names: imbl::OrdMap<Name, DiskId>,
     pub domain_names: imbl::OrdMap<Name, DomainId>,
     pub due: imbl::OrdSet<(u64, Due)>,
@@ -82,10 +92,20 @@ pub(crate) struct Index {
     pub attempts: imbl::OrdMap<Token, Owner>,
     /// A worker's attempts, those whose source it serves included.
     pub by_worker: imbl::OrdMap<WorkerId, imbl::OrdSet<(Token, Owner)>>,
+    /// What lies in domains, and who reaches them.
+    pub contents: Contents,
+    /// Garbage that waits for its deletion.
+    pub waiting_garbage: due::WaitingGarbage,
+    /// Lock sets that are held.
+    pub locks_held: usize,
+    /// What the entry that is being applied, or was last, changed.
+    pub touched: Vec<Touched>,
     pub txns_by_age: imbl::OrdMap<u64, TxnId>,
     pub open_txns: imbl::OrdSet<TxnId>,
     /// Finished transactions by the entry that finished them.
     pub finished_txns: imbl::OrdMap<u64, imbl::OrdSet<TxnId>>,
+    /// The same of those that did nothing: they are forgotten by themselves.
+    pub finished_noops: imbl::OrdSet<(u64, TxnId)>,
 }
 
 /// The replicated state. A clone is O(1).
@@ -210,6 +230,41 @@ impl State {
         self.index.by_worker.get(&worker).into_iter().flatten().copied()
     }
 
+    /// Lock sets that are held; all others wait.
+    #[must_use]
+    pub fn locks_held(&self) -> usize {
+        self.index.locks_held
+    }
+
+    /// Workers that are live.
+    #[must_use]
+    pub fn live_workers(&self) -> usize {
+        self.index.contents.live().len()
+    }
+
+    /// Placements in a domain: as many as disks.
+    #[must_use]
+    pub fn disks_in(&self, domain: DomainId) -> u64 {
+        self.index.contents.share(domain).placements
+    }
+
+    /// The disks in a domain, from this one on, by rising id.
+    pub fn disks_in_from(&self, domain: DomainId, first: DiskId) -> impl Iterator<Item = &Disk> + '_ {
+        self.index.contents.disks_from(domain, first).filter_map(|id| self.disks.get(&id))
+    }
+
+    /// Bytes in a domain that are promised to running jobs and not written yet.
+    #[must_use]
+    pub fn promised_bytes(&self, domain: DomainId) -> u64 {
+        self.index.contents.share(domain).promised_bytes
+    }
+
+    /// Garbage that no attempt is deleting, by where it lies.
+    #[must_use]
+    pub fn waiting_garbage(&self) -> &due::WaitingGarbage {
+        &self.index.waiting_garbage
+    }
+
     /// The work of this owner.
     #[must_use]
     pub fn work_of(&self, owner: Owner) -> Option<&Work> {
@@ -223,13 +278,13 @@ impl State {
     /// The lock sets that this one waits for, as many as are worth naming.
     #[must_use]
     pub fn lock_blockers(&self, asked: &LockSet) -> Vec<u64> {
-        crate::locks::blockers(&self.locks, &self.index.lock_sets, asked, crate::locks::BLOCKERS_SHOWN)
+        self.index.lock_queues.blockers(asked, crate::locks::BLOCKERS_SHOWN)
     }
 
     /// Whether it has to wait.
     #[must_use]
     pub fn is_blocked(&self, asked: &LockSet) -> bool {
-        !crate::locks::blockers(&self.locks, &self.index.lock_sets, asked, 1).is_empty()
+        self.index.lock_queues.block(asked)
     }
 
     fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {
@@ -272,43 +327,60 @@ impl State {
     }
 
     pub(crate) fn put_session(&mut self, session: Session) {
+        // A session's row is written with each of its requests, its nonce never changes.
+        if self.index.nonces.get(session.nonce.as_str()) != Some(&session.id) {
+            self.index.nonces.insert(session.nonce.as_str().into(), session.id);
+        }
         self.sessions.put(session.id, session);
     }
 
     /// Takes a session out, and nothing of what it held.
-    pub(crate) fn forget_session(&mut self, id: u64) {
+    pub(crate) fn remove_session(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get(&id) {
+            self.index.nonces.remove(session.nonce.as_str());
+        }
         self.sessions.remove(&id);
     }
 
     pub(crate) fn put_worker(&mut self, worker: Worker) {
+        if let Some(old) = self.workers.get(&worker.identity.id) {
+            self.index.contents.leave(old);
+        }
+        self.index.contents.arrive(&worker);
         self.workers.put(worker.identity.id, worker);
     }
 
     pub(crate) fn put_lock(&mut self, lock: LockSet) {
+        self.touch_lock(lock.id, Some(lock.granted.is_some()));
         if let Some(old) = self.locks.get(&lock.id) {
             for entry in due::of_lock(old) {
                 self.index.due.remove(&entry);
             }
+            self.index.lock_queues.remove(old);
         }
         for entry in due::of_lock(&lock) {
             self.index.due.insert(entry);
         }
-        for resource in lock.resources.keys() {
-            self.index.lock_sets.entry(resource.clone()).or_default().insert(lock.id);
+        self.index.lock_queues.insert(&lock);
+        if let LockOwner::Session(session) = lock.owner {
+            self.index.session_locks.entry(session).or_default().insert(lock.id);
         }
         self.locks.put(lock.id, lock);
     }
 
     pub(crate) fn remove_lock(&mut self, id: u64) -> Option<LockSet> {
         let lock = self.locks.get(&id)?.clone();
+        self.touch_lock(id, None);
         for entry in due::of_lock(&lock) {
             self.index.due.remove(&entry);
         }
-        for resource in lock.resources.keys() {
-            let mut sets = self.index.lock_sets.remove(resource).unwrap_or_default();
-            sets.remove(&id);
-            if !sets.is_empty() {
-                self.index.lock_sets.insert(resource.clone(), sets);
+        self.index.lock_queues.remove(&lock);
+        if let LockOwner::Session(session) = lock.owner
+            && let Some(own) = self.index.session_locks.get_mut(&session)
+        {
+            own.remove(id);
+            if own.is_empty() {
+                self.index.session_locks.remove(&session);
             }
         }
         self.locks.remove(&id);
@@ -337,11 +409,23 @@ impl State {
     }
 
     pub(crate) fn put_placement(&mut self, placement: Placement) {
+        if let Some(old) = self.placements.get(&placement.id) {
+            self.index.contents.unplace(old);
+        }
+        self.index.contents.place(&placement);
         self.placements.put(placement.id, placement);
+    }
+
+    pub(crate) fn remove_placement(&mut self, id: PlacementId) {
+        if let Some(old) = self.placements.get(&id) {
+            self.index.contents.unplace(old);
+        }
+        self.placements.remove(&id);
     }
 
     pub(crate) fn put_txn(&mut self, mut txn: Txn) {
         txn.changed_index = self.meta.applied_index;
+        self.touch(Touched::Txn(txn.id));
         let old = self.txns.get(&txn.id).and_then(|old| old.step.clone());
         // A finished transaction's step has nothing left to wait for.
         let step = txn.step.as_ref().filter(|_| !txn.phase.is_final());
@@ -349,7 +433,11 @@ impl State {
         self.index.txns_by_age.insert(txn.began_index, txn.id);
         if txn.phase.is_final() {
             self.index.open_txns.remove(&txn.id);
-            self.index.finished_txns.entry(txn.changed_index).or_default().insert(txn.id);
+            if matches!(txn.spec, Spec::Noop { .. }) {
+                self.index.finished_noops.insert((txn.changed_index, txn.id));
+            } else {
+                self.index.finished_txns.entry(txn.changed_index).or_default().insert(txn.id);
+            }
         } else {
             self.index.open_txns.insert(txn.id);
         }
@@ -365,18 +453,27 @@ impl State {
         if !same.is_empty() {
             self.index.finished_txns.insert(finished_index, same);
         }
+        self.index.finished_noops.remove(&(finished_index, id));
         self.txns.remove(&id);
     }
 
     pub(crate) fn put_job(&mut self, job: Job) {
+        if let Some(old) = self.jobs.get(&job.id) {
+            self.index.contents.unpromise(old);
+        }
+        self.index.contents.promise(&job);
+        self.touch(Touched::Txn(job.txn));
         let old = self.jobs.get(&job.id).map(|old| old.work.clone());
         self.index_work(Owner::Job(job.id), old, Some(&job.work));
         self.jobs.put(job.id, job);
     }
 
     pub(crate) fn remove_job(&mut self, id: u64) {
-        let old = self.jobs.get(&id).map(|old| old.work.clone());
-        self.index_work(Owner::Job(id), old, None);
+        let Some(job) = self.jobs.get(&id) else { return };
+        self.index.contents.unpromise(job);
+        let (txn, old) = (job.txn, job.work.clone());
+        self.touch(Touched::Txn(txn));
+        self.index_work(Owner::Job(id), Some(old), None);
         self.jobs.remove(&id);
     }
 
@@ -390,14 +487,20 @@ impl State {
 
     pub(crate) fn put_garbage(&mut self, garbage: Garbage) {
         let owner = Owner::Deletion(garbage.id);
+        if let Some(old) = self.garbage.get(&garbage.id) {
+            self.index.waiting_garbage.remove(old);
+        }
+        self.index.waiting_garbage.insert(&garbage);
         let old = self.garbage.get(&garbage.id).map(|old| old.work.clone());
         self.index_work(owner, old, Some(&garbage.work));
         self.garbage.put(garbage.id, garbage);
     }
 
     pub(crate) fn remove_garbage(&mut self, id: Token) {
-        let old = self.garbage.get(&id).map(|old| old.work.clone());
-        self.index_work(Owner::Deletion(id), old, None);
+        let Some(garbage) = self.garbage.get(&id) else { return };
+        self.index.waiting_garbage.remove(garbage);
+        let old = garbage.work.clone();
+        self.index_work(Owner::Deletion(id), Some(old), None);
         self.garbage.remove(&id);
     }
 }

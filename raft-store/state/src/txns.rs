@@ -74,6 +74,12 @@ pub enum Spec {
         /// Which.
         disk: DiskId,
     },
+    /// Nothing, by way of everything: a lock, a step, a worker that receives and reports it. Shows how
+    /// long the cluster takes for the shortest transaction there is.
+    Noop {
+        /// What it locks, beneath `user/`.
+        resource: String,
+    },
 }
 
 impl Spec {
@@ -87,6 +93,7 @@ impl Spec {
             Self::ExportDisk { .. } => "disk-export",
             Self::MoveDisk { .. } => "disk-move",
             Self::DeleteDisk { .. } => "disk-delete",
+            Self::Noop { .. } => "noop",
         }
     }
 }

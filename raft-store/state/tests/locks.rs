@@ -174,3 +174,52 @@ fn a_second_worker_under_a_live_workers_name_is_refused_and_may_come_when_that_o
     world.apply(Command::ExpireSessions { sessions: vec![first] });
     assert!(matches!(world.apply(open()), Reply::Session { .. }));
 }
+
+#[test]
+fn a_release_without_a_lock_gives_up_what_the_request_before_it_got_or_waits_for() {
+    let mut world = World::founded();
+    let (a, b) = (client(&mut world, "a"), client(&mut world, "b"));
+    acquired(&mut world, ask(a, 1, &[("r", Mode::Exclusive)], 0));
+    let (waiting, _) = acquired(&mut world, ask(b, 1, &[("r", Mode::Exclusive)], 60_000));
+    assert_eq!(world.apply(Command::ReleaseLocks { session: b, sequence: 2, lock: 0 }), Reply::Done);
+    assert!(world.state.locks.get(&waiting).is_none());
+    assert_eq!(world.apply(Command::ReleaseLocks { session: a, sequence: 2, lock: 0 }), Reply::Done);
+    assert!(world.state.locks.is_empty());
+    // Of a request that never came nothing is there to be given up, and it is refused from now on.
+    let nothing = world.refused(Command::ReleaseLocks { session: a, sequence: 4, lock: 0 });
+    assert_eq!(nothing.reason, "LOCK_NOT_FOUND");
+    assert_eq!(world.refused(ask(a, 3, &[("r", Mode::Exclusive)], 0)).reason, "REQUEST_TOO_OLD");
+}
+
+#[test]
+fn a_refusal_of_a_try_names_the_resource_and_whose_session_holds_it() {
+    let mut world = World::founded();
+    let (a, b) = (client(&mut world, "op@host:7"), client(&mut world, "b"));
+    acquired(&mut world, ask(a, 1, &[("r", Mode::Exclusive)], 0));
+    let refusal = world.refused(ask(b, 1, &[("r", Mode::Shared)], 0));
+    assert_eq!(refusal.reason, "LOCKED");
+    assert!(refusal.message.starts_with("cannot lock user/r: it is locked by session"), "{}", refusal.message);
+    assert!(refusal.message.contains("op@host:7"), "{}", refusal.message);
+    assert!(refusal.blockers[0].description.contains("op@host:7"), "{refusal}");
+}
+
+#[test]
+fn a_workers_session_locks_nothing_of_users() {
+    let mut world = World::founded();
+    let worker = world.open_worker("w1", "p1");
+    assert_eq!(world.refused(ask(worker, 1, &[("r", Mode::Shared)], 0)).reason, "NOT_A_CLIENT");
+}
+
+#[test]
+fn locks_of_sessions_that_end_together_are_granted_in_the_order_of_the_requests() {
+    let mut world = World::founded();
+    let (a, b, c, d) =
+        (client(&mut world, "a"), client(&mut world, "b"), client(&mut world, "c"), client(&mut world, "d"));
+    acquired(&mut world, ask(a, 1, &[("x", Mode::Exclusive)], 0));
+    acquired(&mut world, ask(b, 1, &[("y", Mode::Exclusive)], 0));
+    let (first, _) = acquired(&mut world, ask(c, 1, &[("x", Mode::Exclusive)], 60_000));
+    let (second, _) = acquired(&mut world, ask(d, 1, &[("y", Mode::Exclusive)], 60_000));
+    world.apply(Command::ExpireSessions { sessions: vec![a, b] });
+    let (first, second) = (token_of(&world, first), token_of(&world, second));
+    assert!(first.is_some() && first < second, "{first:?} {second:?}");
+}

@@ -17,7 +17,13 @@ use sdm_state::Reply;
 use sdm_state::State;
 use sdm_state::assignments::Assignment;
 use sdm_state::catalog::Format;
+use sdm_state::command::AcquireLocks;
+use sdm_state::command::OpenSession;
+use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
+use sdm_state::locks::Mode;
+use sdm_state::locks::Owner;
+use sdm_state::locks::Resource;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
 use std::collections::BTreeMap;
@@ -42,6 +48,10 @@ enum Step {
     Report { worker: u8, which: u8, outcome: u8 },
     LateReport { which: u8 },
     Collect { which: u8 },
+    Noop { name: u8 },
+    Lock { client: u8, name: u8, other: u8, mode: u8, wait: bool },
+    Unlock { client: u8 },
+    EndClient { client: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,6 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0u8..3, any::<u8>(), 0u8..8).prop_map(|(worker, which, outcome)| Step::Report { worker, which, outcome }),
         1 => any::<u8>().prop_map(|which| Step::LateReport { which }),
         3 => any::<u8>().prop_map(|which| Step::Collect { which }),
+        2 => (0u8..3).prop_map(|name| Step::Noop { name }),
+        6 => (0u8..4, 0u8..3, 0u8..3, 0u8..4, any::<bool>())
+            .prop_map(|(client, name, other, mode, wait)| Step::Lock { client, name, other, mode, wait }),
+        3 => (0u8..4).prop_map(|client| Step::Unlock { client }),
+        1 => (0u8..4).prop_map(|client| Step::EndClient { client }),
     ]
 }
 
@@ -68,6 +83,7 @@ struct History {
     domains: Vec<DomainId>,
     requests: Vec<(u8, Spec)>,
     seen: Vec<(SessionRef, Assignment)>,
+    clients: BTreeMap<u8, (SessionRef, u64)>,
 }
 
 impl History {
@@ -76,7 +92,15 @@ impl History {
         let first = world.open_worker("w1", "p0");
         let domains = ["d0", "d1", "d2"].map(|domain| world.add_domain("w1", first, domain)).to_vec();
         let sessions = BTreeMap::from([("w1", first)]);
-        Self { world, sessions, processes: 0, domains, requests: Vec::new(), seen: Vec::new() }
+        Self {
+            world,
+            sessions,
+            processes: 0,
+            domains,
+            requests: Vec::new(),
+            seen: Vec::new(),
+            clients: BTreeMap::new(),
+        }
     }
 
     fn disk(&self, n: u8) -> DiskId {
@@ -100,6 +124,29 @@ impl History {
                 self.world.reach(session, domain, 1 << 39);
             }
         }
+    }
+
+    /// A client's session, opened when it has none, and the number of its next request.
+    fn client(&mut self, client: u8) -> (SessionRef, u64) {
+        if !self.clients.contains_key(&client) {
+            self.processes += 1;
+            let owner = SessionOwner::Client(format!("client {client}"));
+            let open = OpenSession { owner, ttl_ms: 10_000, nonce: format!("client {}", self.processes) };
+            let Reply::Session { session, .. } = self.world.apply(Command::OpenSession(open)) else { panic!() };
+            self.clients.insert(client, (session, 0));
+        }
+        let known = self.clients.get_mut(&client).expect("just made");
+        known.1 += 1;
+        *known
+    }
+
+    fn lock(&mut self, client: u8, names: [u8; 2], mode: u8, wait: bool) {
+        let (session, sequence) = self.client(client);
+        let modes = [Mode::IntentShared, Mode::IntentExclusive, Mode::Shared, Mode::Exclusive];
+        let resources = names.map(|name| (Resource::User(format!("bench/{name}")), modes[usize::from(mode)])).to_vec();
+        let wait_ms = if wait { 20_000 } else { 0 };
+        let acquire = AcquireLocks { session, sequence, resources, wait_ms, why: "history".into() };
+        self.world.apply(Command::AcquireLocks(acquire));
     }
 
     fn take(&mut self, step: Step) {
@@ -154,6 +201,19 @@ impl History {
                 let garbage = due.into_iter().skip(usize::from(which) % 4).collect();
                 self.world.apply(Command::Collect { garbage });
             }
+            Step::Noop { name } => self.begin(Spec::Noop { resource: format!("bench/{name}") }),
+            Step::Lock { client, name, other, mode, wait } => self.lock(client, [name, other], mode, wait),
+            Step::Unlock { client } => {
+                let (session, sequence) = self.client(client);
+                let own = self.world.state.locks.values().find(|lock| lock.owner == Owner::Session(session.id));
+                let lock = own.map_or(0, |lock| lock.id);
+                self.world.apply(Command::ReleaseLocks { session, sequence, lock });
+            }
+            Step::EndClient { client } => {
+                if let Some((session, _)) = self.clients.remove(&client) {
+                    self.world.apply(Command::ExpireSessions { sessions: vec![session] });
+                }
+            }
         }
     }
 
@@ -178,6 +238,9 @@ impl History {
 
     /// All workers live, everything they are told succeeds, every collector runs: it must end.
     fn heal(&mut self) {
+        for (_, (session, _)) in std::mem::take(&mut self.clients) {
+            self.world.apply(Command::CloseSession(session));
+        }
         for worker in 0..WORKERS.len() {
             self.bring_back(worker);
         }

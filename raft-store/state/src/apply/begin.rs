@@ -11,6 +11,7 @@ use crate::locks::LockSet;
 use crate::locks::Owner as LockOwner;
 use crate::plan::Plan;
 use crate::reply::Reply;
+use crate::sessions::Holder;
 use crate::state::State;
 use crate::txns::Marker;
 use crate::txns::Phase;
@@ -18,13 +19,13 @@ use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Owner;
 use crate::work::Work;
+use crate::workers::Worker;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::request_id::issued_at_ms;
-use std::collections::BTreeSet;
 
 const NEW_ID: &str = "repeat it under a new request id (sdm request-id)";
 
@@ -62,6 +63,10 @@ impl State {
         if clock > begin.not_after_ms {
             let late = clock - begin.not_after_ms;
             return Err(too_old(format!("this copy of request {} came {late} ms too late", begin.id)));
+        }
+        if matches!(begin.spec, Spec::Noop { .. }) {
+            // Nothing is done twice where nothing is done: its result may be forgotten.
+            return Ok(());
         }
         // Results are forgotten by number too. Whoever looked the id up, or had it issued, no later than
         // the youngest forgotten result cannot know that this one was not among them.
@@ -153,7 +158,14 @@ impl State {
     pub fn owner_words(&self, lock: &LockSet) -> String {
         match lock.owner {
             LockOwner::Txn(id) => format!("transaction {id}, {}", lock.why),
-            LockOwner::Session(id) => format!("session {id}, {}", lock.why),
+            LockOwner::Session(id) => match self.sessions.get(&id).map(|session| &session.holder) {
+                // Such words get into outcomes, which members of the first level must word alike.
+                Some(Holder::Client(label)) if self.meta.feature_level >= 2 && !label.is_empty() => {
+                    let why = if lock.why.is_empty() { String::new() } else { format!(", {}", lock.why) };
+                    format!("session {id} ({label}{why})")
+                }
+                _ => format!("session {id}, {}", lock.why),
+            },
         }
     }
 
@@ -213,6 +225,7 @@ impl State {
                 self.start_job(turn, txn, job);
             }
             Spec::DeleteDisk { disk } => self.commit_delete(turn, txn, disk),
+            Spec::Noop { .. } => self.start_step(turn, txn, None),
         }
     }
 
@@ -231,7 +244,17 @@ impl State {
                 self.check_space(*to, self.chain(*disk).map(|volume| volume.allocated_bytes).sum())
             }
             Spec::DeleteDisk { .. } => Ok(()),
+            Spec::Noop { .. } => self.check_any_worker(),
         }
+    }
+
+    fn check_any_worker(&self) -> Result<(), Refusal> {
+        if self.workers.values().any(Worker::is_live) {
+            return Ok(());
+        }
+        let message = "no worker is live, and a noop is received and reported by one";
+        Err(Refusal::new(Class::Precondition, "NO_LIVE_WORKER", message)
+            .hint("start a worker (sdm worker --help), then repeat under a new request id"))
     }
 
     fn check_path_owner(&self, path: &str) -> Result<(), Refusal> {
@@ -250,7 +273,7 @@ impl State {
         Err(refusal)
     }
 
-    fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
+    pub(super) fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
         let volumes = self.disks.get(&disk).map(|disk| disk.volumes.as_slice()).unwrap_or_default();
         volumes.iter().filter_map(|id| self.volumes.get(id))
     }
@@ -305,15 +328,31 @@ impl State {
         }
     }
 
-    /// Grants what the released locks held up. A grant can release again (a refused or an instant
-    /// transaction), so this goes on until nothing is left.
+    /// Grants what the released locks held up, in the order of the requests. A grant can release
+    /// again (a refused or an instant transaction), so this goes on until nothing is left.
     pub(super) fn settle_locks(&mut self, turn: &mut Turn) {
-        while let Some(released) = turn.released.pop() {
-            let mut candidates = BTreeSet::new();
-            for resource in released.resources.keys() {
-                candidates.extend(self.index.lock_sets.get(resource).into_iter().flatten().copied());
+        if self.meta.feature_level < 2 {
+            return self.settle_locks_one_by_one(turn);
+        }
+        while !turn.released.is_empty() {
+            let released = std::mem::take(&mut turn.released);
+            let mut free = self.index.lock_queues.let_through(&released);
+            free.retain(|id| self.locks.get(id).is_some_and(|asked| !self.is_blocked(asked)));
+            for id in free {
+                let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
+                if !self.is_blocked(&asked) {
+                    self.grant_waiting(turn, asked);
+                }
             }
-            for id in candidates {
+        }
+    }
+
+    /// As the first level did it: one released set after the other, the last one first, each time
+    /// looking at everyone who waits for any of its resources. The grants are the same; the order of
+    /// their tokens is not.
+    fn settle_locks_one_by_one(&mut self, turn: &mut Turn) {
+        while let Some(released) = turn.released.pop() {
+            for id in self.index.lock_queues.waiters(&released) {
                 let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
                 if !self.is_blocked(&asked) {
                     self.grant_waiting(turn, asked);

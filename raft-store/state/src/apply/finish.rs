@@ -104,6 +104,7 @@ impl State {
             }
             Spec::MoveDisk { disk, to } => self.commit_move(turn, id, attempt, disk, to, volumes),
             Spec::ExportDisk { disk } => Outcome { disk: Some(disk), ..Outcome::default() },
+            Spec::Noop { .. } => Outcome::default(),
             Spec::DeleteDisk { .. } => return,
         };
         let blake3 = volumes.last().and_then(|volume| volume.blake3);
@@ -294,9 +295,8 @@ impl State {
     ) {
         let Some(domain) = self.domains.get(&placement.domain) else { return };
         let place = Place { domain: domain.id, path: domain.path.clone(), local: domain.local, whole_domain: false };
-        let volumes = self.volumes.values().filter(|volume| volume.disk == placement.disk);
-        let bytes = volumes.map(|volume| volume.allocated_bytes).sum();
-        self.placements.remove(&placement.id);
+        let bytes = self.chain(placement.disk).map(|volume| volume.allocated_bytes).sum();
+        self.remove_placement(placement.id);
         self.put_garbage(Garbage {
             id: turn.next_token(self),
             kind,

@@ -48,6 +48,7 @@ impl State {
     ///
     /// `index` is the entry's log index; entries come in rising order.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Reply {
+        self.index.touched.clear();
         let mut turn = Turn { entropy: entry.entropy, ordinal: 0, released: Vec::new(), workers_changed: false };
         let previous_index = std::mem::replace(&mut self.meta.applied_index, index);
         if self.meta.cluster_id.is_none() && !matches!(entry.command, Command::Found(_)) {

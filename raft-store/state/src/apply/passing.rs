@@ -103,12 +103,26 @@ impl State {
         Refusal::new(Class::Aborted, "SOURCE_GONE", message).hint("repeat the import under a new request id")
     }
 
+    /// Of those that did nothing, the last few stay: nobody can tell whether one was done twice.
+    fn forget_finished_noops(&mut self, most: usize) {
+        let keep = usize::try_from(self.meta.settings.finished_noops_max).unwrap_or(usize::MAX);
+        for _ in 0..most {
+            let Some((index, id)) = self.index.finished_noops.get_min().copied() else { return };
+            if self.index.finished_noops.len() <= keep {
+                return;
+            }
+            self.remove_finished_txn(index, id);
+        }
+    }
+
     /// Finished transactions stay while their request ids are remembered: by age and by number.
     fn forget_finished(&mut self, most: usize) {
+        self.forget_finished_noops(most);
         let settings = &self.meta.settings;
         let (window, keep) = (settings.request_window_ms, settings.finished_txns_max);
         for _ in 0..most {
-            let finished = (self.txns.len() - self.index.open_txns.len()) as u64;
+            let unfinished = self.index.open_txns.len() + self.index.finished_noops.len();
+            let finished = self.txns.len().saturating_sub(unfinished) as u64;
             let oldest = self.index.finished_txns.get_min().and_then(|(at, ids)| Some((*at, *ids.get_min()?)));
             let Some((index, id)) = oldest else { return };
             let finished_ms = self.txns.get(&id).map_or(0, |txn| txn.finished_ms);

@@ -75,7 +75,7 @@ impl State {
     /// Sessions are gone, and with them the locks of clients and what workers had in hand.
     fn forget_holders(&mut self) {
         for id in self.sessions.values().map(|session| session.id).collect::<Vec<_>>() {
-            self.forget_session(id);
+            self.remove_session(id);
         }
         for mut worker in self.workers.values().cloned().collect::<Vec<_>>() {
             worker.session = None;

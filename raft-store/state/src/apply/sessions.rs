@@ -35,7 +35,8 @@ impl State {
     }
 
     pub(super) fn open_session(&mut self, turn: &mut Turn, open: &OpenSession) -> Result<Reply, Refusal> {
-        if let Some(known) = self.sessions.values().find(|known| known.nonce == open.nonce) {
+        let known = self.index.nonces.get(open.nonce.as_str()).and_then(|id| self.sessions.get(id));
+        if let Some(known) = known {
             return Ok(Reply::Session { session: known.reference(), ttl_ms: known.ttl_ms });
         }
         let settings = &self.meta.settings;
@@ -136,10 +137,9 @@ impl State {
 
     pub(super) fn end_session(&mut self, turn: &mut Turn, id: u64, why: &str) {
         let Some(session) = self.sessions.get(&id).cloned() else { return };
-        self.sessions.remove(&id);
-        let owned: Vec<u64> =
-            self.locks.values().filter(|lock| lock.owner == LockOwner::Session(id)).map(|lock| lock.id).collect();
-        for lock in owned {
+        self.remove_session(id);
+        let owned = self.index.session_locks.get(&id).cloned().unwrap_or_default();
+        for lock in owned.iter() {
             self.release(turn, lock);
         }
         if let Holder::Worker(worker) = session.holder {
@@ -164,6 +164,9 @@ impl State {
     pub(super) fn acquire_locks(&mut self, turn: &mut Turn, acquire: &AcquireLocks) -> Result<Reply, Refusal> {
         if let Some(reply) = self.repeated(acquire.session, acquire.sequence)? {
             return Ok(reply);
+        }
+        if self.meta.feature_level >= 2 {
+            self.client_of(acquire.session)?;
         }
         let reply = self.acquire_new(turn, acquire).unwrap_or_else(Reply::Refused);
         self.remember(acquire.session, acquire.sequence, &reply);
@@ -204,11 +207,19 @@ impl State {
             return Ok(Reply::Lock { id, token: Some(token) });
         }
         if acquire.wait_ms == 0 {
-            return Err(self.locked_refusal(&asked.why, &blockers));
+            return Err(self.tried_once(&asked, &blockers));
         }
         let id = asked.id;
         self.put_lock(asked);
         Ok(Reply::Lock { id, token: None })
+    }
+
+    fn tried_once(&self, asked: &LockSet, blockers: &[u64]) -> Refusal {
+        if self.meta.feature_level < 2 {
+            return self.locked_refusal(&asked.why, blockers);
+        }
+        self.locked_refusal(&format!("lock {}", asked.resource_words()), blockers)
+            .hint("wait for it (--wait 5m), or look at who holds it: sdm lock list")
     }
 
     pub(super) fn release_locks(
@@ -221,6 +232,7 @@ impl State {
         if let Some(reply) = self.repeated(session, sequence)? {
             return Ok(reply);
         }
+        let lock = self.lock_meant(session, sequence, lock);
         let own = self.locks.get(&lock).is_some_and(|held| held.owner == LockOwner::Session(session.id));
         let reply = if own {
             self.release(turn, lock);
@@ -231,6 +243,30 @@ impl State {
         };
         self.remember(session, sequence, &reply);
         Ok(reply)
+    }
+
+    /// No lock set has the id 0: it stands for what the request before this one got or waits for, whose answer
+    /// its session may never have heard.
+    fn lock_meant(&self, session: SessionRef, sequence: u64, lock: u64) -> u64 {
+        if lock != 0 || self.meta.feature_level < 2 {
+            return lock;
+        }
+        let live = self.sessions.get(&session.id).filter(|live| live.last_sequence.checked_add(1) == Some(sequence));
+        match live.and_then(|live| live.last_reply.as_ref()) {
+            Some(Reply::Lock { id, .. }) => *id,
+            _ => lock,
+        }
+    }
+
+    /// Refuses a worker's session: its locks are those of the transactions it works for.
+    fn client_of(&self, session: SessionRef) -> Result<(), Refusal> {
+        match &self.live_session(session)?.holder {
+            Holder::Client(_) => Ok(()),
+            Holder::Worker(_) => {
+                let message = format!("session {} is a worker's, not a client's", session.id);
+                Err(Refusal::new(Class::Denied, "NOT_A_CLIENT", message).hint("open a session of its own"))
+            }
+        }
     }
 
     /// The answer to a request that was done already. Requests of a session are numbered, and each

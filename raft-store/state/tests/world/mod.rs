@@ -245,7 +245,7 @@ pub fn done(order: &Order) -> Option<Report> {
     let volumes = match order {
         Order::CreateDisk { volumes, .. } | Order::Copy { volumes, .. } => volumes.iter().map(result).collect(),
         Order::Receive { volume, .. } | Order::Send { volume, .. } => vec![result(volume)],
-        Order::CreateDomain { .. } | Order::Delete { .. } => Vec::new(),
+        Order::CreateDomain { .. } | Order::Delete { .. } | Order::Noop => Vec::new(),
         Order::ServeSource { .. } => return None,
     };
     Some(Report::Done { volumes, bytes: 1 << 20 })
