@@ -40,6 +40,10 @@ const TRY_TIME: Duration = Duration::from_secs(3);
 /// Sessions that expire in one entry; the rest follow in the next.
 const EXPIRED_PER_ENTRY: usize = 64;
 
+/// Leases of sessions that ended are kept until they run out or are as many as those that live, and so
+/// many more: then all of them are looked at.
+const ENDED_MAX: usize = 1_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     deadline_ms: u64,
@@ -50,8 +54,8 @@ struct Lease {
 #[derive(Debug)]
 struct Watched {
     leader: LeaderId,
-    /// Sum of the session table that `leases` was made from.
-    seen: Option<[u64; 4]>,
+    /// Highest id of a session that was taken in: those that open later have higher ones.
+    newest: u64,
     leases: BTreeMap<SessionRef, Lease>,
     /// The same by deadline, those that expire left out.
     by_deadline: BTreeSet<(u64, SessionRef)>,
@@ -67,25 +71,46 @@ impl Watched {
         }
     }
 
-    fn sync(&mut self, state: &State, now_ms: u64) {
-        if self.seen == Some(state.sessions.sum()) {
-            return;
-        }
-        self.seen = Some(state.sessions.sum());
-        let live: BTreeMap<SessionRef, u64> =
-            state.sessions.values().map(|session| (session.reference(), session.ttl_ms)).collect();
-        let gone: Vec<SessionRef> = self.leases.keys().filter(|session| !live.contains_key(session)).copied().collect();
-        for session in gone {
-            if let Some(lease) = self.leases.remove(&session) {
-                self.by_deadline.remove(&(lease.deadline_ms, session));
-            }
-        }
-        for (session, ttl_ms) in live {
-            if !self.leases.contains_key(&session) {
-                self.set(session, Lease { deadline_ms: now_ms.saturating_add(ttl_ms), expiring: false });
-            }
+    fn forget(&mut self, session: SessionRef) {
+        if let Some(lease) = self.leases.remove(&session) {
+            self.by_deadline.remove(&(lease.deadline_ms, session));
         }
     }
+
+    /// Takes in what has opened since the last time. Called after every entry, so it looks at nothing
+    /// else; sessions that ended are dropped when their lease runs out, or when they become many.
+    fn sync(&mut self, state: &State, now_ms: u64) {
+        while let Some((id, session)) = state.sessions.from_key(&self.newest.saturating_add(1)).next() {
+            self.newest = *id;
+            self.set(
+                session.reference(),
+                Lease { deadline_ms: now_ms.saturating_add(session.ttl_ms), expiring: false },
+            );
+        }
+        if self.leases.len() > 2 * state.sessions.len() + ENDED_MAX {
+            let ended: Vec<SessionRef> =
+                self.leases.keys().filter(|session| !lives(state, **session)).copied().collect();
+            ended.into_iter().for_each(|session| self.forget(session));
+        }
+    }
+
+    /// The first lease to run out whose session has not ended.
+    fn first_deadline_ms(&mut self, state: &State) -> Option<u64> {
+        loop {
+            let (at, session) = *self.by_deadline.first()?;
+            if lives(state, session) {
+                return Some(at);
+            }
+            self.forget(session);
+        }
+    }
+}
+
+/// Whether this opening of the session is the current one, as far as this state reaches: who renews may
+/// have seen a later one than the timekeeper.
+fn lives(state: &State, session: SessionRef) -> bool {
+    session.epoch > state.applied_index()
+        || state.sessions.get(&session.id).is_some_and(|live| live.epoch == session.epoch)
 }
 
 /// The leases that this member watches while it leads. Times are the boot-time clock's.
@@ -101,7 +126,7 @@ impl Leases {
 
     /// A leadership begins: everyone gets the full lease.
     pub fn begin(&self, leader: LeaderId, state: &State, now_ms: u64) {
-        let mut watched = Watched { leader, seen: None, leases: BTreeMap::new(), by_deadline: BTreeSet::new() };
+        let mut watched = Watched { leader, newest: 0, leases: BTreeMap::new(), by_deadline: BTreeSet::new() };
         watched.sync(state, now_ms);
         *self.lock() = Some(watched);
     }
@@ -111,7 +136,7 @@ impl Leases {
         *self.lock() = None;
     }
 
-    /// Takes in sessions that opened and drops those that ended.
+    /// Takes in sessions that opened.
     pub fn sync(&self, state: &State, now_ms: u64) {
         if let Some(watched) = self.lock().as_mut() {
             watched.sync(state, now_ms);
@@ -128,7 +153,9 @@ impl Leases {
         for session in sessions {
             let ttl_ms =
                 state.sessions.get(&session.id).filter(|live| live.epoch == session.epoch).map(|live| live.ttl_ms);
-            let expiring = watched.leases.get(session).is_none_or(|lease| lease.expiring);
+            // One that is not known was resumed under a new epoch: whoever expired the earlier one did
+            // not mean this one.
+            let expiring = watched.leases.get(session).is_some_and(|lease| lease.expiring);
             if let Some(ttl_ms) = ttl_ms.filter(|_| !expiring) {
                 watched.set(*session, Lease { deadline_ms: now_ms.saturating_add(ttl_ms), expiring: false });
                 renewed.insert(*session);
@@ -138,8 +165,8 @@ impl Leases {
     }
 
     /// When the next lease runs out.
-    pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.lock().as_ref()?.by_deadline.first().map(|(at, _)| *at)
+    pub fn next_deadline_ms(&self, state: &State) -> Option<u64> {
+        self.lock().as_mut()?.first_deadline_ms(state)
     }
 
     /// Leases that ran out. From now on none of them is renewed.
@@ -248,6 +275,8 @@ fn from_key(key: &SessionKey) -> Option<SessionRef> {
 mod tests {
     use super::*;
     use crate::sample::Sample;
+    use sdm_state::Command;
+    use sdm_state::Entry;
 
     const LEADER: LeaderId = LeaderId { term: 1, node_id: 1 };
     const TTL_MS: u64 = 10_000;
@@ -266,14 +295,23 @@ mod tests {
         leases.renew(LEADER, &[session], state, now_ms).is_some_and(|renewed| renewed.contains(&session))
     }
 
+    /// The same state after its sessions ended.
+    fn ended(state: &State) -> State {
+        let sessions = state.sessions.values().map(sdm_state::sessions::Session::reference).collect();
+        let mut later = state.clone();
+        let entry = Entry { stamp_ms: 0, entropy: [0; 16], command: Command::ExpireSessions { sessions } };
+        later.apply(state.applied_index() + 1, &entry);
+        later
+    }
+
     #[test]
     fn a_lease_runs_out_its_time_after_the_last_renewal_and_not_before() {
         let (state, session, leases) = watched();
         assert!(renewed(&leases, session, &state, 4_000));
-        assert_eq!(leases.next_deadline_ms(), Some(14_000));
+        assert_eq!(leases.next_deadline_ms(&state), Some(14_000));
         assert!(leases.take_expired(13_999).is_empty());
         assert_eq!(leases.take_expired(14_000), vec![session]);
-        assert_eq!(leases.next_deadline_ms(), None);
+        assert_eq!(leases.next_deadline_ms(&state), None);
     }
 
     #[test]
@@ -291,11 +329,42 @@ mod tests {
     fn another_opening_an_ended_session_and_another_leadership_are_not_renewed() {
         let (state, session, leases) = watched();
         assert!(!renewed(&leases, SessionRef { epoch: session.epoch + 1, ..session }, &state, 1));
+        assert!(renewed(&leases, session, &state, 1));
         assert!(!renewed(&leases, session, &State::default(), 1));
-        assert_eq!(leases.next_deadline_ms(), None, "an ended session is forgotten");
+        assert_eq!(leases.next_deadline_ms(&ended(&state)), None, "an ended session is forgotten");
         let later = LeaderId { term: 2, ..LEADER };
         assert!(leases.renew(later, &[session], &state, 1).is_none());
         leases.end();
         assert!(leases.renew(LEADER, &[session], &state, 1).is_none());
+    }
+
+    #[test]
+    fn a_session_that_a_later_state_knows_is_not_forgotten_over_an_earlier_one() {
+        let (mut sample, leases) = (Sample::new(), Leases::default());
+        leases.begin(LEADER, &sample.state, 0);
+        let earlier = sample.state.clone();
+        for session in earlier.sessions.values() {
+            assert!(renewed(&leases, session.reference(), &earlier, 50_000));
+        }
+        let session = sample.open_client("late");
+        assert!(renewed(&leases, session, &sample.state, 1));
+        assert_eq!(leases.next_deadline_ms(&earlier), Some(1 + TTL_MS));
+        assert_eq!(leases.take_expired(1 + TTL_MS), vec![session]);
+    }
+
+    #[test]
+    fn leases_of_ended_sessions_do_not_pile_up() {
+        let (mut sample, leases) = (Sample::new(), Leases::default());
+        leases.begin(LEADER, &sample.state, 0);
+        for n in 0..3 * ENDED_MAX {
+            let session = sample.open_client(&format!("client {n}"));
+            leases.sync(&sample.state, 0);
+            assert!(renewed(&leases, session, &sample.state, 0));
+            sample.close(session);
+        }
+        leases.sync(&sample.state, 0);
+        let kept = leases.lock().as_ref().map_or(0, |watched| watched.leases.len());
+        assert!(kept <= ENDED_MAX + 2 * sample.state.sessions.len(), "{kept} leases are kept");
+        assert!(leases.take_expired(0).is_empty());
     }
 }

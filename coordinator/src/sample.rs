@@ -128,6 +128,20 @@ impl Sample {
         }
     }
 
+    /// A client opens a session.
+    pub(crate) fn open_client(&mut self, label: &str) -> SessionRef {
+        let owner = SessionOwner::Client(label.to_owned());
+        match self.apply(Command::OpenSession(OpenSession { owner, ttl_ms: 10_000, nonce: label.to_owned() })) {
+            Reply::Session { session, .. } => session,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// A session ends of its own will.
+    pub(crate) fn close(&mut self, session: SessionRef) {
+        self.apply(Command::CloseSession(session));
+    }
+
     /// A worker's session.
     pub(crate) fn session(&self, label: &str) -> SessionRef {
         let id = self.worker(label).session.unwrap();

@@ -71,7 +71,7 @@ async fn lead(core: &Core, leader: LeaderId) {
         let now_ms = core.clock().now_ms();
         core.inner.leases.sync(&view.state, now_ms);
         let tick_at = tick_due_ms(&view).and_then(|due| core.inner.stopwatch.when(leader, due));
-        let expiry_at = core.inner.leases.next_deadline_ms();
+        let expiry_at = core.inner.leases.next_deadline_ms(&view.state);
         match [tick_at, expiry_at].into_iter().flatten().min() {
             Some(at) if at <= now_ms => {
                 let expired = core.inner.leases.take_expired(now_ms);

@@ -21,6 +21,16 @@ pub fn is_domain_path(path: &str) -> bool {
     plain && path.len() <= DOMAIN_PATH_BYTES_MAX
 }
 
+/// Longest name of a user's lock beneath `user/`, in bytes: it stands in every refusal and list.
+pub const LOCK_NAME_BYTES_MAX: usize = 200;
+
+/// Whether a text can be the name of a user's lock, beneath `user/`: 1 to 200 letters, digits and `._:@+-/`.
+#[must_use]
+pub fn is_lock_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@+-/".contains(&byte);
+    (1..=LOCK_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
+
 /// A checked name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

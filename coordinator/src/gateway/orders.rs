@@ -77,6 +77,7 @@ fn order(order: &Order) -> WireOrder {
                 whole_domain: *whole_domain,
             })
         }
+        Order::Noop => WireOrder::Noop(v1::NoopOrder {}),
     }
 }
 

@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 /// checkpoint, a change of its other end and a last word on the way.
 const WAITING_MAX: usize = 4 * sdm_proto::limits::ASSIGNMENTS_MAX;
 
-/// Reports of one worker that are proposed at the same time: the log merges them into few writes.
-const RUNNING_MAX: usize = 32;
+/// Reports of one worker that are proposed at the same time, one for each attempt that it can have: the
+/// log merges them into few writes.
+const RUNNING_MAX: usize = sdm_proto::limits::ASSIGNMENTS_MAX;
 
 /// What became of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

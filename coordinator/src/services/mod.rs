@@ -11,6 +11,7 @@ mod job;
 mod lock;
 pub(crate) mod member;
 mod mutation;
+mod noop;
 mod page;
 mod present;
 mod progress;

@@ -115,7 +115,37 @@ impl Mutation {
         }
         let spec = resolve(state)?;
         tracing::info!(txn = %id, kind = spec.kind(), initiator = self.initiator, "proposing a transaction");
-        let begin = Begin {
+        let begin = self.command(state, id, spec);
+        let answered = call.propose(Command::Begin(begin)).await?;
+        let state = &answered.view.state;
+        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
+        match &txn.phase {
+            Phase::Refused(refusal) => Err(refusal.clone()),
+            _ => Ok(present::transaction(state, txn)),
+        }
+    }
+
+    /// Begins a transaction that resolves no names and may be forgotten and done again: nothing is
+    /// read before it is proposed. Answers with its id, new or known.
+    ///
+    /// # Errors
+    /// The recorded or the new refusal, or why nothing could be asked.
+    pub(crate) async fn begin_unread(self, core: &Core, spec: Spec) -> Result<TxnId, Refusal> {
+        let view = core.view();
+        let id = self.id.unwrap_or_else(|| request_id::issue(view.state.meta.clock_ms, rand::random()));
+        let begin = self.command(&view.state, id, spec);
+        drop(view);
+        let answered = Call::begin(core).propose(Command::Begin(begin)).await?;
+        let state = &answered.view.state;
+        match state.txns.get(&id).map(|txn| &txn.phase) {
+            Some(Phase::Refused(refusal)) => Err(refusal.clone()),
+            Some(_) => Ok(id),
+            None => Err(resolve::unknown_txn(id)),
+        }
+    }
+
+    fn command(self, state: &State, id: TxnId, spec: Spec) -> Begin {
+        Begin {
             id,
             request_hash: self.request_hash,
             not_after_ms: not_after_ms(state),
@@ -125,13 +155,6 @@ impl Mutation {
             reason: self.reason,
             lock_wait_ms: self.lock_wait_ms,
             spec,
-        };
-        let answered = call.propose(Command::Begin(begin)).await?;
-        let state = &answered.view.state;
-        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
-        match &txn.phase {
-            Phase::Refused(refusal) => Err(refusal.clone()),
-            _ => Ok(present::transaction(state, txn)),
         }
     }
 

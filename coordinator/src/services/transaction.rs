@@ -3,6 +3,7 @@
 
 use crate::core::Core;
 use crate::services::call::Call;
+use crate::services::noop;
 use crate::services::page::Page;
 use crate::services::present;
 use crate::services::progress::ProgressReader;
@@ -109,6 +110,15 @@ impl TransactionService for TransactionApi {
         request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
         self.abort(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn begin_noop(
+        &self,
+        request: Request<v1::BeginNoopRequest>,
+    ) -> Result<Response<v1::BeginNoopResponse>, Status> {
+        let transaction = noop::begin(&self.core, request.into_inner()).await;
+        let answer = transaction.map(|transaction| v1::BeginNoopResponse { transaction: Some(transaction) });
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
     async fn watch_transaction(

@@ -57,6 +57,14 @@ struct Content {
     domains_to_send: BTreeMap<String, ()>,
 }
 
+impl Content {
+    fn forget(&mut self, token: &str) {
+        for slot in [Slot::Checkpoint, Slot::Sender, Slot::LastWord] {
+            self.reports.remove(&(token.to_owned(), slot));
+        }
+    }
+}
+
 /// The shared outbox: the supervisor fills it, the gateway empties it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outbox {
@@ -75,7 +83,7 @@ impl Outbox {
         content.sequence += 1;
         let slot = slot_of(&outcome);
         if slot == Slot::LastWord {
-            content.reports.retain(|(of, _), _| of != token);
+            content.forget(token);
         }
         let report = Report { token: token.to_owned(), sequence: content.sequence, outcome: Some(outcome) };
         content.reports.insert((token.to_owned(), slot), Pending { report, sent_ms: None });
@@ -85,7 +93,7 @@ impl Outbox {
 
     /// The cluster no longer asks about this token.
     pub(crate) fn forget(&self, token: &str) {
-        self.content().reports.retain(|(of, _), _| of != token);
+        self.content().forget(token);
     }
 
     /// Has a domain's state reported.

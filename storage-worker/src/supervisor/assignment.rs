@@ -170,6 +170,8 @@ impl Reading<'_> {
                 }
             }
             WireOrder::Delete(order) => Way::Step(self.delete(order)?),
+            // The supervisor answers it itself.
+            WireOrder::Noop(_) => return Err(Unreadable("a noop has nothing to run".to_owned())),
         })
     }
 
@@ -269,7 +271,7 @@ fn total_bytes(order: &WireOrder) -> u64 {
         WireOrder::ServeSource(order) => of(&order.volumes),
         WireOrder::Receive(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
         WireOrder::Send(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
-        WireOrder::CreateDomain(_) | WireOrder::CreateDisk(_) | WireOrder::Delete(_) => 0,
+        WireOrder::CreateDomain(_) | WireOrder::CreateDisk(_) | WireOrder::Delete(_) | WireOrder::Noop(_) => 0,
     }
 }
 

@@ -1,14 +1,13 @@
 //! What a request may contain: checked here, before it costs the cluster an entry.
 
+use sdm_proto::names::LOCK_NAME_BYTES_MAX;
+use sdm_proto::names::is_lock_name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
 use sdm_state::command::SessionRef;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Resource;
-
-/// Longest name beneath `user/`, in bytes: it stands in every refusal and list.
-const NAME_BYTES_MAX: usize = 200;
 
 /// Longest reason, in bytes: every member keeps it in memory as long as the lock.
 const WHY_BYTES_MAX: usize = 256;
@@ -93,10 +92,9 @@ fn resource(text: &str) -> Result<Resource, Refusal> {
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", message)
             .hint("disks and domains are locked by the transactions that work on them; use a name under user/"));
     };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@+-/".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+    if !is_lock_name(name) {
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", format!("{shown:?} cannot be locked"))
-            .hint(format!("a name is user/ and 1 to {NAME_BYTES_MAX} letters, digits and ._:@+-/")));
+            .hint(format!("a name is user/ and 1 to {LOCK_NAME_BYTES_MAX} letters, digits and ._:@+-/")));
     }
     Ok(Resource::User(name.to_owned()))
 }
@@ -195,7 +193,7 @@ mod tests {
         for text in ["disk/x", "domain/x", "name/x", "backup", "", "user/", "user/a b", "user/a\n", "user/\u{e4}"] {
             assert_eq!(reason_of(lock_set(&[wanted(text, "X")])), "BAD_RESOURCE", "{text:?}");
         }
-        let long = format!("user/{}", "x".repeat(NAME_BYTES_MAX + 1));
+        let long = format!("user/{}", "x".repeat(LOCK_NAME_BYTES_MAX + 1));
         assert_eq!(reason_of(lock_set(&[wanted(&long, "X")])), "BAD_RESOURCE");
         assert_eq!(reason_of(lock_set(&[wanted("user/a", "x")])), "BAD_MODE");
         assert_eq!(reason_of(lock_set(&[])), "BAD_LOCK_SET");

@@ -80,6 +80,7 @@ fn attempted(state: &State, txn: &Txn, attempt: &Attempt) -> String {
             None => format!("copying at worker {worker}{durable}"),
         },
         Spec::DeleteDisk { .. } => format!("deleting at worker {worker}"),
+        Spec::Noop { .. } => format!("waits for the report of worker {worker}"),
     };
     format!("{what}{again}")
 }
@@ -115,6 +116,7 @@ fn missing(state: &State, txn: &Txn) -> Option<String> {
             (!reached(&|worker| worker.is_live() && worker.owns_path(path))).then(|| format!("the path {path}"))
         }
         Spec::CreateDisk { domain: id, .. } => domain(*id),
+        Spec::Noop { .. } => None,
         _ => {
             let job = current_job(state, txn)?;
             job.target.and_then(domain).or_else(|| job.source.and_then(domain))
