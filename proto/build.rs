@@ -15,6 +15,7 @@ const FILES: &[&str] = &[
     "sdm/v1/job.proto",
     "sdm/v1/worker.proto",
     "sdm/v1/gc.proto",
+    "sdm/v1/backup.proto",
     "sdm/v1/transfer.proto",
     "sdm/internal/v1/raft.proto",
     "sdm/internal/v1/member.proto",

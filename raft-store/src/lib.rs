@@ -17,10 +17,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod disk;
 pub mod fatal;
 pub mod identity;
 pub mod log;
+pub mod offline;
 pub mod open;
 pub mod raft;
 pub mod seed;
@@ -40,6 +42,7 @@ pub use log::LogStore;
 pub use open::OpenError;
 pub use open::Opened;
 pub use open::open;
+pub use raft::RowWatch;
 pub use raft::StateMachine;
 pub use raft::StateView;
 pub use raft::ViewHandle;

@@ -83,7 +83,9 @@ fn check_cluster(state: &State, remembered: &str, member: &str) -> Result<(), Re
     }
     let message = format!("the worker belongs to cluster {remembered}, member {member} to cluster {own}");
     Err(Refusal::new(Class::Denied, "WRONG_CLUSTER", message)
-        .hint("check --coordinators; to serve this cluster the worker needs an empty --data-dir"))
+        .hint(format!(
+            "check --coordinators; if this cluster was restored from a backup of that one, admit the worker anew: sdm worker --readmit {own}"
+        )))
 }
 
 /// Whether this very process holds this very session.
@@ -106,7 +108,9 @@ fn admitted(core: &Core, state: &State, worker: WorkerId, session: SessionRef) -
     let welcome = Welcome {
         cluster_id: state.cluster_id().to_string(),
         pool_id: state.meta.pool_id.to_string(),
-        epoch: state.meta.epoch,
+        // Calls between members and workers carry the epoch that the cluster was made with, for ever.
+        epoch: core.identity().get().map_or(state.meta.epoch, |own| own.epoch),
+        storage_epoch: state.meta.epoch,
         session_id: session.id.to_string(),
         session_epoch: session.epoch,
         ttl_ms,

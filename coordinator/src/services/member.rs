@@ -2,10 +2,13 @@
 //! process that wants to become one.
 
 use crate::admission;
+use crate::check_in;
 use crate::core::Core;
 use crate::keepalive;
+use crate::membership;
 use crate::propose;
 use crate::read;
+use crate::services::insiders::node_id_of;
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use sdm_proto::credentials::Caller;
@@ -89,7 +92,8 @@ pub(crate) fn role(core: &Core) -> &'static str {
 
 /// What this member is right now.
 pub(crate) fn ping(core: &Core) -> wire::PingResponse {
-    let applied_index = core.view().applied_index().unwrap_or_default();
+    let view = core.view();
+    let applied_index = view.applied_index().unwrap_or_default();
     let committed = core.inner.raft.data_metrics().borrow_watched().cluster_committed;
     let leadership = core.inner.leadership.borrow();
     wire::PingResponse {
@@ -102,7 +106,13 @@ pub(crate) fn ping(core: &Core) -> wire::PingResponse {
         role: String::new(),
         version: crate::join::VERSION.to_owned(),
         feature_level_max: FEATURE_LEVEL_MAX,
+        state: Some(state_hash(view.state.applied_index(), view.state.hash())),
+        hashes: view.state.hashes.values().map(|point| state_hash(point.index, point.own)).collect(),
     }
+}
+
+fn state_hash(index: u64, hash: [u8; 32]) -> wire::StateHash {
+    wire::StateHash { index, hash: hash.to_vec().into() }
 }
 
 #[tonic::async_trait]
@@ -150,6 +160,30 @@ impl MemberService for MemberApi {
         let role = admission::admit(&self.core, request.node_id, request.stay_learner, forwarded).await;
         Ok(Response::new(wire::AdmitResponse { role: role.map_err(refused)?.to_owned() }))
     }
+
+    async fn change_membership(
+        &self,
+        request: Request<wire::ChangeMembershipRequest>,
+    ) -> Result<Response<wire::ChangeMembershipResponse>, Status> {
+        self.member(&request)?;
+        let Some(change) = request.into_inner().change else {
+            return Err(refused(Refusal::new(Class::Invalid, "BAD_CHANGE", "a change of the membership that says none")));
+        };
+        membership::change_forwarded(&self.core, &change).await.map(Response::new).map_err(refused)
+    }
+
+    async fn check_in(
+        &self,
+        request: Request<wire::CheckInRequest>,
+    ) -> Result<Response<wire::CheckInResponse>, Status> {
+        let caller = self.member(&request)?;
+        let request = request.into_inner();
+        if node_id_of(&caller) != Some(request.node_id) {
+            let message = format!("{} checks in as member {}", caller.0, request.node_id);
+            return Err(refused(Refusal::new(Class::Invalid, "BAD_CHECK_IN", message)));
+        }
+        check_in::answer(&self.core, &request).await.map(Response::new).map_err(refused)
+    }
 }
 
 async fn join(core: &Core, request: wire::JoinRequest) -> Result<wire::JoinResponse, Refusal> {
@@ -173,7 +207,8 @@ async fn join(core: &Core, request: wire::JoinRequest) -> Result<wire::JoinRespo
             node_id,
             cluster_id: view.state.cluster_id().to_string(),
             pool_id: meta.pool_id.to_string(),
-            epoch: meta.epoch,
+            // The epoch that the cluster was made with: reconciliation raises only that of the storage.
+            epoch: core.identity().get().map_or(meta.epoch, |own| own.epoch),
         }),
         // The founder is at it this very moment.
         Reply::Refused(refusal) if refusal.reason == "NOT_FOUNDED" => {

@@ -18,3 +18,6 @@ pub use trigger::SnapshotTrigger;
 pub use trigger::drive_snapshots;
 
 pub(crate) use folder::Loaded;
+pub(crate) use format::Header as SnapshotHeader;
+pub(crate) use format::SnapshotReader;
+pub(crate) use format::SnapshotWriter;

@@ -17,6 +17,7 @@ use crate::views::List;
 use crate::views::WorkerView;
 use clap::Args;
 use clap::Subcommand;
+use sdm_proto::ids::ClusterId;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -57,6 +58,9 @@ pub struct WorkerCommand {
     /// Paths beneath which it reaches storage, separated by commas [default: all]
     #[arg(long, value_name = "PREFIX,…", value_delimiter = ',')]
     reach: Vec<String>,
+    /// Belong to this cluster from now on, whichever it was before: one restored from a backup
+    #[arg(long, value_name = "CLUSTER_ID")]
+    readmit: Option<String>,
     /// End when the thread that started this process ends, and at once if that was another process
     #[arg(long, hide = true, value_name = "PID", num_args = 0..=1, require_equals = true)]
     die_with_parent: Option<Option<u32>>,
@@ -102,6 +106,7 @@ impl WorkerCommand {
             advertise,
             data_dir: data_dir.clone(),
             coordinators: parse_addresses("--coordinators", &self.coordinators)?,
+            readmit: self.readmit.as_deref().map(parse_cluster_id).transpose()?,
             reach: reach?,
             secret,
             transport: Arc::new(TcpTransport),
@@ -125,6 +130,13 @@ impl WorkerCommand {
         sdm_storage_worker::run(config, shutdown::requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
+}
+
+fn parse_cluster_id(text: &str) -> Result<ClusterId, Failure> {
+    text.parse().map_err(|_| {
+        let message = format!("--readmit: {text:?} is not the id of a cluster");
+        Refusal::new(Class::Invalid, "BAD_CLUSTER_ID", message).hint("`sdm status` at its members shows it").into()
+    })
 }
 
 fn failure_of(error: WorkerError) -> Failure {

@@ -80,6 +80,14 @@ pub enum DomainError {
         /// The epoch that it says.
         epoch: u64,
     },
+    /// Another cluster is taking the domain, or ended while it did.
+    #[error("`{entry}` is there: {taker} is taking the domain, or ended while it did; nothing was changed")]
+    BeingAdopted {
+        /// The file.
+        entry: String,
+        /// Who, as far as that can be read.
+        taker: String,
+    },
     /// The path is there, the domain is not.
     #[error("there is no domain {domain} at the path `{}`", path.display())]
     DomainMissing {

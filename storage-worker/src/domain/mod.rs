@@ -10,12 +10,14 @@
 //! no name and no token (they come in), reads no volume's bytes, and decides nothing: evidence that does not fit is
 //! an error that names it.
 
+mod adopt;
 mod attempt;
 mod create;
 mod delete;
 mod delete_domain;
 mod error;
 mod identity;
+mod inspect;
 mod metadata;
 mod names;
 mod open;
@@ -23,12 +25,14 @@ mod placement_mark;
 mod small_file;
 mod volume_metadata;
 
+pub use adopt::adopt_domain;
 pub use attempt::Attempt;
 pub use create::create_domain;
 pub use delete::delete_placement;
 pub use delete_domain::delete_domain;
 pub use error::DomainError;
 pub use identity::DomainIdentity;
+pub use inspect::inspect_domain;
 pub use metadata::DomainMetadata;
 pub use metadata::InvalidMetadata;
 pub use names::DotName;

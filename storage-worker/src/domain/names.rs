@@ -14,6 +14,10 @@ const DOT_REST_BYTES_MAX: usize = 64;
 /// The mark's name in `dom_md` and in each placement.
 pub(crate) const MARK: &str = ".sdm";
 
+/// The mark that takes the place of the one in `dom_md` when another cluster adopts the domain. Only who created it
+/// may rename it, so two cannot adopt at once.
+pub(crate) const NEXT_MARK: &str = ".sdm.next";
+
 /// A folder name derived from a token: `.sdm-1-4711-0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DotName(String);

@@ -32,6 +32,16 @@ impl<D: DomainDriver> Domain<D> {
     where
         S: Storage<Driver = D>,
     {
+        let (domain, owner) = Self::find(storage, root).await?;
+        owner.require(root)?;
+        Ok(domain)
+    }
+
+    /// Opens the domain's folder and reads whose it is, whoever that may be.
+    pub(super) async fn find<S>(storage: &S, root: &DomainRoot) -> Result<(Self, Owner), DomainError>
+    where
+        S: Storage<Driver = D>,
+    {
         let path = open_path(storage, &root.path).await?;
         let missing = || DomainError::DomainMissing { path: root.path.clone(), domain: root.domain };
         let folder = EntryPath::root().join(&root.domain.to_string())?;
@@ -39,11 +49,8 @@ impl<D: DomainDriver> Domain<D> {
             Err(error) if error.is(StorageErrorKind::NotFound) => return Err(missing()),
             answer => answer?,
         };
-        match read_owner(&driver, &EntryPath::root()).await? {
-            None => return Err(missing()),
-            Some(owner) => owner.require(root)?,
-        }
-        Ok(Self { driver, root: root.clone() })
+        let owner = read_owner(&driver, &EntryPath::root()).await?.ok_or_else(missing)?;
+        Ok((Self { driver, root: root.clone() }, owner))
     }
 
     /// The driver, rooted at the domain's own folder.
@@ -128,8 +135,18 @@ fn is_absent(error: &DomainError) -> bool {
 }
 
 impl Owner {
-    /// Is it the domain meant?
+    /// Is it the domain meant, in the hands of this cluster and epoch?
     pub fn require(&self, root: &DomainRoot) -> Result<(), DomainError> {
+        let identity = self.require_pool(root)?;
+        if identity.cluster != root.cluster || identity.epoch != root.epoch {
+            let (cluster, epoch) = (identity.cluster, identity.epoch);
+            return Err(DomainError::OtherCluster { domain: root.domain, cluster, epoch });
+        }
+        Ok(())
+    }
+
+    /// Is it the domain meant, of this pool, whichever of its clusters has it?
+    pub fn require_pool(&self, root: &DomainRoot) -> Result<&DomainIdentity, DomainError> {
         let domain = self.metadata.domain.to_string();
         let path = root.path.clone();
         let Some(identity) = &self.identity else {
@@ -147,10 +164,6 @@ impl Owner {
                 reason: "its files name another domain or pool than its folder".to_owned(),
             });
         }
-        if identity.cluster != root.cluster || identity.epoch != root.epoch {
-            let (cluster, epoch) = (identity.cluster, identity.epoch);
-            return Err(DomainError::OtherCluster { domain: root.domain, cluster, epoch });
-        }
-        Ok(())
+        Ok(identity)
     }
 }

@@ -308,7 +308,7 @@ impl Gateway {
         if let Some(of) = folder.membership().filter(|of| of.cluster_id != membership.cluster_id) {
             let message = format!("this worker belongs to cluster {}, not to {}", of.cluster_id, membership.cluster_id);
             return Err(Refusal::new(Class::Denied, "WRONG_CLUSTER", message)
-                .hint("check --coordinators; a worker of another cluster needs an empty --data-dir")
+                .hint("check --coordinators; to serve a cluster that was restored from a backup: sdm worker --readmit CLUSTER_ID")
                 .into());
         }
         let name = format!("worker/{}", folder.identity().worker);
@@ -343,7 +343,7 @@ impl Gateway {
             }
             self.lease.begin(ttl_ms, hello_ms);
         }
-        let facts = Arc::new(SessionFacts { cluster, pool, epoch: welcome.epoch });
+        let facts = Arc::new(SessionFacts { cluster, pool, epoch: welcome.storage_epoch.max(welcome.epoch) });
         self.session = Some(Session { id: welcome.session_id.clone(), epoch: welcome.session_epoch, facts });
         self.endpoints.succeeded();
         self.outbox.rewind();

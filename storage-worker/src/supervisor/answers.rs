@@ -72,7 +72,10 @@ fn done_of(order: &Order, done: work::Done) -> wire::Done {
             wire::Done { volumes: report.volumes.into_iter().map(|report| volume(order, report)).collect(), bytes }
         }
         work::Done::Deleted(report) => wire::Done { volumes: Vec::new(), bytes: report.freed_bytes },
-        work::Done::DomainCreated(_) | work::Done::DomainProbed(_) => wire::Done::default(),
+        work::Done::DomainCreated(_)
+        | work::Done::DomainProbed(_)
+        | work::Done::Inspected(_)
+        | work::Done::Adopted => wire::Done::default(),
     }
 }
 
@@ -99,11 +102,16 @@ fn volume(order: &Order, report: work::VolumeReport) -> wire::VolumeResult {
 }
 
 fn refused_by_storage(refusal: work::Refusal) -> Answer {
+    Answer::Refused((&refusal_by_storage(refusal)).into())
+}
+
+/// What the storage refused, as a refusal of ours.
+pub(crate) fn refusal_by_storage(refusal: work::Refusal) -> Refusal {
     let mut own = Refusal::new(class(refusal.code), refusal.code.as_str(), refusal.message).hint(refusal.hint);
     if let Some(missing) = refusal.missing_bytes {
         own = own.blocker("space", "missing", format!("{missing} bytes were still to be written"));
     }
-    Answer::Refused((&own).into())
+    own
 }
 
 /// Refusals that say something about one host's view of a domain.

@@ -20,6 +20,8 @@ mod streams;
 mod unreaped;
 mod worker;
 
+pub(crate) use answers::refusal_by_storage;
+pub(crate) use reach::Reach;
 pub use worker::WorkerConfig;
 pub use worker::WorkerError;
 pub use worker::run;

@@ -2,10 +2,12 @@
 //! server beside each other until it is told to stop or the cluster refuses it.
 
 use super::attempt::Workshop;
+use super::reach::Reach;
 use super::running_set::Supervisor;
 use super::unreaped::Unreaped;
 use crate::folder::DiskFolder;
 use crate::folder::FolderError;
+use crate::folder::Membership;
 use crate::folder::WorkerFolder;
 use crate::gateway::Gateway;
 use crate::gateway::GatewayError;
@@ -14,11 +16,13 @@ use crate::gateway::Outbox;
 use crate::process::IoProcesses;
 use crate::transfer::ProgressBoard;
 use crate::transfer::PullClient;
+use crate::transfer::Takeover;
 use crate::transfer::Tickets;
 use crate::transfer::TransferServer;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::credentials::PeerIdentity;
+use sdm_proto::ids::ClusterId;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams::BlockingPool;
 use sdm_proto::seams::Clock;
@@ -55,6 +59,9 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// `host:port` of members, any of them.
     pub coordinators: Vec<String>,
+    /// The operator's word that the worker now belongs to this cluster, whichever it did before: one
+    /// that was restored from a backup.
+    pub readmit: Option<ClusterId>,
     /// Paths beneath which it works; none means everywhere.
     pub reach: Vec<PathBuf>,
     /// The cluster's secret. Whoever starts a worker sees to it that nothing listens beyond
@@ -136,6 +143,9 @@ pub async fn run_in_folder(
         .listen(config.listen.clone())
         .await
         .map_err(|source| WorkerError::Listen { address: config.listen.clone(), source })?;
+    if let Some(cluster) = config.readmit {
+        readmit(&folder, cluster, config.pool).await?;
+    }
     let worker = folder.identity().worker;
     tracing::info!(address, %worker, name = config.name, "listening");
     tokio::pin!(shutdown);
@@ -144,6 +154,19 @@ pub async fn run_in_folder(
         () = await_earlier_processes(&folder, config.pool, &config.clock) => {}
     }
     Parts::new(config, folder, address).run(incoming, shutdown).await
+}
+
+/// Has the folder forget the cluster that it belonged to.
+async fn readmit(folder: &Arc<dyn WorkerFolder>, cluster: ClusterId, pool: BlockingPool) -> Result<(), WorkerError> {
+    let known = folder.membership().map(|of| of.cluster_id);
+    let wanted = cluster.to_string();
+    if known.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    tracing::warn!(from = known, to = wanted, "the operator has this worker admitted to another cluster");
+    let (folder, membership) = (Arc::clone(folder), Membership { cluster_id: wanted, epoch: 0 });
+    let written = pool.run(move || folder.join(&membership)).await;
+    Ok(written.unwrap_or_else(|source| Err(FolderError::Io { action: "write", path: "worker.json".into(), source }))?)
 }
 
 /// Waits for what an earlier process of this folder left behind, but not for ever.
@@ -173,7 +196,8 @@ struct Parts {
 impl Parts {
     fn new(config: WorkerConfig, folder: Arc<dyn WorkerFolder>, address: String) -> Self {
         let identity = OwnIdentity::default();
-        if let Some(membership) = folder.membership() {
+        // One that is to be admitted anew is a newcomer until then: it does not know the cluster's epoch.
+        if let Some(membership) = folder.membership().filter(|of| of.epoch > 0) {
             let name = format!("worker/{}", folder.identity().worker);
             identity.set(PeerIdentity { cluster_id: membership.cluster_id, epoch: membership.epoch, name });
         }
@@ -192,6 +216,7 @@ impl Parts {
             clock: Arc::clone(&config.clock),
             pool: config.pool,
         };
+        let takeover = Takeover::new(Arc::clone(&config.processes), lock.clone(), Reach::new(config.reach.clone()));
         let (gateway, mandate) = Gateway::new(settings, outbox.clone());
         let pull = PullClient {
             transport: config.transport,
@@ -212,7 +237,7 @@ impl Parts {
         Self {
             gateway,
             supervisor: Supervisor::new(workshop, config.reach, outbox, mandate),
-            server: TransferServer { secret: config.secret, identity, tickets, progress },
+            server: TransferServer { secret: config.secret, identity, tickets, progress, takeover },
             stop: CancellationToken::new(),
         }
     }

@@ -1,9 +1,11 @@
-//! The internal service: another worker pulls a placement; a member asks how far attempts are.
+//! The internal service: another worker pulls a placement; a member asks how far attempts are, and, after a restore
+//! from a backup, has domains read and taken over.
 
 use super::pieces;
 use super::pieces::OnWire;
 use super::progress::ProgressBoard;
 use super::reader_stream::ReaderStream;
+use super::takeover::Takeover;
 use super::tickets::Purpose;
 use super::tickets::Reader;
 use super::tickets::Tickets;
@@ -12,8 +14,12 @@ use crate::work::PIECES_IN_FLIGHT;
 use crate::work::Piece;
 use sdm_proto::limits;
 use sdm_proto::status::to_status;
+use sdm_proto::wire::internal::v1::AdoptDomainRequest;
+use sdm_proto::wire::internal::v1::AdoptDomainResponse;
 use sdm_proto::wire::internal::v1::GetProgressRequest;
 use sdm_proto::wire::internal::v1::GetProgressResponse;
+use sdm_proto::wire::internal::v1::InspectDomainRequest;
+use sdm_proto::wire::internal::v1::InspectDomainResponse;
 use sdm_proto::wire::internal::v1::PullRequest;
 use sdm_proto::wire::internal::v1::PullResponse;
 use sdm_proto::wire::internal::v1::PullVolume;
@@ -29,6 +35,7 @@ use tonic::Status;
 pub(super) struct WorkerData {
     pub(super) tickets: Tickets,
     pub(super) progress: ProgressBoard,
+    pub(super) takeover: Takeover,
 }
 
 #[tonic::async_trait]
@@ -54,6 +61,22 @@ impl WorkerDataService for WorkerData {
         let tokens = request.into_inner().tokens.into_iter().take(limits::ASSIGNMENTS_MAX);
         let progress = self.progress.of(tokens).into_iter().collect();
         Ok(Response::new(GetProgressResponse { progress }))
+    }
+
+    async fn inspect_domain(
+        &self,
+        request: Request<InspectDomainRequest>,
+    ) -> Result<Response<InspectDomainResponse>, Status> {
+        let answer = self.takeover.inspect(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn adopt_domain(
+        &self,
+        request: Request<AdoptDomainRequest>,
+    ) -> Result<Response<AdoptDomainResponse>, Status> {
+        let answer = self.takeover.adopt(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 }
 

@@ -8,6 +8,7 @@ mod progress;
 mod pull;
 mod reader_stream;
 mod server;
+mod takeover;
 mod tickets;
 mod transfer_service;
 
@@ -16,6 +17,7 @@ pub(crate) use progress::ProgressBoard;
 pub(crate) use progress::ProgressRow;
 pub(crate) use pull::PullClient;
 pub(crate) use server::TransferServer;
+pub(crate) use takeover::Takeover;
 pub(crate) use tickets::Purpose;
 pub(crate) use tickets::Reader;
 pub(crate) use tickets::Sender;

@@ -2,6 +2,7 @@
 
 use super::data_service::WorkerData;
 use super::progress::ProgressBoard;
+use super::takeover::Takeover;
 use super::tickets::Tickets;
 use super::transfer_service::Transfers;
 use sdm_proto::credentials::ClusterSecret;
@@ -22,6 +23,7 @@ pub(crate) struct TransferServer {
     pub(crate) identity: OwnIdentity,
     pub(crate) tickets: Tickets,
     pub(crate) progress: ProgressBoard,
+    pub(crate) takeover: Takeover,
 }
 
 impl TransferServer {
@@ -37,7 +39,8 @@ impl TransferServer {
         let transfers = TransferServiceServer::new(Transfers { tickets: self.tickets.clone() })
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-        let data = WorkerDataServiceServer::new(WorkerData { tickets: self.tickets, progress: self.progress })
+        let data = WorkerData { tickets: self.tickets, progress: self.progress, takeover: self.takeover };
+        let data = WorkerDataServiceServer::new(data)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
         let (health, health_service) = tonic_health::server::health_reporter();

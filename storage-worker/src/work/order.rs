@@ -27,6 +27,10 @@ pub enum Order {
     DeletePlacement(DeletePlacement),
     /// Delete what the creation of a domain left that did not win.
     DeleteDomain(DeleteDomain),
+    /// Read what lies in a domain, whichever cluster of the pool has it. Changes nothing.
+    InspectDomain(InspectDomain),
+    /// Take a domain over from an earlier cluster of the pool.
+    AdoptDomain(AdoptDomain),
 }
 
 impl Order {
@@ -40,6 +44,8 @@ impl Order {
             Self::SendPlacement(order) => &order.domain,
             Self::DeletePlacement(order) => &order.domain,
             Self::DeleteDomain(order) => &order.domain,
+            Self::InspectDomain(order) => &order.domain,
+            Self::AdoptDomain(order) => &order.domain,
         }
     }
 }
@@ -242,4 +248,22 @@ pub struct DeleteDomain {
     pub token: String,
     /// The dot name of this deletion's own token.
     pub deletion_dot_name: String,
+}
+
+/// Read what lies in a domain after a restore from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectDomain {
+    /// The domain. Only its path, id and pool must fit.
+    pub domain: DomainRoot,
+    /// Only names after this one, in their order. Empty at first.
+    pub after: String,
+}
+
+/// Write this cluster's id and epoch into a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptDomain {
+    /// The domain, with the cluster and the epoch that are to be written.
+    pub domain: DomainRoot,
+    /// Clusters that it may be taken from. One of another cluster is refused and left alone.
+    pub from: Vec<Uuid>,
 }

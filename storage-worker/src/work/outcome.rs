@@ -36,6 +36,10 @@ pub enum Done {
     Sent(PlacementReport),
     /// Neither the dot name nor the published name exists any more.
     Deleted(DeletionReport),
+    /// A page of what lies in the domain.
+    Inspected(InspectionPage),
+    /// The domain carries the order's cluster and epoch, durably.
+    Adopted,
 }
 
 /// A domain's room and traits.
@@ -49,6 +53,48 @@ pub struct DomainReport {
     pub file_system: String,
     /// Allocation unit of the file system.
     pub block_bytes: u32,
+}
+
+/// Whose a domain is, and a page of the names under its `images/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectionPage {
+    /// The cluster that has it.
+    pub cluster: Uuid,
+    /// The epoch in which that took it.
+    pub epoch: u64,
+    /// Names in their order.
+    pub images: Vec<FoundImage>,
+    /// Ask on after this name; none: that was all.
+    pub next_after: Option<String>,
+}
+
+/// A name under `images/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundImage {
+    /// The name.
+    pub name: String,
+    /// What it names.
+    pub kind: FoundKind,
+}
+
+/// What a name under `images/` names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FoundKind {
+    /// A placement that proves to be a cluster's of this pool: its mark derives its very name.
+    Placement {
+        /// That cluster.
+        cluster: Uuid,
+        /// Token of the attempt that made it.
+        token: String,
+        /// Its transaction.
+        transaction: String,
+        /// Volumes whose files are there.
+        volumes: Vec<Uuid>,
+    },
+    /// Being built or deleted, or left by that.
+    DotName,
+    /// Neither; in words.
+    Other(String),
 }
 
 /// The volumes of a placement that was made or sent, in the order's order.

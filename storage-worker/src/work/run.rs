@@ -25,9 +25,11 @@ use crate::copy::send_file;
 use crate::domain::Attempt;
 use crate::domain::Domain;
 use crate::domain::DomainError;
+use crate::domain::adopt_domain;
 use crate::domain::create_domain;
 use crate::domain::delete_domain;
 use crate::domain::delete_placement;
+use crate::domain::inspect_domain;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::FileStorage;
@@ -57,6 +59,8 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
             Err(error) => Err(error.into()),
         },
         Order::DeleteDomain(order) => delete_domain(storage, order).await.map(Done::Deleted).map_err(Into::into),
+        Order::InspectDomain(order) => inspect_domain(storage, order).await.map(Done::Inspected).map_err(Into::into),
+        Order::AdoptDomain(order) => adopt_domain(storage, order).await.map(|()| Done::Adopted).map_err(Into::into),
     };
     match done {
         Ok(done) => Outcome::Done(done),

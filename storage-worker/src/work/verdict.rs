@@ -102,7 +102,11 @@ impl From<DomainError> for Unfinished {
             }
             DomainError::OtherCluster { .. } => (
                 RefusalCode::OtherClustersDomain,
-                "nothing was changed: sdm cannot yet take over a domain of another cluster, or of a time before a restore",
+                "nothing was changed: after a restore from a backup, `sdm backup reconcile` takes the domain over",
+            ),
+            DomainError::BeingAdopted { .. } => (
+                RefusalCode::OtherClustersDomain,
+                "make sure that no other cluster was restored from the same backup; then remove that file by hand and repeat",
             ),
             DomainError::DomainMissing { .. } => {
                 (RefusalCode::DomainMissing, "is its storage mounted on that worker's host?")

@@ -339,6 +339,7 @@ impl Setup {
             advertise: None,
             data_dir: PathBuf::new(),
             coordinators: self.coordinators.clone(),
+            readmit: None,
             reach: reach.iter().map(|path| path.to_path_buf()).collect(),
             secret: ClusterSecret::default(),
             transport: Arc::new(self.cluster.network.host(name)),
