@@ -104,6 +104,13 @@ fn story() -> World {
     world.work("w1", s1);
     world.begin(Spec::DeleteDisk { disk });
     world.apply(Command::ExpireSessions { sessions: vec![s2] });
+    world.begin(Spec::Noop { resource: "bench/1".into() });
+    world.work("w1", s1);
+    let open = OpenSession { owner: SessionOwner::Client("cli".into()), ttl_ms: 5_000, nonce: "n2".into() };
+    let Reply::Session { session, .. } = world.apply(Command::OpenSession(open)) else { panic!() };
+    let resources = vec![(Resource::User("vm".into()), Mode::Exclusive)];
+    world.apply(Command::AcquireLocks(AcquireLocks { session, sequence: 1, resources, wait_ms: 9, why: "job".into() }));
+    world.apply(Command::ReleaseLocks { session, sequence: 2, lock: 0 });
     world
 }
 
