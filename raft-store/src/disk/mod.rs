@@ -8,6 +8,7 @@
 
 mod batch;
 mod files;
+mod guarded;
 mod log_database;
 mod member_disk;
 mod real;

@@ -7,11 +7,15 @@
 //! - A page of more than about 128 KiB goes into a separate file that is never synced. A leaf holds
 //!   up to 16 pairs, so values must stay below 4 KiB; `commit` refuses larger ones.
 //! - Segments are cleaned only by the background flusher, so it must stay on.
+//! - Where a checksum in its file is wrong, sled leaves out the rest of that segment, or of the whole
+//!   file if it is near its end, and opens as if nothing had been there; elsewhere it panics. The
+//!   first is found by the log (marks, chain, witness), the second becomes an error here.
 
 use super::Batch;
 use super::Change;
 use super::LogDatabase;
 use super::Visit;
+use super::guarded::guarded;
 use super::real::FolderLock;
 use super::real_files::sync_folder;
 use futures_util::future::BoxFuture;
@@ -47,14 +51,10 @@ pub(crate) struct SledDatabase {
 impl SledDatabase {
     /// Opens or makes the database, and makes what sled wrote on opening durable. Blocks.
     pub(crate) fn open(folder: &Path, lock: Arc<FolderLock>) -> io::Result<Self> {
-        let database = sled::Config::new()
-            .path(folder)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(CLEAN_EVERY_MS))
-            .open()
-            .map_err(from_sled)?;
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(Some(CLEAN_EVERY_MS));
+        let database = guarded(|| config.open().map_err(from_sled))?;
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db"))?;
-        database.flush().map_err(from_sled)?;
+        guarded(|| database.flush().map(drop).map_err(from_sled))?;
         // Its configuration and index files are written on opening, some of them without a sync.
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
@@ -69,6 +69,22 @@ impl SledDatabase {
         }
         sync_folder(folder)?;
         Ok(SledDatabase { database, file, _lock: lock })
+    }
+
+    /// Runs a call of sled. After a panic its background thread may be gone too, and dropping the
+    /// database would wait for it: it is kept until the process ends, which a damaged log brings
+    /// about at once.
+    fn call<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let mut returned = false;
+        let result = guarded(|| {
+            let result = call();
+            returned = true;
+            result
+        });
+        if !returned {
+            std::mem::forget(self.database.clone());
+        }
+        result
     }
 
     fn write(&self, batch: &Batch) -> io::Result<()> {
@@ -130,8 +146,8 @@ impl SledDatabase {
 impl LogDatabase for SledDatabase {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
-            self.write(&batch)?;
-            self.sync()
+            self.call(|| self.write(&batch))?;
+            self.call(|| self.sync())
         })
     }
 
@@ -139,20 +155,24 @@ impl LogDatabase for SledDatabase {
         if from >= to {
             return Ok(());
         }
-        for pair in self.database.range(from..to) {
-            let (key, value) = pair.map_err(from_sled)?;
-            if visit(&key, &value).is_break() {
-                break;
+        self.call(|| {
+            for pair in self.database.range(from..to) {
+                let (key, value) = pair.map_err(from_sled)?;
+                if visit(&key, &value).is_break() {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
 fn from_sled(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => error,
-        sled::Error::Corruption { .. } => io::Error::new(io::ErrorKind::InvalidData, error),
+        sled::Error::Corruption { .. } => {
+            io::Error::new(io::ErrorKind::InvalidData, "its database found its own file damaged")
+        }
         error => io::Error::other(error),
     }
 }

@@ -91,7 +91,11 @@ pub enum RecordError {
 impl RecordError {
     /// Whether a newer version of sdm wrote it, and nothing is damaged.
     pub(crate) fn is_newer(&self) -> bool {
-        matches!(self, RecordError::Version { .. } | RecordError::Command { source: EnvelopeError::Newer { .. }, .. })
+        match self {
+            RecordError::Version { .. } => true,
+            RecordError::Command { source, .. } => source.is_newer(),
+            _ => false,
+        }
     }
 }
 
@@ -262,6 +266,15 @@ impl<'a> Frame<'a> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses an entry that only a newer sdm can read, by the first bytes of its command.
+    pub(crate) fn check_version(&self) -> Result<(), RecordError> {
+        if self.kind != NORMAL {
+            return Ok(());
+        }
+        let index = self.id.index;
+        envelope::check_entry_version(self.payload).map_err(|source| RecordError::Command { index, source })
     }
 
     /// The entry in it.

@@ -246,6 +246,8 @@ fn read_entries(database: &dyn LogDatabase, found: &mut Recovered) -> Result<Opt
         }
         let Some((index, bytes)) = assembly.take(key, value)? else { return Ok(()) };
         let frame = Frame::read(index, &bytes)?;
+        // Now, while nothing has been changed.
+        frame.check_version()?;
         match newest {
             None => {
                 found.first = Some(index);
