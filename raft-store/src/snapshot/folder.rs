@@ -10,7 +10,6 @@ use crate::disk::MemberDisk;
 use crate::disk::read_exact_at;
 use crate::raft::StateView;
 use crate::types::LogId;
-use crate::types::SnapshotMeta;
 use sdm_proto::failpoint;
 use sdm_state::State;
 use std::io;
@@ -118,7 +117,7 @@ impl SnapshotFolder {
                     loaded = Some(found);
                     break;
                 }
-                Err(error @ (SnapshotError::Io(_) | SnapshotError::Newer(_))) => return Err(error),
+                Err(error) if error.is_newer() || matches!(error, SnapshotError::Io(_)) => return Err(error),
                 Err(error) => {
                     tracing::error!(name, %error, "a snapshot is damaged; trying an older one");
                     disk.snapshots.publish(&name, DAMAGED)?;
@@ -135,7 +134,7 @@ impl SnapshotFolder {
         Ok((SnapshotFolder(Arc::new(shared)), loaded))
     }
 
-    pub(super) fn disk(&self) -> &MemberDisk {
+    pub(crate) fn disk(&self) -> &MemberDisk {
         &self.0.disk
     }
 
@@ -168,8 +167,8 @@ impl SnapshotFolder {
 
     fn write(&self, view: &StateView) -> io::Result<SnapshotFile> {
         failpoint::hit("snapshot.write.before")?;
-        let meta = SnapshotMeta { last_log_id: view.applied, last_membership: view.membership.clone() };
-        let header = Header { meta: meta.clone(), state_hash: view.state.hash() };
+        let header = Header::of(view);
+        let meta = header.meta.clone();
         let (temporary, file) = self.create_temporary()?;
         let mut writer = SnapshotWriter::begin(file, &header)?;
         for row in view.state.to_rows() {

@@ -15,16 +15,20 @@ use crate::log::decode_membership;
 use crate::log::encode_membership;
 use crate::log::get_log_id;
 use crate::log::put_log_id;
+use crate::raft::StateView;
 use crate::types::LogId;
 use crate::types::SnapshotMeta;
 use crate::types::StoredMembership;
 use sdm_state::envelope::EnvelopeError;
+use sdm_state::members::FEATURE_LEVEL_MAX;
 use serde::Deserialize;
 use serde::Serialize;
 use std::io;
 
 const MAGIC: &[u8; 8] = b"sdmsnap\x01";
-const FORMAT: u16 = 1;
+/// Highest format that this build reads. The format of a file is the feature level of the cluster in
+/// it, so that an older build refuses it by its header.
+const FORMAT: u16 = FEATURE_LEVEL_MAX as u16;
 
 const HEADER: u8 = 1;
 const ROWS: u8 = 2;
@@ -44,10 +48,10 @@ pub enum SnapshotError {
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
     /// A newer version of sdm wrote it.
-    #[error("the snapshot has format {0}, which this version of sdm cannot read")]
+    #[error("a newer sdm wrote the snapshot (format {0}): start this member with that one")]
     Newer(u16),
     /// Its rows do not make a state.
-    #[error("the snapshot's rows cannot be read: {0}")]
+    #[error("the snapshot's rows: {0}")]
     Rows(#[from] EnvelopeError),
     /// It is not the snapshot that was announced.
     #[error("the snapshot that arrived is not the one that was announced")]
@@ -57,11 +61,22 @@ pub enum SnapshotError {
     Io(#[from] io::Error),
 }
 
+impl SnapshotError {
+    /// Whether a newer version of sdm wrote it, and nothing is damaged.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            SnapshotError::Newer(_) => true,
+            SnapshotError::Rows(error) => error.is_newer(),
+            SnapshotError::Damaged(_) | SnapshotError::Other | SnapshotError::Io(_) => false,
+        }
+    }
+}
+
 impl From<SnapshotError> for io::Error {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Io(error) => error,
-            error @ SnapshotError::Newer(_) => io::Error::new(io::ErrorKind::Unsupported, error),
+            error if error.is_newer() => io::Error::new(io::ErrorKind::Unsupported, error),
             error => io::Error::new(io::ErrorKind::InvalidData, error),
         }
     }
@@ -72,6 +87,18 @@ impl From<SnapshotError> for io::Error {
 pub(crate) struct Header {
     pub(crate) meta: SnapshotMeta,
     pub(crate) state_hash: [u8; 32],
+    format: u16,
+}
+
+impl Header {
+    /// In front of this view's rows.
+    pub(crate) fn of(view: &StateView) -> Self {
+        Header {
+            meta: SnapshotMeta { last_log_id: view.applied, last_membership: view.membership.clone() },
+            state_hash: view.state.hash(),
+            format: u16::try_from(view.state.meta.feature_level.max(1)).unwrap_or(u16::MAX),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,7 +131,7 @@ fn log_id(mut bytes: &[u8]) -> Result<Option<LogId>, SnapshotError> {
 fn encode_header(header: &Header) -> io::Result<Vec<u8>> {
     let membership = &header.meta.last_membership;
     let stored = StoredHeader {
-        format: FORMAT,
+        format: header.format,
         last_log_id: log_id_bytes(header.meta.last_log_id.as_ref()),
         membership_log_id: log_id_bytes(membership.log_id().as_ref()),
         membership: encode_membership(membership.membership())?,
@@ -127,6 +154,7 @@ fn decode_header(bytes: &[u8]) -> Result<Header, SnapshotError> {
             last_membership: StoredMembership::new(log_id(&stored.membership_log_id)?, membership),
         },
         state_hash: stored.state_hash,
+        format: stored.format,
     })
 }
 
@@ -215,7 +243,7 @@ pub(crate) struct SnapshotReader<'a> {
 
 impl<'a> SnapshotReader<'a> {
     pub(crate) fn begin(file: &'a dyn FileReader) -> Result<Self, SnapshotError> {
-        let placeholder = Header { meta: SnapshotMeta::default(), state_hash: [0; 32] };
+        let placeholder = Header { meta: SnapshotMeta::default(), state_hash: [0; 32], format: 0 };
         let mut reader = SnapshotReader {
             file,
             length: file.len()?,
