@@ -9,5 +9,6 @@ pub use config::RaftTiming;
 pub use config::raft_config;
 pub use state_machine::SnapshotBuilder;
 pub use state_machine::StateMachine;
+pub use view::RowWatch;
 pub use view::StateView;
 pub use view::ViewHandle;

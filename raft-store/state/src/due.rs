@@ -95,7 +95,12 @@ impl WaitingGarbage {
     /// What lies at this place: from when it may be deleted, on the cluster's clock, and which; in
     /// the order of these times.
     pub fn at(&self, place: GarbagePlace) -> impl Iterator<Item = (u64, Token)> + '_ {
-        let from = (place, 0, Token::default());
+        self.from(place, 0)
+    }
+
+    /// The same without what may be deleted before this.
+    pub fn from(&self, place: GarbagePlace, from_ms: u64) -> impl Iterator<Item = (u64, Token)> + '_ {
+        let from = (place, from_ms, Token::default());
         self.0.range(from..).take_while(move |(at, _, _)| *at == place).map(|(_, from_ms, id)| (*from_ms, *id))
     }
 }
