@@ -9,14 +9,18 @@ use std::fmt;
 /// either, and one entry stays small.
 const BATCH_MAX: usize = 256;
 
+/// Garbage looked at in one place, so that a heap of it costs no more than a little: a batch, and as many
+/// again of which it is told that they are left.
+const LOOKED_AT_MAX: usize = 2 * BATCH_MAX;
+
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// To be deleted now, by rising id.
     pub collect: Vec<Token>,
-    /// Due as well, for a later command.
+    /// Due as well, for a later command; of a heap at least so many.
     pub postponed: usize,
-    /// Due, but no live worker reaches it: only a change of the state helps.
+    /// Due, but no live worker reaches it: only a change of the state helps. Of a heap at least so many.
     pub unreached: usize,
     /// When the next of the others falls due, on the cluster's clock.
     pub next_due_ms: Option<u64>,
@@ -34,21 +38,29 @@ impl fmt::Display for Plan {
 pub fn plan(state: &State, clock_ms: u64) -> Plan {
     let most = usize::try_from(state.meta.settings.work_per_entry).unwrap_or(usize::MAX).clamp(1, BATCH_MAX);
     let mut plan = Plan::default();
-    for (id, garbage) in state.garbage.iter() {
-        if garbage.work.attempt.is_some() {
-            continue;
-        }
-        let from_ms = garbage.due_ms.max(garbage.work.retry_at_ms);
-        if from_ms > clock_ms {
-            plan.next_due_ms = Some(plan.next_due_ms.map_or(from_ms, |next| next.min(from_ms)));
-        } else if !deleter_exists(state, garbage) {
-            plan.unreached += 1;
-        } else if plan.collect.len() < most {
-            plan.collect.push(*id);
-        } else {
-            plan.postponed += 1;
-        }
+    if state.is_suspended() {
+        return plan;
     }
+    let waiting = state.waiting_garbage();
+    for place in waiting.places() {
+        // All of a domain's garbage has the same deleters; each folder of no domain has its own.
+        let reached = place.map(|domain| state.workers_reaching(domain).next().is_some());
+        let most_looked_at = place.map_or(usize::MAX, |_| LOOKED_AT_MAX);
+        let due = waiting.at(place).take_while(|(from_ms, _)| *from_ms <= clock_ms);
+        for (_, id) in due.take(most_looked_at) {
+            let deleted = || state.garbage.get(&id).is_some_and(|garbage| deleter_exists(state, garbage));
+            if !reached.unwrap_or_else(deleted) {
+                plan.unreached += 1;
+            } else if plan.collect.len() < most {
+                plan.collect.push(id);
+            } else {
+                plan.postponed += 1;
+            }
+        }
+        let next = waiting.from(place, clock_ms.saturating_add(1)).next();
+        plan.next_due_ms = [plan.next_due_ms, next.map(|(from_ms, _)| from_ms)].into_iter().flatten().min();
+    }
+    plan.collect.sort_unstable();
     plan
 }
 

@@ -1,23 +1,30 @@
 //! ClusterService: the cluster as this member sees it. Status answers also without a quorum, and
 //! says so.
 
+use crate::comparing;
 use crate::core::Core;
 use crate::leadership::Leadership;
+use crate::membership;
 use crate::reachability;
 use crate::reachability::PING_TIME;
 use crate::reachability::Ping;
+use crate::report;
 use crate::services::member;
 use crate::services::page::Page;
 use openraft::async_runtime::WatchReceiver;
 use sdm_proto::limits;
 use sdm_proto::request_id;
 use sdm_proto::status::to_status;
+use sdm_proto::wire::internal::v1 as wire;
+use sdm_proto::wire::internal::v1::change_membership_request::Change;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::cluster_service_server::ClusterService;
 use sdm_raft_store::NodeId;
 use sdm_raft_store::StateView;
 use sdm_state::State;
 use sdm_state::catalog::Domain;
+use sdm_state::hashes::hex;
+use sdm_state::members::AnnouncedMember;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Request;
@@ -51,7 +58,8 @@ impl ClusterService for ClusterApi {
         let view = read.unwrap_or_else(|_| core.view());
         let leadership = core.inner.leadership.borrow().clone();
         let members = members(core, &leadership, &view, &pings);
-        let checks = checks(&leadership, has_quorum, &members, &view.state, core.member_name().as_str());
+        let mut checks = checks(&leadership, has_quorum, &members, &view.state, core.member_name().as_str());
+        state_checks(&view, &mut checks);
         let meta = &view.state.meta;
         Ok(Response::new(v1::GetStatusResponse {
             cluster_id: meta.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
@@ -64,6 +72,7 @@ impl ClusterService for ClusterApi {
             leader: leading(&members),
             term: leadership.term,
             answered_by: core.member_name().to_string(),
+            state_hash: hex(&view.state.hash()),
             counts: Some(counts(&view.state)),
             members,
             checks,
@@ -80,9 +89,54 @@ impl ClusterService for ClusterApi {
         let leadership = core.inner.leadership.borrow().clone();
         let view = core.view();
         let members = members(core, &leadership, &view, &pings);
-        let rows = members.into_iter().map(|member| (member.id, member));
-        let (items, page) = page.take(rows, view.applied_index().unwrap_or_default());
+        // Those that are only expected have no id yet and come last.
+        let place =
+            |(at, member): (usize, v1::Member)| (if member.id == 0 { u64::MAX - at as u64 } else { member.id }, member);
+        let mut rows: Vec<_> = members.into_iter().enumerate().map(place).collect();
+        rows.sort_by_key(|(place, _)| *place);
+        let (items, page) = page.take(rows.into_iter(), view.applied_index().unwrap_or_default());
         Ok(Response::new(v1::ListMembersResponse { items, page: Some(page) }))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let v1::AddMemberRequest { name, address, learner } = request.into_inner();
+        self.change(Change::Add(wire::change_membership_request::Add { name, address, learner })).await
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<v1::PromoteMemberRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        self.change(Change::Promote(request.into_inner().member)).await
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        self.change(Change::Remove(request.into_inner().member)).await
+    }
+
+    async fn replace_member(
+        &self,
+        request: Request<v1::ReplaceMemberRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let v1::ReplaceMemberRequest { old, new } = request.into_inner();
+        self.change(Change::Replace(wire::change_membership_request::Replace { old, new })).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let v1::TransferLeaderRequest { to, mut from } = request.into_inner();
+        if from.is_empty() {
+            from = self.core.inner.leadership.borrow().leader_name().unwrap_or_default().to_owned();
+        }
+        self.change(Change::TransferLeader(wire::change_membership_request::TransferLeader { to, from })).await
     }
 
     async fn issue_request_id(
@@ -98,7 +152,24 @@ impl ClusterService for ClusterApi {
     }
 }
 
+impl ClusterApi {
+    async fn change(&self, change: Change) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
+        let changed = membership::change(&self.core, change).await.map_err(|refusal| to_status(&refusal))?;
+        let leadership = self.core.inner.leadership.borrow().clone();
+        let voters = leadership.seats.values().filter(|seat| seat.voter).map(|seat| seat.node.name.clone());
+        Ok(Response::new(v1::ChangeMembershipResponse {
+            changed: changed.changed,
+            message: changed.message,
+            hint: changed.hint,
+            revision: self.core.view().applied_index().unwrap_or_default(),
+            voters: voters.collect(),
+            leader: leadership.leader_name().unwrap_or_default().to_owned(),
+        }))
+    }
+}
+
 const LEADER: &str = "leader";
+const ANNOUNCED: &str = "announced";
 
 /// The leader's name.
 fn leading(members: &[v1::Member]) -> String {
@@ -124,9 +195,11 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
     let role = |id: NodeId| match leadership.seats.get(&id) {
         _ if leader == Some(id) => LEADER,
         Some(seat) if seat.voter => "follower",
-        _ => "learner",
+        Some(_) => "learner",
+        None => "joining",
     };
     let own_address = leadership.seats.get(&core.node_id()).map(|seat| seat.node.address.clone());
+    let (hash_index, state_hash) = last_hash(&own);
     let mut members = vec![v1::Member {
         name: core.member_name().to_string(),
         id: core.node_id(),
@@ -136,6 +209,9 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
         applied_index: own.applied_index,
         lag: committed.saturating_sub(own.applied_index),
         version: own.version,
+        feature_level_max: own.feature_level_max,
+        hash_index,
+        state_hash,
         error: String::new(),
     }];
     for ping in pings {
@@ -145,6 +221,7 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
             address: ping.node.address.clone(),
             role: role(ping.id).to_owned(),
             version: view.state.members.get(&ping.id).map(|known| known.version.clone()).unwrap_or_default(),
+            feature_level_max: view.state.members.get(&ping.id).map_or(0, |known| known.feature_level_max),
             ..v1::Member::default()
         };
         match &ping.answer {
@@ -153,6 +230,8 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
                 row.applied_index = answer.applied_index;
                 row.lag = committed.saturating_sub(answer.applied_index);
                 row.version.clone_from(&answer.version);
+                row.feature_level_max = answer.feature_level_max;
+                (row.hash_index, row.state_hash) = last_hash(answer);
             }
             Err(refusal) => {
                 // Only the leader knows how far it got before it fell silent.
@@ -162,12 +241,31 @@ fn members(core: &Core, leadership: &Leadership, view: &Arc<StateView>, pings: &
             }
         }
         if !leadership.seats.contains_key(&ping.id) && row.error.is_empty() {
-            "it has joined and is not admitted yet".clone_into(&mut row.error);
+            "it has an id and no seat yet: it is being admitted, or removed".clone_into(&mut row.error);
         }
         members.push(row);
     }
     members.sort_by_key(|member| member.id);
+    members.extend(view.state.meta.announced_members.iter().map(announced));
     members
+}
+
+/// Somebody who is expected.
+fn announced(expected: &AnnouncedMember) -> v1::Member {
+    let role = if expected.learner { "learner" } else { "voter" };
+    v1::Member {
+        name: expected.name.to_string(),
+        address: expected.address.clone(),
+        role: ANNOUNCED.to_owned(),
+        error: format!("it has not joined yet; it will be a {role}"),
+        ..v1::Member::default()
+    }
+}
+
+/// The last entry after which members compare their states, and the hash of this one's.
+fn last_hash(answer: &wire::PingResponse) -> (u64, String) {
+    let last = answer.hashes.last();
+    last.map(|point| (point.index, hex(&point.hash.as_ref().try_into().unwrap_or_default()))).unwrap_or_default()
 }
 
 fn check(code: &str, severity: &str, message: String, hint: impl Into<String>) -> v1::HealthCheck {
@@ -190,9 +288,13 @@ fn checks(
             format!("{} of {voters} voters must run and reach each other; start the missing ones", voters / 2 + 1);
         checks.push(check("NO_QUORUM", "error", message, hint));
     }
-    for member in members.iter().filter(|member| !member.reachable) {
+    for member in members.iter().filter(|member| !member.reachable && member.role != ANNOUNCED) {
         let message = format!("member {} at {} does not answer: {}", member.name, member.address, member.error);
-        checks.push(check("MEMBER_UNREACHABLE", "warn", message, "start it on its data folder, or mend the network"));
+        let hint = format!(
+            "start it on its data folder, or mend the network; if it is lost for good: `sdm member remove {0}`, or `sdm member replace {0} --with NEW`",
+            member.name
+        );
+        checks.push(check("MEMBER_UNREACHABLE", "warn", message, hint));
     }
     if voters == 1 {
         let message = "there is one voter: if it is lost, the cluster is".to_owned();
@@ -200,14 +302,31 @@ fn checks(
     } else if voters > 0 && voters % 2 == 0 {
         let message =
             format!("there are {voters} voters: the cluster survives no more losses than {} would", voters - 1);
-        checks.push(check("EVEN_VOTERS", "warn", message, "add one member"));
+        checks.push(check("EVEN_VOTERS", "warn", message, "add one member, or remove one: `sdm member remove NAME`"));
     }
     worker_checks(state, &mut checks);
     checks
 }
 
+fn state_checks(view: &StateView, checks: &mut Vec<v1::HealthCheck>) {
+    if let Err(refusal) = view.state.refuse_suspended() {
+        checks.push(check(&refusal.reason, "error", refusal.message, refusal.hint));
+    }
+    if let Some(refusal) = comparing::disagreement(view) {
+        checks.push(check(&refusal.reason, "error", refusal.message, refusal.hint));
+    }
+    if let Some((level, members)) = report::held_back(&view.state) {
+        let message = format!(
+            "the feature level is {}, and {level} only once these members support it: {}",
+            view.state.meta.feature_level,
+            members.join(", ")
+        );
+        checks.push(check("FEATURE_LEVEL", "warn", message, "upgrade them; the level is raised by itself then"));
+    }
+}
+
 fn worker_checks(state: &State, checks: &mut Vec<v1::HealthCheck>) {
-    let live = state.workers.values().filter(|worker| worker.is_live()).count();
+    let live = state.live_workers();
     if live == 0 && !state.workers.is_empty() {
         let message = format!("all {} workers are lost: nothing can be done on any storage", state.workers.len());
         checks.push(check(
@@ -222,7 +341,7 @@ fn worker_checks(state: &State, checks: &mut Vec<v1::HealthCheck>) {
         let hint = format!("start it on its data folder (it was at {})", worker.identity.address);
         checks.push(check("WORKER_LOST", "warn", message, hint));
     }
-    let reached = |domain: &Domain| state.workers.values().any(|worker| worker.reaches(domain.id));
+    let reached = |domain: &Domain| state.workers_reaching(domain.id).next().is_some();
     let unreached: Vec<&Domain> = state.domains.values().filter(|domain| !reached(domain)).collect();
     let severity = if unreached.len() == state.domains.len() { "error" } else { "warn" };
     for domain in unreached {
@@ -233,12 +352,12 @@ fn worker_checks(state: &State, checks: &mut Vec<v1::HealthCheck>) {
 
 fn counts(state: &State) -> v1::Counts {
     let count = |n: usize| n as u64;
-    let held = state.locks.values().filter(|lock| lock.granted.is_some()).count();
+    let held = state.locks_held();
     v1::Counts {
         domains: count(state.domains.len()),
         disks: count(state.disks.len()),
         volumes: count(state.volumes.len()),
-        workers_live: count(state.workers.values().filter(|worker| worker.is_live()).count()),
+        workers_live: count(state.live_workers()),
         workers: count(state.workers.len()),
         locks_held: count(held),
         locks_waiting: count(state.locks.len() - held),

@@ -42,6 +42,7 @@ impl GcApi {
     async fn run(&self) -> Result<v1::RunCollectionResponse, Refusal> {
         let call = Call::begin(&self.core);
         let mut view = call.read().await?;
+        view.state.refuse_suspended()?;
         let due = due(&view.state);
         let batches = batches(&view.state, &due);
         for garbage in batches {

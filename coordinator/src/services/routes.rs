@@ -1,10 +1,12 @@
 //! Which services stand behind the port, and which guard in front of each: public ones ask for the
 //! secret, internal ones also for the cluster, the epoch and the addressee.
 
+use super::backup::BackupApi;
 use super::cluster::ClusterApi;
 use super::disk::DiskApi;
 use super::domain::DomainApi;
 use super::gc::GcApi;
+use super::insiders::Insiders;
 use super::job::JobApi;
 use super::lock::LockApi;
 use super::member::MemberApi;
@@ -19,6 +21,7 @@ use sdm_proto::wire;
 use sdm_proto::wire::internal::v1::member_service_server::MemberServiceServer;
 use sdm_proto::wire::internal::v1::raft_service_server::RaftServiceServer;
 use sdm_proto::wire::internal::v1::worker_gateway_service_server::WorkerGatewayServiceServer;
+use sdm_proto::wire::v1::backup_service_server::BackupServiceServer;
 use sdm_proto::wire::v1::cluster_service_server::ClusterServiceServer;
 use sdm_proto::wire::v1::disk_service_server::DiskServiceServer;
 use sdm_proto::wire::v1::domain_service_server::DomainServiceServer;
@@ -67,10 +70,12 @@ pub(crate) fn all(core: &Core, health: &HealthReporter) -> Routes {
     let public = Guard::public(core.secret().clone());
     let internal = Guard::internal(core.secret().clone(), core.identity().clone());
     let newcomers = Guard::with_newcomers(core.secret().clone(), core.identity().clone());
-    let raft = RaftServer::new(core.inner.raft.clone(), core.inner.snapshots.clone(), core.closing().clone());
+    let internal = Insiders::new(internal, core);
+    let members = Insiders::new(newcomers.clone(), core);
+    let raft = RaftServer::new(core.clone());
     standard(health)
         .add_service(guarded!(RaftServiceServer, raft, internal))
-        .add_service(guarded!(MemberServiceServer, MemberApi::new(core.clone()), newcomers))
+        .add_service(guarded!(MemberServiceServer, MemberApi::new(core.clone()), members))
         .add_service(guarded!(WorkerGatewayServiceServer, WorkerGateway::new(core.clone()), newcomers))
         .add_service(guarded!(ClusterServiceServer, ClusterApi::new(core.clone()), public))
         .add_service(guarded!(DomainServiceServer, DomainApi::new(core.clone()), public))
@@ -80,4 +85,5 @@ pub(crate) fn all(core: &Core, health: &HealthReporter) -> Routes {
         .add_service(guarded!(JobServiceServer, JobApi::new(core.clone()), public))
         .add_service(guarded!(WorkerServiceServer, WorkerApi::new(core.clone()), public))
         .add_service(guarded!(GcServiceServer, GcApi::new(core.clone()), public))
+        .add_service(guarded!(BackupServiceServer, BackupApi::new(core.clone()), public))
 }
