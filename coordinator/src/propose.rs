@@ -168,7 +168,11 @@ pub(crate) async fn propose_forwarded(core: &Core, request: &ForwardRequest) -> 
     if request.command.len() > limits::COMMAND_BYTES_MAX {
         return Err(invalid(format!("a forwarded command of {} bytes", request.command.len())));
     }
-    let command = envelope::decode_command(&request.command).map_err(|error| invalid(error.to_string()))?;
+    let command = envelope::decode_command(&request.command).map_err(|error| match error.is_newer() {
+        true => Refusal::new(Class::Unsupported, "NEWER_VERSION", format!("the leader cannot take it: {error}"))
+            .hint("upgrade all members"),
+        false => invalid(error.to_string()),
+    })?;
     let entropy: [u8; 16] =
         request.entropy.as_ref().try_into().map_err(|_| invalid("entropy has 16 bytes".to_owned()))?;
     let Some(own) = core.inner.leadership.borrow().own else { return Err(not_leader(core)) };

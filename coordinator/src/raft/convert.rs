@@ -43,6 +43,17 @@ pub(crate) enum WireError {
     Kind { index: u64, kind: u8 },
 }
 
+impl WireError {
+    /// Whether a newer sdm wrote it, and it is no defect.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::Command { source, .. } => source.is_newer(),
+            Self::Kind { .. } => true,
+            Self::Missing(_) | Self::Membership(_) => false,
+        }
+    }
+}
+
 /// First byte of an entry's payload.
 const BLANK: u8 = 0;
 const COMMAND: u8 = 1;

@@ -4,6 +4,7 @@
 use super::convert;
 use super::convert::WireError;
 use super::snapshot;
+use crate::core::Core;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use openraft::raft::TransferLeaderRequest;
@@ -12,11 +13,8 @@ use sdm_proto::refusal::Refusal;
 use sdm_proto::status::to_status;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::raft_service_server::RaftService;
-use sdm_raft_store::Raft;
-use sdm_raft_store::SnapshotFolder;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
@@ -25,19 +23,34 @@ use tonic::Streaming;
 /// Snapshots taken at once: a second one would only be thrown away.
 const SNAPSHOTS_AT_ONCE: usize = 1;
 
+/// Reason of a refusal, and of this member's end.
+const NEWER_VERSION: &str = "NEWER_VERSION";
+
 /// The server side of Raft.
 #[derive(Clone, Debug)]
 pub(crate) struct RaftServer {
-    raft: Raft,
-    snapshots: SnapshotFolder,
+    core: Core,
     receiving: Arc<Semaphore>,
-    closing: CancellationToken,
 }
 
 impl RaftServer {
-    pub fn new(raft: Raft, snapshots: SnapshotFolder, closing: CancellationToken) -> Self {
-        Self { raft, snapshots, receiving: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)), closing }
+    pub fn new(core: Core) -> Self {
+        Self { core, receiving: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
+}
+
+/// What the leader sends was written by a newer sdm: this member can never take it, and would hold
+/// up the cluster as a voter that lags for ever.
+fn end_for_newer(core: &Core, error: &WireError) {
+    if error.is_newer() {
+        core.inner.ending.end(newer(error.to_string()));
+    }
+}
+
+/// The refusal of what only a newer sdm can read.
+pub(super) fn newer(message: String) -> Refusal {
+    Refusal::new(Class::Unsupported, NEWER_VERSION, message)
+        .hint("start this member on its folder with the sdm of the other members")
 }
 
 impl From<WireError> for Status {
@@ -55,8 +68,8 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl RaftService for RaftServer {
     async fn append(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendResponse>, Status> {
-        let request = convert::read_append(request.get_ref())?;
-        let response = self.raft.append_entries(request).await.map_err(stopped)?;
+        let request = convert::read_append(request.get_ref()).inspect_err(|error| end_for_newer(&self.core, error))?;
+        let response = self.core.inner.raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(convert::append_response(&response)))
     }
 
@@ -68,19 +81,21 @@ impl RaftService for RaftServer {
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
         // The first request that is broken or cannot be read ends the input: what follows it would
         // leave a gap.
-        let input = request.into_inner().scan((), |(), message| {
+        let core = self.core.clone();
+        let input = request.into_inner().scan((), move |(), message| {
             let read = message.ok().and_then(|message| match convert::read_append(&message) {
                 Ok(request) => Some(request),
                 Err(error) => {
                     tracing::error!(%error, "entries of the leader cannot be read");
+                    end_for_newer(&core, &error);
                     None
                 }
             });
             std::future::ready(read)
         });
         // A leader keeps its stream open for good: without this no member could close in order.
-        let input = input.take_until(self.closing.clone().cancelled_owned());
-        let output = self.raft.stream_append(input).map(|answer| match answer {
+        let input = input.take_until(self.core.closing().clone().cancelled_owned());
+        let output = self.core.inner.raft.stream_append(input).map(|answer| match answer {
             Ok(result) => Ok(convert::stream_response(&result)),
             Err(fatal) => Err(stopped(fatal)),
         });
@@ -89,13 +104,13 @@ impl RaftService for RaftServer {
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
         let request = convert::read_vote_request(request.get_ref())?;
-        let response = self.raft.vote(request).await.map_err(stopped)?;
+        let response = self.core.inner.raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_response(&response)))
     }
 
     async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
         let request = convert::read_vote_request(request.get_ref())?;
-        let response = self.raft.pre_vote(request).await.map_err(stopped)?;
+        let response = self.core.inner.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_response(&response)))
     }
 
@@ -107,13 +122,16 @@ impl RaftService for RaftServer {
             let refusal = Refusal::new(Class::Unavailable, "SNAPSHOT_UNDER_WAY", "this member receives one already");
             return Err(to_status(&refusal));
         };
-        let received = snapshot::receive(&self.snapshots, request.into_inner()).await;
+        let received = snapshot::receive(&self.core.inner.snapshots, request.into_inner()).await;
         let (vote, file) = received.map_err(|refusal| {
             tracing::warn!(%refusal, "a snapshot was not received");
+            if refusal.reason == NEWER_VERSION {
+                self.core.inner.ending.end(refusal.clone());
+            }
             to_status(&refusal)
         })?;
         tracing::info!(bytes = file.length(), "a snapshot was received");
-        let response = self.raft.install_full_snapshot(vote, file.into_snapshot()).await.map_err(stopped)?;
+        let response = self.core.inner.raft.install_full_snapshot(vote, file.into_snapshot()).await.map_err(stopped)?;
         Ok(Response::new(wire::InstallSnapshotResponse { vote: Some(convert::vote(&response.vote)) }))
     }
 
@@ -125,7 +143,7 @@ impl RaftService for RaftServer {
         let from = convert::read_vote(request.from.as_ref())?;
         let last_log_id = request.last_log_id.as_ref().map(convert::read_log_id);
         let request = TransferLeaderRequest::new(from, request.to_node_id, last_log_id);
-        match self.raft.handle_transfer_leader(request).await.map_err(stopped)? {
+        match self.core.inner.raft.handle_transfer_leader(request).await.map_err(stopped)? {
             Ok(()) => Ok(Response::new(wire::TransferLeaderResponse {})),
             Err(error) => Err(to_status(&Refusal::new(Class::Precondition, "NOT_TRANSFERRED", error.to_string()))),
         }

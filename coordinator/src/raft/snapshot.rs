@@ -3,6 +3,7 @@
 
 use super::convert;
 use super::network::unreachable;
+use super::service::newer;
 use crate::peers::PeerChannel;
 use futures_util::StreamExt;
 use openraft::errors::StreamingError;
@@ -125,7 +126,10 @@ pub(crate) async fn receive(
             Message::End(end) => {
                 let hash: [u8; 32] =
                     end.blake3.as_ref().try_into().map_err(|_| broken("the hash of a snapshot has 32 bytes"))?;
-                let file = receiver.finish(hash).await.map_err(|error| disk(&error))?;
+                let file = receiver.finish(hash).await.map_err(|error| match error.is_newer() {
+                    true => newer(error.to_string()),
+                    false => disk(&error),
+                })?;
                 let announced = header.last_log_id.as_ref().map(convert::read_log_id);
                 if file.meta().last_log_id != announced {
                     return Err(broken("the snapshot is not the one that was announced"));
