@@ -1,0 +1,196 @@
+//! The command line: which scenario, on what, how often.
+
+use crate::disk_full::DiskFull;
+use crate::flipped_byte::FlippedByte;
+use crate::janitor;
+use crate::loop_fs::FsKind;
+use crate::member_process::MemberProgram;
+use crate::power_cut::PowerCut;
+use crate::power_cut::Victims;
+use anyhow::Result;
+use anyhow::bail;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Breaks a cluster of real members, and checks what they promised.
+///
+/// Needs root, loop devices and the tools that make the file systems. Without them a scenario is
+/// skipped, loudly; with CHAOS_REQUIRE=1 in the environment that is a failure. Exit code 0: nothing
+/// was broken (or skipped); with a planted bug: it was found.
+#[derive(Parser, Debug)]
+#[command(name = "chaos-tests")]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand, Debug)]
+enum Scenario {
+    /// Cut the power of members under load
+    PowerCut {
+        /// How many cuts
+        #[arg(long, default_value_t = 5)]
+        cuts: u32,
+        /// On which file system
+        #[arg(long, value_enum, default_value = "both")]
+        fs: Fs,
+        /// Whose power
+        #[arg(long, value_enum, default_value = "mixed")]
+        cut: Victims,
+        /// Members of the cluster
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// Clients that take locks
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+        /// Plant a bug that must be found (only in a build with --features planted)
+        #[arg(long, value_enum)]
+        planted: Option<Planted>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let the disk of one member, then of all, run full under load
+    DiskFull {
+        /// On which file system
+        #[arg(long, value_enum, default_value = "ext4")]
+        fs: Fs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change single bytes in the files of a stopped member
+    FlippedByte {
+        /// Flips in each file
+        #[arg(long, default_value_t = 8)]
+        flips: u32,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Common {
+    /// What all random choices follow from [default: drawn, and told at the end]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder on a real disk for images and logs [default: chaos, beside the folder of this program]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Run this `sdm` as members instead of the same code in this program
+    #[arg(long, value_name = "PATH")]
+    sdm: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Fs {
+    Ext4,
+    Xfs,
+    Both,
+}
+
+impl Fs {
+    fn kinds(self) -> Vec<FsKind> {
+        match self {
+            Fs::Ext4 => vec![FsKind::Ext4],
+            Fs::Xfs => vec![FsKind::Xfs],
+            Fs::Both => vec![FsKind::Ext4, FsKind::Xfs],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Planted {
+    /// The log's batches are flushed, but not made durable
+    NoFdatasync,
+}
+
+impl Planted {
+    fn failpoints(self) -> Result<String> {
+        if !cfg!(feature = "planted") {
+            bail!("this build has no failpoints: cargo run --release -p chaos-tests --features planted -- ...");
+        }
+        Ok(match self {
+            Planted::NoFdatasync => "log.fdatasync=skip".to_owned(),
+        })
+    }
+}
+
+impl Common {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))
+    }
+
+    fn base(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.dir {
+            return Ok(folder.clone());
+        }
+        let program = std::env::current_exe()?;
+        Ok(program.parent().map(|folder| folder.join("../chaos")).unwrap_or_else(|| PathBuf::from("chaos")))
+    }
+
+    fn program(&self, planted: Option<String>) -> Result<MemberProgram> {
+        if self.sdm.is_some() && planted.is_some() {
+            bail!("--sdm and --planted exclude each other: a product has no failpoints");
+        }
+        Ok(MemberProgram { sdm: self.sdm.clone(), planted })
+    }
+}
+
+/// Parses this process's arguments and does what they say.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    if rustix::process::geteuid().is_root()
+        && let Err(error) = janitor::own_mounts()
+    {
+        eprintln!("chaos-tests: mounts are made where all see them: {error:#}");
+    }
+    match cli.scenario.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("chaos-tests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Scenario {
+    fn run(self) -> Result<ExitCode> {
+        match self {
+            Scenario::PowerCut { cuts, fs, cut, members, clients, planted, common } => {
+                let planted = planted.map(Planted::failpoints).transpose()?;
+                let program = common.program(planted)?;
+                let (seed, base) = (common.seed(), common.base()?);
+                PowerCut { cuts, kinds: fs.kinds(), victims: cut, seed, members, clients, program, base }.run()
+            }
+            Scenario::DiskFull { fs, common } => {
+                let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
+                DiskFull { kinds: fs.kinds(), seed, program, base }.run()
+            }
+            Scenario::FlippedByte { flips, common } => {
+                let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
+                FlippedByte { flips, seed, program, base }.run()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[cfg(not(feature = "planted"))]
+    #[test]
+    fn a_build_without_the_feature_plants_nothing() {
+        assert!(Planted::NoFdatasync.failpoints().is_err());
+        assert!(!sdm_proto::failpoint::skips("log.fdatasync"));
+    }
+}

@@ -1,0 +1,15 @@
+//! The clients: they change things through any member, and write down what they were told.
+
+mod endpoints;
+mod locks;
+mod sessions;
+mod txns;
+
+pub use endpoints::Answer;
+pub use endpoints::Endpoints;
+pub use endpoints::cluster;
+pub use endpoints::locks;
+pub use endpoints::transactions;
+pub use locks::LockClient;
+pub use sessions::keep_alive;
+pub use txns::TxnClient;

@@ -1,0 +1,35 @@
+//! The adversary: starts a cluster of real members, takes their power or damages their disks while
+//! clients work, and demands what was promised.
+//!
+//! ```text
+//!  cli ─ scenario (power_cut/, disk_full, flipped_byte)
+//!            │ breaks                      │ asks
+//!        cluster/ ─ member_process      load ─ client ──▶ history ◀── check
+//!            └ loop_fs                    (mutations, acknowledged)   (what the members say now)
+//! ```
+//!
+//! Nothing of the product is replaced: a member is `sdm_coordinator::run` on a real file system, in a
+//! process of its own. Only the power is not real: a loop-mounted file system is shut down.
+
+mod check;
+mod cli;
+mod client;
+mod cluster;
+mod disk_full;
+mod evidence;
+mod flipped_byte;
+mod history;
+mod janitor;
+mod load;
+mod loop_fs;
+mod member_process;
+mod power_cut;
+mod requirements;
+mod run_folder;
+
+fn main() -> std::process::ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == member_process::SUBCOMMAND) {
+        return member_process::main();
+    }
+    cli::run()
+}
