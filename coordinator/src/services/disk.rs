@@ -112,15 +112,15 @@ impl DiskApi {
         let page = Page::<DiskId>::parse("disks", request.page.as_ref())?;
         let view = Call::begin(&self.core).read().await?;
         let state = &view.state;
-        let only = match request.domain.as_str() {
-            "" => None,
-            text => Some(resolve::domain(state, text)?.id),
+        let first = page.first_key();
+        let (rows, next) = match request.domain.as_str() {
+            "" => page.take(state.disks.from_key(&first).map(|(id, row)| (*id, row)), state.applied_index()),
+            text => {
+                let domain = resolve::domain(state, text)?.id;
+                let rows = state.disks_in_from(domain, first).map(|row| (row.id, row));
+                page.take(rows, state.applied_index())
+            }
         };
-        let rows =
-            state.disks.from_key(&page.first_key()).map(|(id, row)| (*id, row)).filter(|(_, disk)| {
-                only.is_none_or(|only| state.domain_of(disk).is_some_and(|domain| domain.id == only))
-            });
-        let (rows, next) = page.take(rows, state.applied_index());
         let items = rows.into_iter().map(|row| present::disk(state, row)).collect();
         Ok(v1::ListDisksResponse { items, page: Some(next) })
     }

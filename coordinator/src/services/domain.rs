@@ -49,8 +49,7 @@ impl DomainApi {
     async fn get(&self, request: v1::GetDomainRequest) -> Result<v1::GetDomainResponse, Refusal> {
         let view = Call::begin(&self.core).read().await?;
         let domain = resolve::domain(&view.state, &request.domain)?;
-        let contents = present::DomainContents::of(&view.state);
-        let domain = Some(present::domain(&view.state, domain, &contents));
+        let domain = Some(present::domain(&view.state, domain));
         Ok(v1::GetDomainResponse { domain, revision: view.state.applied_index() })
     }
 
@@ -60,8 +59,7 @@ impl DomainApi {
         let state = &view.state;
         let rows = state.domains.from_key(&page.first_key()).map(|(id, row)| (*id, row));
         let (rows, next) = page.take(rows, state.applied_index());
-        let contents = present::DomainContents::of(state);
-        let items = rows.into_iter().map(|row| present::domain(state, row, &contents)).collect();
+        let items = rows.into_iter().map(|row| present::domain(state, row)).collect();
         Ok(v1::ListDomainsResponse { items, page: Some(next) })
     }
 }

@@ -10,6 +10,7 @@ use sdm_proto::names::is_lock_name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
+use sdm_state::Touched;
 use sdm_state::txns::Spec;
 use std::time::Duration;
 
@@ -24,15 +25,11 @@ pub(super) async fn begin(core: &Core, asked: v1::BeginNoopRequest) -> Result<v1
     let hash = RequestHash::of("noop").text("resource", &resource);
     let mutation = Mutation::parse(asked.header, hash)?;
     let id = mutation.begin_unread(core, Spec::Noop { resource }).await?;
-    let mut changes = core.watch();
+    let mut changes = core.watch_row(Touched::Txn(id));
+    // Watched since before it is loaded: what is applied in between wakes once more.
     let ended = async {
-        loop {
-            // Seen before it is loaded: what is applied in between wakes once more.
-            changes.borrow_and_update();
-            let view = core.view();
-            if view.state.txns.get(&id).is_none_or(|txn| txn.phase.is_final()) || changes.changed().await.is_err() {
-                return;
-            }
+        while core.view().state.txns.get(&id).is_some_and(|txn| !txn.phase.is_final()) {
+            changes.changed().await;
         }
     };
     if asked.wait_ms > 0 {

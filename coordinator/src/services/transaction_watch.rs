@@ -1,5 +1,6 @@
 //! One watched transaction: its row now, again after each change, and live progress while its job
-//! runs on a worker. It sleeps on the applied state, never polls it. Every few seconds without a
+//! runs on a worker. It sleeps on its own rows of the applied state, never polls it; who else stands
+//! in its way may be told a few seconds late. Every few seconds without a
 //! change it proves with a linearizable read that this member still belongs to the majority; where
 //! that fails it ends, and whoever watches goes on at another member.
 
@@ -18,11 +19,12 @@ use sdm_proto::status::to_status;
 use sdm_proto::token::Token;
 use sdm_proto::wire::v1::JobProgress;
 use sdm_proto::wire::v1::WatchTransactionResponse;
+use sdm_raft_store::RowWatch;
 use sdm_state::State;
+use sdm_state::Touched;
 use sdm_state::txns::Txn;
 use sdm_state::work::Work;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -38,7 +40,7 @@ pub(crate) struct TransactionWatch {
     core: Core,
     progress: ProgressReader,
     id: TxnId,
-    changes: watch::Receiver<Option<u64>>,
+    changes: RowWatch,
     shown: Option<Shown>,
     asking: Option<BoxFuture<'static, Option<JobProgress>>>,
     ask_at: Instant,
@@ -82,7 +84,7 @@ enum Event {
 impl TransactionWatch {
     /// Of a transaction that this member knows.
     pub(crate) fn new(core: Core, progress: ProgressReader, id: TxnId) -> Self {
-        let (changes, now) = (core.watch(), Instant::now());
+        let (changes, now) = (core.watch_row(Touched::Txn(id)), Instant::now());
         let sign_at = now + SIGN_OF_LIFE_EVERY;
         Self { core, progress, id, changes, shown: None, asking: None, ask_at: now, sign_at, ended: false }
     }
@@ -101,8 +103,7 @@ impl TransactionWatch {
             return None;
         }
         loop {
-            // Seen before it is loaded: what is applied in between wakes once more.
-            self.changes.borrow_and_update();
+            // Watched since before it is loaded: what is applied in between wakes once more.
             let view = self.core.view();
             let state = &view.state;
             let Some(txn) = state.txns.get(&self.id) else { return Some(Err(resolve::unknown_txn(self.id))) };
@@ -146,7 +147,7 @@ impl TransactionWatch {
         let event = tokio::select! {
             biased;
             () = core.closing().cancelled() => Event::CoreGone,
-            changed = changes.changed() => if changed.is_ok() { Event::Changed } else { Event::CoreGone },
+            () = changes.changed() => Event::Changed,
             progress = answer => Event::Progress(progress),
             () = tokio::time::sleep_until(*ask_at), if idle => Event::AskDue,
             () = tokio::time::sleep_until(*sign_at) => Event::SignDue,

@@ -13,6 +13,7 @@ use sdm_proto::wire::v1;
 use sdm_state::Command;
 use sdm_state::Reply;
 use sdm_state::State;
+use sdm_state::Touched;
 use sdm_state::command::AcquireLocks;
 use sdm_state::command::SessionRef;
 use sdm_state::locks::LockSet;
@@ -47,6 +48,13 @@ pub(super) async fn acquire(core: &Core, asked: v1::AcquireRequest) -> Result<v1
         wait_ms: request::wait_ms(asked.wait_ms)?,
         why: request::why(asked.why)?,
     };
+    if let Some(id) = known(&core.view().state, &asked) {
+        // A repetition by a caller that goes on waiting makes no entry of its own. The read proves that
+        // what this member knows of it is not too old.
+        Call::begin(core).read().await?;
+        let token = follow(core, &Waiting { id, session, asked }).await?;
+        return Ok(granted(id, token));
+    }
     let kept = (asked.wait_ms > 0).then(|| asked.clone());
     let answered = Call::begin(core).propose(Command::AcquireLocks(asked)).await?;
     match (answered.reply, kept) {
@@ -60,15 +68,23 @@ pub(super) async fn acquire(core: &Core, asked: v1::AcquireRequest) -> Result<v1
     }
 }
 
+/// The lock set of this very request, if this member has applied it and it may have to wait.
+fn known(state: &State, asked: &AcquireLocks) -> Option<u64> {
+    let session = state.sessions.get(&asked.session.id).filter(|row| row.epoch == asked.session.epoch)?;
+    match session.last_reply {
+        Some(Reply::Lock { id, .. }) if asked.wait_ms > 0 && session.last_sequence == asked.sequence => Some(id),
+        _ => None,
+    }
+}
+
 fn granted(id: u64, token: Token) -> v1::AcquireResponse {
     v1::AcquireResponse { lock_id: id.to_string(), token: token.to_string() }
 }
 
 async fn follow(core: &Core, waiting: &Waiting) -> Result<Token, Refusal> {
-    let mut changes = core.watch();
+    let mut changes = core.watch_row(Touched::Lock(waiting.id));
     loop {
-        // Seen before it is loaded: what is applied in between wakes once more.
-        changes.borrow_and_update();
+        // Watched since before it is loaded: what is applied in between wakes once more.
         match waiting.now(&core.view().state) {
             Now::Waits => {}
             Now::Granted(token) => return Ok(token),
@@ -77,7 +93,7 @@ async fn follow(core: &Core, waiting: &Waiting) -> Result<Token, Refusal> {
         tokio::select! {
             biased;
             () = core.closing().cancelled() => return Err(closing(core)),
-            changed = changes.changed() => if changed.is_err() { return Err(closing(core)) },
+            () = changes.changed() => {}
             () = tokio::time::sleep(PROOF_EVERY) => {
                 Call::begin(core).read().await?;
             }
@@ -154,6 +170,10 @@ pub(super) async fn release(core: &Core, asked: v1::ReleaseRequest) -> Result<v1
     let sequence = request::sequence(asked.sequence)?;
     // 0 names no lock: it stands for what the request before this one got.
     let lock = if asked.lock_id.is_empty() { 0 } else { request::lock_id(&asked.lock_id)? };
-    Call::begin(core).propose(Command::ReleaseLocks { session, sequence, lock }).await?;
-    Ok(v1::ReleaseResponse {})
+    match Call::begin(core).propose(Command::ReleaseLocks { session, sequence, lock }).await {
+        Ok(_) => Ok(v1::ReleaseResponse {}),
+        // The request that is given up never came; from now on it is refused.
+        Err(refusal) if lock == 0 && refusal.reason == "LOCK_NOT_FOUND" => Ok(v1::ReleaseResponse {}),
+        Err(refusal) => Err(refusal),
+    }
 }

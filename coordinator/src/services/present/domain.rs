@@ -1,38 +1,12 @@
 //! A storage domain as it is shown: who reaches it, what lies in it, how much room there is.
 
-use sdm_proto::ids::DomainId;
 use sdm_proto::wire::v1;
 use sdm_state::State;
 use sdm_state::catalog::Domain;
-use std::collections::BTreeMap;
-
-/// What lies in each domain, counted once for a whole list.
-pub(crate) struct DomainContents {
-    disks: BTreeMap<DomainId, u64>,
-    reserved: BTreeMap<DomainId, u64>,
-}
-
-impl DomainContents {
-    /// Of all domains.
-    pub(crate) fn of(state: &State) -> Self {
-        let mut contents = Self { disks: BTreeMap::new(), reserved: BTreeMap::new() };
-        for disk in state.disks.values() {
-            if let Some(domain) = state.domain_of(disk) {
-                *contents.disks.entry(domain.id).or_default() += 1;
-            }
-        }
-        for job in state.jobs.values() {
-            let Some(target) = job.target else { continue };
-            let durable = job.work.attempt.as_ref().map_or(0, |attempt| attempt.checkpoint_bytes);
-            *contents.reserved.entry(target).or_default() += job.reserved_bytes.saturating_sub(durable);
-        }
-        contents
-    }
-}
 
 /// The domain.
-pub(crate) fn domain(state: &State, domain: &Domain, contents: &DomainContents) -> v1::Domain {
-    let reaching = || state.workers.values().filter(|worker| worker.reaches(domain.id));
+pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
+    let reaching = || state.workers_reaching(domain.id);
     let workers: Vec<String> = reaching().map(|worker| worker.identity.name.to_string()).collect();
     // The freshest look has no order; workers of one file system agree up to what is being written.
     let space = reaching().filter_map(|worker| worker.domains.get(&domain.id)).find(|sight| sight.total_bytes > 0);
@@ -47,8 +21,8 @@ pub(crate) fn domain(state: &State, domain: &Domain, contents: &DomainContents) 
         state_reason: if reachable { String::new() } else { why_unreachable(state, domain) },
         total_bytes: space.map_or(0, |sight| sight.total_bytes),
         free_bytes: space.map_or(0, |sight| sight.free_bytes),
-        reserved_bytes: contents.reserved.get(&domain.id).copied().unwrap_or(0),
-        disks: contents.disks.get(&domain.id).copied().unwrap_or(0),
+        reserved_bytes: state.promised_bytes(domain.id),
+        disks: state.disks_in(domain.id),
         workers,
         created_by: domain.created_by.to_string(),
     }
@@ -78,7 +52,7 @@ mod tests {
     use crate::sample::Sample;
 
     fn shown(sample: &Sample, name: &str) -> v1::Domain {
-        domain(&sample.state, sample.domain(name), &DomainContents::of(&sample.state))
+        domain(&sample.state, sample.domain(name))
     }
 
     #[test]

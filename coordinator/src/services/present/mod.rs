@@ -12,7 +12,6 @@ mod transaction;
 mod worker;
 
 pub(crate) use disk::disk;
-pub(crate) use domain::DomainContents;
 pub(crate) use domain::domain;
 pub(crate) use garbage::garbage;
 pub(crate) use job::job;
