@@ -1,6 +1,7 @@
 //! The nouns of the command line, one a file: what their options are, and what they ask of the
 //! cluster.
 
+mod backup;
 mod begin;
 mod bench;
 mod coordinator;
@@ -13,10 +14,14 @@ mod disk_result;
 mod domain;
 mod exit_codes;
 mod gc;
+mod held_command;
 mod job;
 mod listening;
 mod lock;
+mod lock_acquire;
+mod lock_list;
 mod member;
+mod offline;
 mod request_id;
 mod status;
 mod txn;
@@ -68,6 +73,12 @@ pub enum Command {
     /// Garbage: what lost its place and waits for deletion
     #[command(subcommand)]
     Gc(gc::GcCommand),
+    /// Backups of the cluster's state, and the restore from one
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Look into the folder of a stopped member, without changing it
+    #[command(subcommand)]
+    Offline(offline::OfflineCommand),
     /// Measure how fast the cluster is
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -102,10 +113,12 @@ impl Command {
             Self::Member(command) => command.run(context).await,
             Self::Domain(command) => command.run(context).await,
             Self::Disk(command) => command.run(context).await,
-            Self::Lock(command) => command.run(context).await,
+            Self::Lock(command) => command.operate(context).await,
             Self::Txn(command) => command.run(context).await,
             Self::Job(command) => command.run(context).await,
             Self::Gc(command) => command.run(context).await,
+            Self::Backup(command) => command.run(context).await,
+            Self::Offline(command) => command.run(context).await,
             Self::Bench(command) => command.run(context).await,
             Self::RequestId(command) => command.run(context).await,
             Self::Version(command) => command.run(context),

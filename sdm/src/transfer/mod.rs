@@ -2,6 +2,7 @@
 //! export. The worker's address and ticket come with the transaction; when the attempt moves to
 //! another worker, the stream begins anew there.
 
+mod backup_file;
 mod download;
 mod exchange;
 mod known_image;
@@ -11,6 +12,7 @@ mod source_file;
 mod target_file;
 mod upload;
 
+pub use backup_file::BackupFile;
 pub use download::Download;
 pub use download::download;
 pub use exchange::Exchange;

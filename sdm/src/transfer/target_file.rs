@@ -18,6 +18,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What lets an export take the place of a file.
+const OVERWRITE: &str = "--overwrite";
+
 /// Where the export shall stand at the end.
 #[derive(Clone, Debug)]
 pub struct TargetPath {
@@ -46,7 +49,7 @@ impl TargetPath {
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(cannot_write(path, &error)),
-            Ok(_) if !overwrite => return Err(exists(path)),
+            Ok(_) if !overwrite => return Err(exists(path, OVERWRITE)),
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => {
                 let message = format!("{} is no regular file, and only those are overwritten", path.display());
@@ -145,7 +148,7 @@ impl PartFile {
         let named = if self.target.overwrite {
             std::fs::rename(&self.part, &self.target.path).map_err(trouble)
         } else {
-            rename_to_free_name(&self.part, &self.target.path)
+            rename_to_free_name(&self.part, &self.target.path, OVERWRITE)
         };
         named?;
         self.named = true;
@@ -171,30 +174,31 @@ impl Drop for PartFile {
     }
 }
 
-fn rename_to_free_name(from: &Path, to: &Path) -> Result<(), Failure> {
+pub(super) fn rename_to_free_name(from: &Path, to: &Path, option: &str) -> Result<(), Failure> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(Errno::EXIST) => Err(exists(to)),
+        Err(Errno::EXIST) => Err(exists(to, option)),
         // File systems without that flag have links, which never replace either.
         Err(Errno::INVAL | Errno::NOSYS) => match std::fs::hard_link(from, to) {
             Ok(()) => std::fs::remove_file(from).map_err(|error| cannot_write(from, &error)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(to)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(to, option)),
             Err(error) => Err(cannot_write(to, &error)),
         },
         Err(error) => Err(cannot_write(to, &error.into())),
     }
 }
 
-fn exists(path: &Path) -> Failure {
+/// `option` is what the user would have to add.
+pub(super) fn exists(path: &Path, option: &str) -> Failure {
     let message = format!("{} exists already", path.display());
-    Refusal::new(Class::Conflict, "FILE_EXISTS", message).hint("give another FILE, or --overwrite").into()
+    Refusal::new(Class::Conflict, "FILE_EXISTS", message).hint(format!("give another FILE, or {option}")).into()
 }
 
 fn out_of_order(what: &str) -> Failure {
     Failure::new(Class::Internal, "TRANSFER_DAMAGED", format!("the worker's stream makes no sense: {what}"))
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let (class, reason) = match error.kind() {
         io::ErrorKind::NotFound => (Class::NotFound, "FOLDER_NOT_FOUND"),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (Class::Denied, "FILE_NOT_WRITABLE"),
