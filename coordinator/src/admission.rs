@@ -2,6 +2,8 @@
 //! up, a voter. Done by the leader; asked again after any failure, it goes on where it was.
 
 use crate::core::Core;
+use crate::membership::Picture;
+use crate::membership::refusal_of;
 use crate::peers::within;
 use crate::route::Attempt;
 use crate::route::Leader;
@@ -10,16 +12,12 @@ use crate::route::not_leader;
 use crate::route::stopping;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::ChangeMembershipError;
-use openraft::errors::ClientWriteError;
-use openraft::errors::RaftError;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::AdmitRequest;
 use sdm_raft_store::LeaderId;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
-use sdm_raft_store::TypeConfig;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,7 +29,7 @@ const ADMIT_TIME: Duration = Duration::from_secs(50);
 const CATCH_UP_TIME: Duration = Duration::from_secs(40);
 
 /// Reason of the refusal when that was not long enough.
-const NOT_CAUGHT_UP: &str = "NOT_CAUGHT_UP";
+pub(crate) const NOT_CAUGHT_UP: &str = "NOT_CAUGHT_UP";
 
 /// How far a learner may lag behind the leader and count as caught up: what the cluster replicates
 /// within a moment. A voter that lags more would hold up every commit that needs it.
@@ -74,38 +72,40 @@ pub(crate) async fn admit(
 async fn admit_here(core: &Core, leader: LeaderId, id: NodeId, stay_learner: bool) -> Result<&'static str, Refusal> {
     // Before this leadership's first entry is applied, the row may not be here yet.
     core.inner.stopwatch.started(leader).await;
-    let node = {
+    let (node, stay_learner) = {
         let view = core.view();
         let Some(row) = view.state.members.get(&id) else {
             let message = format!("there is no member {id}");
             return Err(Refusal::new(Class::NotFound, "MEMBER_NOT_FOUND", message)
                 .hint("it never joined this cluster: use an empty data folder and --join"));
         };
-        MemberNode { name: row.name.to_string(), address: row.address.clone() }
+        (MemberNode { name: row.name.to_string(), address: row.address.clone() }, stay_learner || row.learner)
     };
     let seat = core.inner.leadership.borrow().seats.get(&id).cloned();
     if seat.is_none() {
         tracing::info!(member = id, name = node.name, address = node.address, "admitting a learner");
-        core.inner.raft.add_learner(id, node, false).await.map_err(|error| membership_refusal(core, error))?;
+        let _alone = core.inner.membership.lock().await;
+        core.inner.raft.add_learner(id, node, false).await.map_err(|error| refusal_of(core, error))?;
     }
     if stay_learner && !seat.is_some_and(|seat| seat.voter) {
         return Ok("learner");
     }
-    caught_up(core, id).await?;
+    caught_up(core, id, CATCH_UP_TIME).await?;
+    let _alone = core.inner.membership.lock().await;
+    let picture = Picture::now(core);
     // Of a voter this only finishes a change that an earlier leader left half done.
-    let joint =
-        core.inner.raft.server_metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1;
-    let votes = core.inner.leadership.borrow().seats.get(&id).is_some_and(|seat| seat.voter);
-    if !votes || joint {
+    if !picture.voters.contains(&id) || picture.joint {
         tracing::info!(member = id, "the learner has caught up and becomes a voter");
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        core.inner.raft.change_membership(change, true).await.map_err(|error| membership_refusal(core, error))?;
+        picture.change(core, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await?;
     }
     Ok("voter")
 }
 
 /// Waits until the member has nearly all of the leader's log.
-async fn caught_up(core: &Core, id: NodeId) -> Result<(), Refusal> {
+///
+/// # Errors
+/// NOT_CAUGHT_UP after this time; NOT_LEADER.
+pub(crate) async fn caught_up(core: &Core, id: NodeId, time: Duration) -> Result<(), Refusal> {
     let wait = core.inner.raft.wait(None);
     let near = wait.metrics(
         |metrics| {
@@ -115,10 +115,17 @@ async fn caught_up(core: &Core, id: NodeId) -> Result<(), Refusal> {
         },
         "a new member has caught up",
     );
-    let Ok(near) = tokio::time::timeout(CATCH_UP_TIME, near).await else {
+    let Ok(near) = tokio::time::timeout(time, near).await else {
         let seat = core.inner.leadership.borrow().seats.get(&id).cloned();
         let (name, address) = seat.map_or_else(Default::default, |seat| (seat.node.name, seat.node.address));
-        let message = format!("{name} at {address} has not caught up with the log within {CATCH_UP_TIME:?}");
+        let metrics = core.inner.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log.map_or(0, |id| id.index);
+        let at = metrics.replication.as_ref().and_then(|all| all.get(&id).cloned().flatten()).map_or(0, |id| id.index);
+        let message = format!(
+            "{name} at {address} lacks {} entries of the log (it has {at} of {last}) and did not catch up within {time:?}",
+            last.saturating_sub(at)
+        );
         return Err(Refusal::new(Class::Unavailable, NOT_CAUGHT_UP, message).hint(
             "a large state takes a while; if it stays so, see that the members reach that address (--advertise)",
         ));
@@ -127,19 +134,5 @@ async fn caught_up(core: &Core, id: NodeId) -> Result<(), Refusal> {
         Ok(metrics) if metrics.state.is_leader() => Ok(()),
         Ok(_) => Err(not_leader(core)),
         Err(_) => Err(stopping(core)),
-    }
-}
-
-fn membership_refusal(core: &Core, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refusal {
-    match error {
-        RaftError::Fatal(_) => stopping(core),
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(
-            error @ (ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)),
-        )) => Refusal::new(Class::Unavailable, "MEMBERSHIP_CHANGING", error.to_string())
-            .hint("another membership change runs; this one is tried again"),
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-            Refusal::new(Class::Internal, "MEMBERSHIP_REFUSED", error.to_string())
-        }
-        RaftError::APIError(_) => not_leader(core),
     }
 }

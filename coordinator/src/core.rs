@@ -2,6 +2,7 @@
 //! sessions alive, look at what was applied. It hides who leads and where. It knows nothing of
 //! what the commands mean.
 
+use crate::check_in::Standing;
 use crate::ending::Ending;
 use crate::keepalive::Leases;
 use crate::keepalive::Renewal;
@@ -21,11 +22,13 @@ use sdm_proto::seams::Transport;
 use sdm_raft_store::LogId;
 use sdm_raft_store::NodeId;
 use sdm_raft_store::Raft;
+use sdm_raft_store::RowWatch;
 use sdm_raft_store::SnapshotFolder;
 use sdm_raft_store::StateView;
 use sdm_raft_store::ViewHandle;
 use sdm_state::Command;
 use sdm_state::Reply;
+use sdm_state::Touched;
 use sdm_state::command::SessionRef;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -63,6 +66,9 @@ pub(crate) struct Inner {
     pub reads: Rounds<(), LogId>,
     pub renewals: Rounds<Vec<SessionRef>, Renewal>,
     pub reachability: Reachability,
+    pub standing: Standing,
+    /// Held by whoever changes the membership.
+    pub membership: tokio::sync::Mutex<()>,
     pub ending: Ending,
     pub closing: CancellationToken,
 }
@@ -117,6 +123,13 @@ impl Core {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Option<u64>> {
         self.inner.view.changes()
+    }
+
+    /// Watches one row of the applied state: a lock set, or a transaction with its step or job. It is not woken by what
+    /// happens to others, so any number of requests may wait.
+    #[must_use]
+    pub fn watch_row(&self, row: Touched) -> RowWatch {
+        self.inner.view.watch_row(row)
     }
 
     /// This member's name.

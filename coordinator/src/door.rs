@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use tonic::body::Body;
@@ -29,6 +31,7 @@ pub(crate) enum Stage {
 }
 
 const INTERNAL: &str = "/sdm.internal.";
+const RAFT: &str = "/sdm.internal.v1.RaftService/";
 /// Health and reflection.
 const STANDARD: &str = "/grpc.";
 
@@ -46,17 +49,24 @@ impl Stage {
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
     inside: Arc<RwLock<(Stage, Routes)>>,
+    /// Raft's calls are let in.
+    raft: Arc<AtomicBool>,
 }
 
 impl Door {
     /// Closed to all but these.
     pub fn new(standard: Routes) -> Self {
-        Self { inside: Arc::new(RwLock::new((Stage::Outside, standard))) }
+        Self { inside: Arc::new(RwLock::new((Stage::Outside, standard))), raft: Arc::new(AtomicBool::new(true)) }
     }
 
     /// Puts these behind it.
     pub fn open(&self, stage: Stage, routes: Routes) {
         *self.inside.write().unwrap_or_else(PoisonError::into_inner) = (stage, routes.prepare());
+    }
+
+    /// Whether Raft's calls are let in: not before it is known that this process is still a member.
+    pub fn let_raft(&self, may: bool) {
+        self.raft.store(may, Ordering::Release);
     }
 
     /// Lets more in.
@@ -69,6 +79,11 @@ fn too_early() -> http::Response<Body> {
     let refusal = Refusal::new(Class::Unavailable, "NOT_A_MEMBER_YET", "this process is not a member of a cluster yet")
         .hint("it answers as soon as it has joined; try another endpoint meanwhile");
     to_status(&refusal).into_http()
+}
+
+fn not_checked() -> http::Response<Body> {
+    let message = "this member has just started and asks the others whether its folder is the one used last";
+    to_status(&Refusal::new(Class::Unavailable, "CHECKING_IN", message).hint("it takes part in a moment")).into_http()
 }
 
 impl Service<http::Request<Body>> for Door {
@@ -85,6 +100,9 @@ impl Service<http::Request<Body>> for Door {
         let (stage, mut routes) = self.inside.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !stage.admits(request.uri().path()) {
             return Box::pin(std::future::ready(Ok(too_early())));
+        }
+        if !self.raft.load(Ordering::Acquire) && request.uri().path().starts_with(RAFT) {
+            return Box::pin(std::future::ready(Ok(not_checked())));
         }
         Box::pin(async move { Service::call(&mut routes, request).await })
     }

@@ -42,6 +42,9 @@ pub enum MemberError {
         /// The name that was given.
         asked: String,
     },
+    /// The identity is there, and what it voted and acknowledged is not.
+    #[error("the data folder says whose it is, and its log is gone")]
+    LogGone,
     /// Without a secret, beyond loopback.
     #[error("{0} is not a loopback address, and there is no cluster secret")]
     Exposed(String),
@@ -95,6 +98,11 @@ impl MemberError {
             Self::AnotherName { .. } => {
                 (Class::Conflict, "ANOTHER_NAME", "give that --name, or another --data-dir for a new member")
             }
+            Self::LogGone => (
+                Class::Precondition,
+                "LOG_GONE",
+                "this member must not vote again: `sdm member remove` it, then start it with --join on an empty folder",
+            ),
             Self::Exposed(_) => {
                 (Class::Denied, "SECRET_NEEDED", "give --secret-file with the cluster's secret, or listen at 127.0.0.1")
             }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod check_in;
 mod collector;
 mod comparing;
 mod config;
@@ -26,6 +27,7 @@ mod join;
 mod keepalive;
 mod leadership;
 mod member;
+mod membership;
 mod peers;
 mod pending;
 mod propose;
@@ -38,6 +40,7 @@ mod route;
 mod running;
 mod services;
 mod shown_clock;
+mod starts;
 mod stopwatch;
 mod timekeeper;
 

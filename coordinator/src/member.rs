@@ -5,6 +5,8 @@
 //!  folder ─ listen ─ identity (read, founded or joined) ─ Raft ─ internal services ─ admitted ─ public services
 //! ```
 
+use crate::check_in;
+use crate::check_in::Standing;
 use crate::config::MemberConfig;
 use crate::config::Start;
 use crate::core::Core;
@@ -18,6 +20,7 @@ use crate::pending::Pending;
 use crate::pending::PendingFile;
 use crate::running::Running;
 use crate::services;
+use crate::starts::StartsFile;
 use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::credentials::PeerIdentity;
 use sdm_proto::seams;
@@ -27,6 +30,8 @@ use sdm_raft_store::IdentityFile;
 use sdm_raft_store::MemberDisk;
 use sdm_raft_store::disk::Closed;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -216,6 +221,8 @@ impl Life {
     ) -> Result<(), MemberError> {
         let own = OwnIdentity::default();
         let peers = Peers::new(self.config.transport.clone(), self.config.secret.clone(), own.clone());
+        // Whoever was started before may have voted: what is in its folder may be old.
+        let returns = known.is_some();
         let identity = match (known, &pending) {
             (Some(identity), _) => identity,
             (None, pending) => self.new_identity(&peers, pending.as_ref()).await?,
@@ -226,21 +233,57 @@ impl Life {
             name: format!("member/{}", identity.node_id),
         });
         let opened = sdm_raft_store::open(&self.disk).await?;
-        let running = Running::start(&self.config, opened, peers, self.closing.clone()).await?;
+        let starts_file = StartsFile::of(&self.disk);
+        let standing = Standing {
+            incarnation: identity.incarnation.to_string(),
+            address: self.address.clone(),
+            starts: AtomicU64::new(starts_file.read().await?),
+            ..Standing::default()
+        };
+        let running = Running::start(&self.config, opened, peers, standing, !returns, self.closing.clone()).await?;
         let running = self.running.insert(running);
+        if returns && pending.is_none() && running.core.inner.standing.begin.log_end.is_none() {
+            return Err(MemberError::LogGone);
+        }
         let core = running.core.clone();
+        self.door.let_raft(!returns);
         self.door.open(Stage::Inside, services::all(&core, &self.health));
 
-        let becoming = become_member(&core, &identity, &self.address, pending, &self.pending_file);
-        tokio::select! {
-            became = becoming => became?,
-            failed = running.failed() => return Err(failed),
+        let taking_part = TakingPart { core: core.clone(), door: self.door.clone(), starts_file, returns };
+        let via = match &self.config.start {
+            Start::Join(via) => Some(via.clone()),
+            Start::Bootstrap | Start::Resume => None,
+        };
+        let mut taking_part = std::pin::pin!(taking_part.begin(via));
+        // One that returns and waits for the others shows what it knows meanwhile.
+        let becoming = become_member(core.clone(), &identity, &self.address, pending, &self.pending_file);
+        let mut becoming = std::pin::pin!(becoming);
+        let mut takes_part = false;
+        loop {
+            tokio::select! {
+                took = &mut taking_part, if !takes_part => {
+                    took?;
+                    takes_part = true;
+                    running.may_elect();
+                }
+                became = &mut becoming => {
+                    became?;
+                    break;
+                }
+                failed = running.failed() => return Err(failed),
+            }
         }
-        warn_of_another_address(&core, &self.address);
         self.door.admit(Stage::Open);
         running.serve(self.health.clone());
         tracing::info!(node = identity.node_id, name = identity.name, cluster = %identity.cluster_id, "this process is a member");
         ready(core);
+        if !takes_part {
+            tokio::select! {
+                took = &mut taking_part => took?,
+                failed = running.failed() => return Err(failed),
+            }
+            running.may_elect();
+        }
         Err(running.failed().await)
     }
 
@@ -270,7 +313,7 @@ impl Life {
 
 /// Finishes what is pending and waits until this member has its seat.
 async fn become_member(
-    core: &Core,
+    core: Core,
     identity: &Identity,
     address: &str,
     pending: Option<Pending>,
@@ -279,7 +322,7 @@ async fn become_member(
     match &pending {
         Some(Pending::Founding) => founding::initialize(&core.inner.raft, identity, address).await?,
         Some(Pending::Joining { via, stay_learner, .. }) => {
-            let role = join::ask_for_admission(core, via, *stay_learner).await?;
+            let role = join::ask_for_admission(&core, via, *stay_learner).await?;
             tracing::info!(role, "admitted");
         }
         None => {}
@@ -289,7 +332,7 @@ async fn become_member(
         return Err(MemberError::Raft("it stopped".to_owned()));
     }
     if pending == Some(Pending::Founding) {
-        founding::found(core, identity, address).await?;
+        founding::found(&core, identity, address).await?;
     }
     if pending.is_some() {
         file.clear().await?;
@@ -297,16 +340,28 @@ async fn become_member(
     Ok(())
 }
 
-/// Members find each other by the address that they joined with.
-fn warn_of_another_address(core: &Core, address: &str) {
-    let leadership = core.inner.leadership.borrow();
-    let known = leadership.seats.get(&core.node_id()).map(|seat| seat.node.address.as_str());
-    if let Some(known) = known.filter(|known| *known != address) {
-        tracing::warn!(
-            known,
-            now = address,
-            "the cluster knows this member by another address and keeps calling it there: listen or advertise as before"
-        );
+/// The way from a process that runs to one that votes and takes entries.
+struct TakingPart {
+    core: Core,
+    door: Door,
+    starts_file: StartsFile,
+    /// It was started before.
+    returns: bool,
+}
+
+impl TakingPart {
+    async fn begin(self, via: Option<String>) -> Result<(), MemberError> {
+        if self.returns {
+            check_in::before_voting(&self.core, via.as_deref()).await.map_err(MemberError::Refused)?;
+        }
+        // Counted before anything is acknowledged: a copy of the folder from before counts fewer.
+        let starts = &self.core.inner.standing.starts;
+        let number = starts.load(Ordering::Acquire) + 1;
+        self.starts_file.write(number).await?;
+        starts.store(number, Ordering::Release);
+        self.door.let_raft(true);
+        tracing::info!(start = number, "this process takes part");
+        Ok(())
     }
 }
 

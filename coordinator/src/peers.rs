@@ -1,6 +1,7 @@
 //! Connections to the other members: one channel for each address and purpose, made when first
 //! used and shared from then on. What is said over them is decided elsewhere.
 
+use crate::raft::Acknowledgements;
 use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::credentials::OwnIdentity;
@@ -52,6 +53,9 @@ struct Shared {
     channels: Mutex<BTreeMap<Key, Channel>>,
     /// Calls of Raft that failed since the last one that was answered.
     missed: Mutex<BTreeMap<NodeId, u32>>,
+    /// Where members said that they are, since this process started.
+    moved: Mutex<BTreeMap<NodeId, String>>,
+    acknowledgements: Acknowledgements,
 }
 
 /// The other members. Clones share their channels.
@@ -61,7 +65,15 @@ pub(crate) struct Peers(Arc<Shared>);
 impl Peers {
     /// Nobody yet.
     pub fn new(transport: Arc<dyn Transport>, secret: ClusterSecret, identity: OwnIdentity) -> Self {
-        Self(Arc::new(Shared { transport, secret, identity, channels: Mutex::default(), missed: Mutex::default() }))
+        Self(Arc::new(Shared {
+            transport,
+            secret,
+            identity,
+            channels: Mutex::default(),
+            missed: Mutex::default(),
+            moved: Mutex::default(),
+            acknowledgements: Acknowledgements::default(),
+        }))
     }
 
     pub fn transport(&self) -> &Arc<dyn Transport> {
@@ -74,6 +86,22 @@ impl Peers {
 
     pub fn identity(&self) -> &OwnIdentity {
         &self.0.identity
+    }
+
+    /// How far the others acknowledged this member's log while it led.
+    pub fn acknowledgements(&self) -> &Acknowledgements {
+        &self.0.acknowledgements
+    }
+
+    /// A member says that it is reached here now.
+    pub fn found_at(&self, id: NodeId, address: &str) {
+        let mut moved = self.0.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.insert(id, address.to_owned());
+    }
+
+    /// Where a member said last that it is.
+    pub fn moved_to(&self, id: NodeId) -> Option<String> {
+        self.0.moved.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// A member answered. Said once when it had been away.

@@ -87,16 +87,19 @@ impl Reachability {
 
 /// Everyone who belongs to the cluster, this member left out: Raft's membership, and those that
 /// were given an id and are not in it yet.
-fn others(core: &Core) -> BTreeMap<NodeId, MemberNode> {
+pub(crate) fn others(core: &Core) -> BTreeMap<NodeId, MemberNode> {
     let view = core.view();
     let joined = view
         .state
         .members
         .values()
         .map(|member| (member.id, MemberNode { name: member.name.to_string(), address: member.address.clone() }));
-    let mut all: BTreeMap<NodeId, MemberNode> = joined.collect();
+    let joined: BTreeMap<NodeId, MemberNode> = joined.collect();
     let leadership = core.inner.leadership.borrow();
-    all.extend(leadership.seats.iter().map(|(id, seat)| (*id, seat.node.clone())));
+    let mut all: BTreeMap<NodeId, MemberNode> =
+        leadership.seats.iter().map(|(id, seat)| (*id, seat.node.clone())).collect();
+    // A member that moved says so in its row first.
+    all.extend(joined);
     all.remove(&core.node_id());
     all
 }

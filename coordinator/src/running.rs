@@ -1,6 +1,9 @@
 //! What runs while a member runs: Raft and the loops around it, started together and ended
 //! together.
 
+use crate::check_in;
+use crate::check_in::Begin;
+use crate::check_in::Standing;
 use crate::collector::Collector;
 use crate::comparing;
 use crate::config::MemberConfig;
@@ -11,6 +14,7 @@ use crate::error::MemberError;
 use crate::keepalive;
 use crate::keepalive::Leases;
 use crate::leadership::watch_leadership;
+use crate::membership;
 use crate::peers::Peers;
 use crate::raft::PeerNetwork;
 use crate::reachability::Reachability;
@@ -23,25 +27,21 @@ use crate::shown_clock;
 use crate::shown_clock::ShownClock;
 use crate::stopwatch::Stopwatch;
 use crate::timekeeper;
-use openraft::Instant;
-use openraft::async_runtime::WatchReceiver;
+use openraft::RaftLogReader;
+use openraft::storage::RaftLogStorage;
 use sdm_raft_store::Fatal;
-use sdm_raft_store::NodeId;
 use sdm_raft_store::Opened;
+use sdm_raft_store::Payload;
 use sdm_raft_store::Raft;
 use sdm_raft_store::raft_config;
 use sdm_raft_store::snapshot::drive_snapshots;
+use sdm_state::Command;
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
-
-/// How long handing over the leadership may take: one vote round and a heartbeat.
-const HAND_OVER_TIME: Duration = Duration::from_secs(2);
-
-/// A successor must have answered a heartbeat within this time.
-const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Raft and the loops around it.
 pub(crate) struct Running {
@@ -53,15 +53,23 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts Raft on an opened disk.
+    ///
+    /// `standing`: what it says of itself to others. `votes`: whether it may stand for election at once;
+    /// else when `may_elect` is called.
     pub async fn start(
         config: &MemberConfig,
-        opened: Opened,
+        mut opened: Opened,
         peers: Peers,
+        standing: Standing,
+        votes: bool,
         closing: CancellationToken,
     ) -> Result<Self, MemberError> {
         let cluster = opened.identity.cluster_id.to_string();
         let settings =
             raft_config(&cluster, config.timing).map_err(|error| MemberError::Settings(error.to_string()))?;
+        let settings = Arc::new(openraft::Config { enable_elect: votes, ..(*settings).clone() });
+        let begin = begin_of(&mut opened).await.map_err(|error| MemberError::Raft(error.to_string()))?;
+        let standing = Standing { begin, ..standing };
         let network = PeerNetwork::new(peers.clone());
         let node_id = opened.identity.node_id;
         let starting = Raft::new(node_id, settings, network, opened.log_store, opened.state_machine).await;
@@ -92,6 +100,8 @@ impl Running {
                 reads,
                 renewals,
                 reachability: Reachability::default(),
+                standing,
+                membership: tokio::sync::Mutex::default(),
                 ending: Ending::default(),
                 closing: closing.clone(),
             }),
@@ -113,6 +123,14 @@ impl Running {
         self.loops.spawn(services::health::run(self.core.clone(), health));
         self.loops.spawn(report::run(self.core.clone()));
         self.loops.spawn(Collector::new(self.core.clone()).run());
+        self.loops.spawn(membership::keeper::run(self.core.clone()));
+        let core = self.core.clone();
+        self.loops.spawn(async move {
+            tokio::select! {
+                reason = check_in::stay(&core) => core.inner.ending.end(reason),
+                () = core.closing().cancelled() => {}
+            }
+        });
     }
 
     /// Waits until the member cannot go on.
@@ -129,28 +147,16 @@ impl Running {
         }
     }
 
+    /// It may stand for election from now on.
+    pub fn may_elect(&self) {
+        self.raft.runtime_config().elect(true);
+    }
+
     /// A leader that goes away names its successor, so that nobody waits for an election timeout.
     /// Without a fit one the others elect as after a crash.
     pub async fn hand_over(&self) {
-        let successor = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let voters: Vec<NodeId> = metrics.membership_config.membership().voter_ids().collect();
-            let heard = |id: &NodeId| {
-                let acked = metrics.heartbeat.as_ref().and_then(|all| all.get(id)?.as_ref());
-                acked.is_some_and(|at| at.elapsed() < HEARD_WITHIN)
-            };
-            let followers = metrics.replication.iter().flatten();
-            let fit = followers.filter(|(id, _)| **id != metrics.id && voters.contains(id) && heard(id));
-            fit.max_by_key(|(_, matched)| matched.map(|at| at.index)).map(|(id, _)| *id)
-        };
-        let Some(successor) = successor.filter(|_| self.core.inner.leadership.borrow().own.is_some()) else { return };
-        tracing::info!(successor, "handing over the leadership");
-        let mut leadership = self.core.inner.leadership.clone();
-        if self.raft.trigger().transfer_leader(successor).await.is_ok() {
-            let over = leadership.wait_for(|now| now.own.is_none() && now.leader == Some(successor));
-            let handed = tokio::time::timeout(HAND_OVER_TIME, over).await;
-            tracing::info!(successor, handed = matches!(handed, Ok(Ok(_))), "the leadership");
+        if let Some(successor) = membership::successor(&self.core) {
+            membership::transfer(&self.core, successor).await;
         }
     }
 
@@ -161,5 +167,37 @@ impl Running {
         }
         // None of them leaves anything half done.
         self.loops.shutdown().await;
+    }
+}
+
+/// Entries that are looked through at once.
+const LOOK_ENTRIES: u64 = 1_000;
+
+/// What the folder holds before Raft runs on it: its metrics tell that only after a while. Among it
+/// the starts that members reported in entries which this member will not apply before it hears of a
+/// leader: after a power cut of all, the newest report may stand there.
+async fn begin_of(opened: &mut Opened) -> io::Result<Begin> {
+    let log = opened.log_store.get_log_state().await?;
+    let committed = opened.log_store.read_committed().await?.map(|id| id.index);
+    let applied = opened.view.load().applied_index();
+    let mut reader = opened.log_store.get_log_reader().await;
+    let term = reader.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+    let log_end = log.last_log_id.map(|id| id.index).max(applied);
+    let known = committed.max(applied).max(log.last_purged_log_id.map(|id| id.index));
+    let mut from = known.map_or(0, |index| index + 1);
+    let mut starts = BTreeMap::new();
+    loop {
+        let entries = reader.try_get_log_entries(from..from + LOOK_ENTRIES).await?;
+        let Some(last) = entries.last() else {
+            return Ok(Begin { log_end, term, unapplied_starts: starts });
+        };
+        from = last.log_id.index + 1;
+        for entry in &entries {
+            let Payload::Normal(entry) = &entry.payload else { continue };
+            if let Command::ReportStart { id, starts: number, .. } = &entry.command {
+                let known = starts.entry(*id).or_insert(0);
+                *known = (*known).max(*number);
+            }
+        }
     }
 }

@@ -27,7 +27,12 @@ async fn three_members_form_a_cluster_and_each_answers_for_all() {
     for name in ["a", "b", "c"] {
         let status = cluster
             .status_until(name, |status| {
-                status.members.iter().filter(|m| m.reachable && m.role != "learner").count() == 3
+                status
+                    .members
+                    .iter()
+                    .filter(|m| m.reachable && ["leader", "follower"].contains(&m.role.as_str()))
+                    .count()
+                    == 3
             })
             .await;
         assert!(status.has_quorum);

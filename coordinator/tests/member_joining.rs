@@ -77,7 +77,10 @@ async fn three_that_are_started_at_once_form_one_cluster() {
         cluster.core(name).await;
     }
     cluster
-        .status_until("c", |status| status.members.iter().filter(|m| m.reachable && m.role != "learner").count() == 3)
+        .status_until("c", |status| {
+            status.members.iter().filter(|m| m.reachable && ["leader", "follower"].contains(&m.role.as_str())).count()
+                == 3
+        })
         .await;
 }
 

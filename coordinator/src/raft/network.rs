@@ -11,6 +11,7 @@ use crate::peers::Peers;
 use crate::peers::Purpose;
 use crate::peers::within;
 use futures_util::Stream;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use openraft::OptionalSend;
@@ -40,6 +41,8 @@ use sdm_raft_store::SnapshotFile;
 use sdm_raft_store::TypeConfig;
 use sdm_raft_store::Vote;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tonic::Response;
 use tonic::Status;
@@ -105,7 +108,11 @@ impl From<WireError> for RPCError<TypeConfig> {
 
 impl PeerClient {
     fn client(&self) -> Result<RaftServiceClient<PeerChannel>, Unreachable<TypeConfig>> {
-        self.client.clone().map_err(unreachable)
+        // openraft keeps its connections when a member's address changes.
+        match self.peers.moved_to(self.target).filter(|address| *address != self.address) {
+            Some(address) => self.peers.raft(self.target, &address, self.purpose).map_err(unreachable),
+            None => self.client.clone().map_err(unreachable),
+        }
     }
 
     /// Waits for an answer until the deadline. Connecting counts.
@@ -138,7 +145,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let mut client = self.client()?;
         let request = within(convert::append(&rpc)?, option.hard_ttl());
         let response = self.answer(option.hard_ttl(), client.append(request)).await?;
-        Ok(convert::read_append_response(&response)?)
+        let response = convert::read_append_response(&response)?;
+        self.peers.acknowledgements().on_answer(self.target, rpc.vote, convert::range(&rpc), response)
     }
 
     fn stream_append<'s, S>(
@@ -159,7 +167,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         Box::pin(async move {
             let client = self.client()?;
             let peer = format!("member {} at {}", self.target, self.address);
-            Ok(stream::session(client, peer, input))
+            let (known, target) = (self.peers.acknowledgements().clone(), self.target);
+            // All requests of one stream are of one leadership.
+            let vote = Arc::new(OnceLock::new());
+            let of_requests = Arc::clone(&vote);
+            let input = input.inspect(move |request| _ = of_requests.set(request.vote));
+            let output = stream::session(client, peer, input);
+            Ok(output.map(move |answer| known.on_stream(target, vote.get().copied(), answer)).boxed())
         })
     }
 

@@ -167,7 +167,11 @@ impl MemberService for MemberApi {
     ) -> Result<Response<wire::ChangeMembershipResponse>, Status> {
         self.member(&request)?;
         let Some(change) = request.into_inner().change else {
-            return Err(refused(Refusal::new(Class::Invalid, "BAD_CHANGE", "a change of the membership that says none")));
+            return Err(refused(Refusal::new(
+                Class::Invalid,
+                "BAD_CHANGE",
+                "a change of the membership that says none",
+            )));
         };
         membership::change_forwarded(&self.core, &change).await.map(Response::new).map_err(refused)
     }

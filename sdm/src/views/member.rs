@@ -15,7 +15,7 @@ pub struct MemberView {
     pub id: u64,
     /// Where it listens for others.
     pub address: String,
-    /// leader, follower or learner.
+    /// leader, follower, learner, joining or announced.
     pub role: String,
     /// Whether the answering member reaches it.
     pub reachable: bool,
@@ -27,12 +27,32 @@ pub struct MemberView {
     pub version: String,
     /// Why it is unreachable; empty otherwise.
     pub error: String,
+    /// Highest feature level that it supports; 0 when not known.
+    pub feature_level_max: u32,
+    /// The last entry after which members compare their states; 0: none yet.
+    pub hash_index: u64,
+    /// Hash of its state after that entry, in hex.
+    pub state_hash: String,
 }
 
 impl From<v1::Member> for MemberView {
     fn from(member: v1::Member) -> Self {
-        let v1::Member { name, id, address, role, reachable, applied_index, lag, version, error } = member;
-        Self { name, id, address, role, reachable, applied_index, lag, version, error }
+        let v1::Member { name, id, address, role, reachable, applied_index, lag, version, error, .. } = member;
+        let v1::Member { feature_level_max, hash_index, state_hash, .. } = member;
+        Self {
+            name,
+            id,
+            address,
+            role,
+            reachable,
+            applied_index,
+            lag,
+            version,
+            error,
+            feature_level_max,
+            hash_index,
+            state_hash,
+        }
     }
 }
 
@@ -47,7 +67,7 @@ impl Votes {
     /// Of these members.
     #[must_use]
     pub fn of(members: &[MemberView]) -> Self {
-        let voters = members.iter().filter(|member| member.role != "learner");
+        let voters = members.iter().filter(|member| matches!(member.role.as_str(), "leader" | "follower"));
         let reachable = voters.clone().filter(|member| member.reachable);
         Self { voters: voters.count(), reachable: reachable.count() }
     }
@@ -67,7 +87,7 @@ impl fmt::Display for Votes {
 
 impl Row for MemberView {
     const HEADINGS: &'static [&'static str] =
-        &["NAME", ">ID", "ADDRESS", "ROLE", "STATE", ">APPLIED", ">LAG", "VERSION", "WHY"];
+        &["NAME", ">ID", "ADDRESS", "ROLE", "STATE", ">APPLIED", ">LAG", "VERSION", ">LEVEL", "WHY"];
 
     fn cells(&self) -> Vec<String> {
         let number = |value: u64| if self.reachable { value.to_string() } else { "-".to_owned() };
@@ -76,10 +96,16 @@ impl Row for MemberView {
             self.id.to_string(),
             self.address.clone(),
             self.role.clone(),
-            if self.reachable { "ok" } else { "unreachable" }.to_owned(),
+            match (self.reachable, self.role.as_str()) {
+                (true, _) => "ok",
+                (false, "announced") => "-",
+                (false, _) => "unreachable",
+            }
+            .to_owned(),
             number(self.applied_index),
             number(self.lag),
             or_dash(&self.version),
+            if self.feature_level_max == 0 { "-".to_owned() } else { self.feature_level_max.to_string() },
             self.error.clone(),
         ]
     }

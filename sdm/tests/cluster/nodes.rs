@@ -271,7 +271,7 @@ impl Cluster {
     /// Waits until so many members vote, are reachable and know a leader, as each of them says.
     #[track_caller]
     pub fn await_members(&self, count: usize) {
-        let votes = |member: &&Value| member["reachable"] == true && member["role"] != "learner";
+        let votes = |member: &&Value| member["reachable"] == true && (member["role"] == "leader" || member["role"] == "follower");
         for name in self.member_names() {
             until(&format!("{count} voters, as {name} sees it"), || {
                 let status = self.sdm_at(&[&name]).run(&["status"]);
