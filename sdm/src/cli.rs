@@ -107,6 +107,13 @@ impl GlobalOptions {
         (mode & OTHERS != 0).then(|| format!("secret file {} is open to its group or to all", path.display()))
     }
 
+    /// Tells the user that.
+    pub fn warn_of_secret(&self, printer: &Printer) {
+        if let Some(doubt) = self.secret_doubt() {
+            printer.warn(&doubt, "chmod 600 makes it its owner's alone");
+        }
+    }
+
     /// Logs that, for processes that stay.
     pub fn log_secret_doubt(&self) {
         if let Some(doubt) = self.secret_doubt() {
@@ -190,6 +197,7 @@ async fn dispatch(command: Command, global: &GlobalOptions) -> Result<ExitCode, 
         Command::Coordinator(command) => command.run(global).await,
         Command::Worker(command) if command.is_process() => command.run(global).await,
         Command::Demo(command) => command.run(global).await,
+        Command::Lock(command) if command.is_process() => command.run(global).await,
         command => operate(command, global).await,
     }
 }
@@ -199,9 +207,7 @@ async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, F
     crate::logging::begin_quiet(global.log_format);
     let timeout = global.timeout()?;
     let context = global.context()?;
-    if let Some(doubt) = global.secret_doubt() {
-        context.printer.warn(&doubt, "chmod 600 makes it its owner's alone");
-    }
+    global.warn_of_secret(&context.printer);
     let expired = async {
         match timeout {
             Some(timeout) => {
@@ -318,6 +324,8 @@ mod tests {
             "sdm disk list --domain nfs1",
             "sdm disk show web-01",
             "sdm lock list",
+            "sdm lock acquire backup -- rsync -a /a /b",
+            "sdm lock acquire user/backup --mode S --wait 5m --ttl 30s --reason nightly -- true",
             "sdm txn list --open",
             "sdm txn show ID",
             "sdm txn abort ID --reason because",
@@ -352,6 +360,8 @@ mod tests {
             "sdm disk move web-01 --to nfs2 --wait-lock 1s --no-wait-lock",
             "sdm disk move web-01",
             "sdm nonsense",
+            "sdm lock acquire backup",
+            "sdm lock acquire backup true",
             "sdm disk create web-01 --domain d --size 1G --format vmdk",
         ] {
             assert!(parsed(line).is_err(), "{line}");

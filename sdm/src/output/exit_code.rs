@@ -29,6 +29,10 @@ pub enum ExitCode {
     HealthWarning,
     /// `status --check`: errors.
     HealthError,
+    /// `lock acquire`: the session was lost, and with it the lock.
+    SessionLost,
+    /// `lock acquire`: as the command ended, or 126 and 127 when it could not be run.
+    OfCommand(u8),
     /// Nobody answers, or no leader.
     Unavailable,
     /// A version or feature level does not know it.
@@ -51,8 +55,11 @@ pub const EXIT_CODES: &[(ExitCode, u8, &str)] = &[
     (ExitCode::TimedOut, 9, "timed out; what was begun goes on"),
     (ExitCode::HealthWarning, 10, "status --check: warnings"),
     (ExitCode::HealthError, 11, "status --check: errors"),
+    (ExitCode::SessionLost, 12, "lock acquire: the session was lost and with it the lock; COMMAND was ended"),
     (ExitCode::Unavailable, 20, "cannot connect, or no leader"),
     (ExitCode::Unsupported, 21, "not supported by this version or feature level"),
+    (ExitCode::OfCommand(126), 126, "lock acquire: COMMAND cannot be executed (else its own exit code, 128 + N for signal N)"),
+    (ExitCode::OfCommand(127), 127, "lock acquire: COMMAND is not found"),
     (ExitCode::Interrupted, 130, "interrupted; what was begun goes on, and the message says how to look"),
 ];
 
@@ -60,6 +67,9 @@ impl ExitCode {
     /// The number.
     #[must_use]
     pub fn number(self) -> u8 {
+        if let Self::OfCommand(code) = self {
+            return code;
+        }
         EXIT_CODES.iter().find(|(code, _, _)| *code == self).map_or(1, |(_, number, _)| *number)
     }
 }

@@ -1,0 +1,233 @@
+//! `sdm lock acquire RESOURCE -- COMMAND`: a session, a lock under it, the command while both hold, and
+//! everything ended in order whichever of them ends first.
+
+use crate::cli::GlobalOptions;
+use crate::client::LockSession;
+use crate::commands::held_command::GRACE;
+use crate::commands::held_command::HeldCommand;
+use crate::commands::held_command::exit_code;
+use crate::context::Context;
+use crate::output::ExitCode;
+use crate::output::Failure;
+use crate::shutdown;
+use crate::values::parse_duration;
+use clap::Args;
+use clap::ValueEnum;
+use sdm_proto::limits::SESSION_TTL;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::BootClock;
+use sdm_proto::wire::v1;
+use std::ffi::OsString;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long closing the session may take at the end: nobody wants to wait for what ends by itself.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Prefixes of resources; whatever has none of them is a user's name.
+const PREFIXES: [&str; 4] = ["user/", "disk/", "domain/", "name/"];
+
+/// How a resource is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LockMode {
+    /// Excludes everyone
+    #[value(name = "X")]
+    Exclusive,
+    /// Shares with other S
+    #[value(name = "S")]
+    Shared,
+    /// Will change something beneath: shares with IX and IS
+    #[value(name = "IX")]
+    IntentExclusive,
+    /// Will read something beneath: shares with all but X
+    #[value(name = "IS")]
+    IntentShared,
+}
+
+impl LockMode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Exclusive => "X",
+            Self::Shared => "S",
+            Self::IntentExclusive => "IX",
+            Self::IntentShared => "IS",
+        }
+    }
+}
+
+/// Its options.
+///
+/// COMMAND finds the fencing token in SDM_LOCK_TOKEN, and SDM_LOCK_RESOURCE and SDM_LOCK_SESSION beside
+/// it; the exit code is COMMAND's. SIGINT and SIGTERM end COMMAND, with all that it started, and then
+/// release the lock. When the session is lost COMMAND is ended, too, and the exit code is 12. Away from a
+/// terminal COMMAND runs in a process group of its own.
+#[derive(Args, Debug)]
+pub struct AcquireLock {
+    /// What to lock: a name of your own, beneath user/ (backup and user/backup are the same)
+    resource: String,
+    /// How
+    #[arg(long, value_enum, default_value = "X", value_name = "X|S|IX|IS", hide_possible_values = true)]
+    mode: LockMode,
+    /// How long to wait while others hold it [default: try once]
+    #[arg(long, value_name = "DURATION")]
+    wait: Option<String>,
+    /// How long the lock outlives this command when nothing is heard from it [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<String>,
+    /// What for, shown to whoever waits
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// What to run while the lock is held
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Why a running command was ended.
+enum Ending {
+    Lost(Refusal),
+    Unwanted,
+    TimedOut(Duration),
+}
+
+impl AcquireLock {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The lock was not granted, the session was lost, or nobody answers.
+    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+        crate::logging::begin_quiet(global.log_format);
+        let timeout = global.timeout()?;
+        let wait = self.wait.as_deref().map(|text| parse_duration("--wait", text)).transpose()?;
+        let ttl = self.ttl.as_deref().map(|text| parse_duration("--ttl", text)).transpose()?;
+        let context = global.context()?;
+        global.warn_of_secret(&context.printer);
+        let mut unwanted = std::pin::pin!(shutdown::requested());
+        let mut expired = std::pin::pin!(after(timeout));
+        let opening = LockSession::open(&context.cluster, ttl.unwrap_or(SESSION_TTL), Arc::new(BootClock));
+        let mut session = tokio::select! {
+            session = opening => session?,
+            () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
+            after = &mut expired => return Err(gave_up(&format!("timed out after {after:?}"), ExitCode::TimedOut)),
+        };
+        let outcome = self.hold(&mut session, wait.unwrap_or_default(), unwanted, expired).await;
+        close(&context, &session).await;
+        outcome
+    }
+
+    /// From the request for the lock to the end of the command.
+    async fn hold(
+        &self,
+        session: &mut LockSession,
+        wait: Duration,
+        mut unwanted: impl Future<Output = ()> + Unpin,
+        mut expired: impl Future<Output = Duration> + Unpin,
+    ) -> Result<ExitCode, Failure> {
+        let mut lost = std::pin::pin!(session.lost());
+        let resource = resource_of(&self.resource);
+        let wanted = v1::LockedResource { resource: resource.clone(), mode: self.mode.word().to_owned() };
+        let why = self.reason.clone().unwrap_or_else(|| self.command_words());
+        let granted = tokio::select! {
+            granted = session.acquire(wanted, wait, why) => granted?,
+            why = &mut lost => return Err(lost_before(why)),
+            () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
+            after = &mut expired => return Err(gave_up(&format!("timed out after {after:?}"), ExitCode::TimedOut)),
+        };
+        tracing::info!(session = session.id(), lock = granted.lock_id, token = granted.token, "the lock is held");
+        let environment = [
+            ("SDM_LOCK_TOKEN", granted.token),
+            ("SDM_LOCK_RESOURCE", resource),
+            ("SDM_LOCK_SESSION", session.id().to_string()),
+        ];
+        let mut command = HeldCommand::start(&self.command, &environment)?;
+        let ending = tokio::select! {
+            biased;
+            why = &mut lost => Ending::Lost(why),
+            status = command.ended() => return status.map(exit_code),
+            () = &mut unwanted => Ending::Unwanted,
+            after = &mut expired => Ending::TimedOut(after),
+        };
+        // The lease goes on being renewed while the command takes its time to end.
+        let status = command.end().await?;
+        match ending {
+            Ending::Unwanted => Ok(exit_code(status)),
+            Ending::Lost(why) => Err(lost_under(why)),
+            Ending::TimedOut(after) => {
+                Err(gave_up(&format!("timed out after {after:?}; the command was ended"), ExitCode::TimedOut))
+            }
+        }
+    }
+
+    /// What is run, cut to what a list can show.
+    fn command_words(&self) -> String {
+        let words: Vec<String> = self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = words.join(" ");
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WHY_CHARACTERS).collect()
+    }
+}
+
+/// Characters of the command that are shown to whoever waits; with four bytes each it fits what a member
+/// takes.
+const WHY_CHARACTERS: usize = 60;
+
+/// With the prefix that users' names have.
+fn resource_of(text: &str) -> String {
+    if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) { text.to_owned() } else { format!("user/{text}") }
+}
+
+async fn after(timeout: Option<Duration>) -> Duration {
+    match timeout {
+        Some(timeout) => {
+            tokio::time::sleep(timeout).await;
+            timeout
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn gave_up(what: &str, code: ExitCode) -> Failure {
+    let (class, reason) = match code {
+        ExitCode::TimedOut => (Class::Timeout, "TIMED_OUT"),
+        _ => (Class::Aborted, "INTERRUPTED"),
+    };
+    let message = format!("{what}; the lock is released, or no longer waited for");
+    Failure::from(Refusal::new(class, reason, message)).ending(code)
+}
+
+fn lost_before(why: Refusal) -> Failure {
+    let hint = "nothing was run; see whether the members are reachable (sdm status), and try again";
+    Failure::from(why.hint(hint)).ending(ExitCode::SessionLost)
+}
+
+fn lost_under(mut why: Refusal) -> Failure {
+    why.message = format!("{}; the command was ended", why.message);
+    let hint = format!(
+        "another may have held the lock since, for up to {} s beside the command: have what it writes to compare \
+         SDM_LOCK_TOKEN; a longer --ttl survives longer outages",
+        GRACE.as_secs()
+    );
+    Failure::from(why.hint(hint)).ending(ExitCode::SessionLost)
+}
+
+/// Closing releases the lock. Where nobody can be told, the lease does it.
+async fn close(context: &Context, session: &LockSession) {
+    if let Err(failure) = session.close(CLOSE_WITHIN).await {
+        let doubt = format!("the lock could not be released: {}", failure.refusal.message);
+        let hint = format!("it is released by itself within {} s", session.ttl().as_secs());
+        context.printer.warn(&doubt, &hint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_users_own_unless_they_say_otherwise() {
+        assert_eq!(resource_of("backup"), "user/backup");
+        assert_eq!(resource_of("user/backup"), "user/backup");
+        // For a member to refuse, with the reason.
+        assert_eq!(resource_of("disk/web-01"), "disk/web-01");
+    }
+}
