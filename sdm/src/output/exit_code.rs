@@ -58,7 +58,11 @@ pub const EXIT_CODES: &[(ExitCode, u8, &str)] = &[
     (ExitCode::SessionLost, 12, "lock acquire: the session was lost and with it the lock; COMMAND was ended"),
     (ExitCode::Unavailable, 20, "cannot connect, or no leader"),
     (ExitCode::Unsupported, 21, "not supported by this version or feature level"),
-    (ExitCode::OfCommand(126), 126, "lock acquire: COMMAND cannot be executed (else its own exit code, 128 + N for signal N)"),
+    (
+        ExitCode::OfCommand(126),
+        126,
+        "lock acquire: COMMAND cannot be executed (else its own exit code, 128 + N for signal N)",
+    ),
     (ExitCode::OfCommand(127), 127, "lock acquire: COMMAND is not found"),
     (ExitCode::Interrupted, 130, "interrupted; what was begun goes on, and the message says how to look"),
 ];
