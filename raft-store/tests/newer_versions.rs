@@ -19,28 +19,10 @@ use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::settings::Settings;
 use std::collections::BTreeMap;
 
-/// Where an entry's payload begins in the value of its record: checksum, number of pieces, version
-/// and kind of the frame, its checksum, two leader ids.
-const PAYLOAD: usize = 4 + 2 + 2 + 4 + 2 * 16;
-
 /// Everything on the disk.
 fn contents(machine: &SimulatedDisk) -> (BTreeMap<Vec<u8>, Option<Vec<u8>>>, Vec<String>) {
     let values = machine.log_keys().into_iter().map(|key| (key.clone(), machine.log_value(&key)));
     (values.collect(), machine.snapshot_names())
-}
-
-/// Changes the payload of the entry at an index, with checksums that are right.
-fn patch_entry(machine: &SimulatedDisk, index: u64, change: impl FnOnce(&mut [u8])) {
-    let holds = |key: &Vec<u8>| key.windows(8).any(|part| part == index.to_be_bytes());
-    let key = machine.log_keys().into_iter().find(holds).expect("the entry is there");
-    let mut value = machine.log_value(&key).expect("it has a value");
-    change(&mut value[PAYLOAD..]);
-    let (kind, rest) = (value[7], value[12..].to_vec());
-    let front = crc32c::crc32c_append(crc32c::crc32c(&index.to_le_bytes()), &[kind]);
-    value[8..12].copy_from_slice(&crc32c::crc32c_append(front, &rest).to_le_bytes());
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&key), &value[4..]);
-    value[..4].copy_from_slice(&sum.to_le_bytes());
-    machine.put_log_value(&key, &value);
 }
 
 /// A stopped member with entries 0 to 3 in its log.
@@ -57,7 +39,7 @@ async fn stopped() -> SimulatedDisk {
 async fn an_entry_of_a_newer_version_is_refused_when_the_member_starts_and_nothing_is_changed() {
     let machine = stopped().await;
     let newer = u16::try_from(FEATURE_LEVEL_MAX + 1).expect("small");
-    patch_entry(&machine, 2, |payload| payload[1..3].copy_from_slice(&newer.to_be_bytes()));
+    assert!(machine.forge_log_entry(2, |payload| payload[1..3].copy_from_slice(&newer.to_be_bytes())));
     let before = contents(&machine);
     let refused = open(&machine.start(), 1).await.expect_err("a newer entry").to_string();
     for said in ["log entry 2", &format!("version {newer}"), "newer version of sdm"] {
@@ -70,10 +52,10 @@ async fn an_entry_of_a_newer_version_is_refused_when_the_member_starts_and_nothi
 #[tokio::test]
 async fn a_command_of_an_unknown_name_is_refused_when_it_is_read() {
     let machine = stopped().await;
-    patch_entry(&machine, 3, |payload| {
+    assert!(machine.forge_log_entry(3, |payload| {
         let at = position(payload, b"Tick");
         payload[at..at + 4].copy_from_slice(b"Tock");
-    });
+    }));
     let before = contents(&machine);
     let mut opened = open(&machine.start(), 1).await.expect("its version is known");
     let mut reader = openraft::storage::RaftLogStorage::get_log_reader(&mut opened.log_store).await;

@@ -14,6 +14,7 @@
 //! opening a torn tail is told from a lost one, and a file apart witnesses how far they had come; and
 //! the first error of the disk ends the log for good.
 
+mod forge;
 mod fresh;
 mod keys;
 mod marks;

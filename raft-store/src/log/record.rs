@@ -293,6 +293,19 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// For tests: the frame with another command in it, and its checksum made right again. None if it
+/// holds no command.
+pub(super) fn forged(index: u64, frame: &[u8], change: impl FnOnce(&mut [u8])) -> Option<Vec<u8>> {
+    let mut frame = frame.to_vec();
+    if !frame.starts_with(&[VERSION, NORMAL]) {
+        return None;
+    }
+    change(frame.get_mut(FRAME_FRONT..)?);
+    let ([.., a, b, c, d], rest) = frame.split_first_chunk_mut::<6>()?;
+    [*a, *b, *c, *d] = frame_checksum(index, NORMAL, rest).to_le_bytes();
+    Some(frame)
+}
+
 /// The records of a frame at an index.
 pub(crate) fn pieces(index: u64, frame: &[u8]) -> Vec<([u8; 11], Vec<u8>)> {
     let total = u16::try_from(frame.len().div_ceil(PIECE_BYTES)).unwrap_or(u16::MAX);
