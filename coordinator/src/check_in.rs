@@ -286,7 +286,7 @@ async fn report(core: &Core) {
     let view = core.view();
     let Some(row) = view.state.members.get(&core.node_id()) else { return };
     let seated = view.membership.membership().get_node(&core.node_id()).is_some();
-    if !seated || (row.starts == starts && row.address == standing.address) {
+    if !seated || row.starts > starts || (row.starts == starts && row.address == standing.address) {
         return;
     }
     let command = Command::ReportStart { id: core.node_id(), starts, address: standing.address.clone() };
