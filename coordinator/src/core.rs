@@ -4,6 +4,7 @@
 
 use crate::check_in::Standing;
 use crate::ending::Ending;
+use crate::forward::Lines;
 use crate::keepalive::Leases;
 use crate::keepalive::Renewal;
 use crate::leadership::Leadership;
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub leadership: watch::Receiver<Leadership>,
     pub clock: Arc<dyn Clock>,
     pub peers: Peers,
+    pub lines: Lines,
     pub stopwatch: Stopwatch,
     pub shown_clock: ShownClock,
     pub leases: Leases,
@@ -93,6 +95,23 @@ impl Core {
     /// `apply` refuses is a reply, not an error.
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Proposed, Refusal> {
         crate::propose::propose(self, command, deadline).await
+    }
+
+    /// The same for whom the answer says all: this member may not have applied the entry yet, which at a
+    /// follower takes until the leader's next message.
+    ///
+    /// # Errors
+    /// As [`Core::propose`], MEMBER_BEHIND excepted.
+    pub async fn propose_answer(&self, command: Command, deadline: Instant) -> Result<Proposed, Refusal> {
+        crate::propose::propose_answer(self, command, deadline).await
+    }
+
+    /// Waits until this member has applied an entry.
+    ///
+    /// # Errors
+    /// MEMBER_BEHIND when the deadline passed.
+    pub async fn applied_here(&self, index: u64, deadline: Instant) -> Result<(), Refusal> {
+        crate::propose::applied_here(self, index, deadline).await
     }
 
     /// A view that contains everything that was committed before this call, on any member.

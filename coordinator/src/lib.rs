@@ -21,6 +21,7 @@ pub mod core;
 mod door;
 mod ending;
 mod error;
+mod forward;
 mod founding;
 mod gateway;
 mod join;

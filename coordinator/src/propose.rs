@@ -11,18 +11,21 @@
 use crate::comparing;
 use crate::core::Core;
 use crate::core::Proposed;
+use crate::forward::Forwarded;
 use crate::peers::within;
 use crate::route::Attempt;
 use crate::route::Leader;
 use crate::route::at_leader;
 use crate::route::not_leader;
 use crate::route::stopping;
+use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use sdm_proto::limits;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::ForwardRequest;
+use sdm_proto::wire::internal::v1::ForwardResponse;
 use sdm_raft_store::LeaderId;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
@@ -53,9 +56,23 @@ impl From<WriteError> for Refusal {
 
 /// See `Core::propose`.
 pub(crate) async fn propose(core: &Core, command: Command, deadline: Instant) -> Result<Proposed, Refusal> {
+    let proposed = propose_answer(core, command, deadline).await?;
+    // The leader applied it; whoever asked here shall find it here.
+    applied_here(core, proposed.index, deadline).await?;
+    Ok(proposed)
+}
+
+/// See `Core::applied_here`.
+pub(crate) async fn applied_here(core: &Core, index: u64, deadline: Instant) -> Result<(), Refusal> {
+    let applied = tokio::time::timeout_at(deadline, core.inner.view.wait_applied(index)).await;
+    applied.map(|_| ()).map_err(|_| behind(core, index))
+}
+
+/// See `Core::propose_answer`.
+pub(crate) async fn propose_answer(core: &Core, command: Command, deadline: Instant) -> Result<Proposed, Refusal> {
     let bytes = encode(&command)?;
     let entropy: [u8; 16] = rand::random();
-    let proposed = at_leader(core, deadline, |leader| {
+    at_leader(core, deadline, |leader| {
         let (command, bytes) = (&command, &bytes);
         async move {
             match leader {
@@ -64,19 +81,18 @@ pub(crate) async fn propose(core: &Core, command: Command, deadline: Instant) ->
                     Err(WriteError::Refused(refusal)) => Attempt::Refused(refusal),
                     Err(error) => Attempt::Again(error.into()),
                 },
-                Leader::There(id, node) => forward(core, id, &node, bytes, entropy, deadline).await,
+                Leader::There(id, node) => {
+                    let attempt = forward(core, id, &node, bytes.clone(), entropy, deadline).await;
+                    understood(attempt, &node)
+                }
             }
         }
     })
-    .await?;
-    // The leader applied it; whoever asked here shall find it here.
-    let applied = tokio::time::timeout_at(deadline, core.inner.view.wait_applied(proposed.index)).await;
-    applied.map(|_| ()).map_err(|_| behind(core, proposed.index))?;
-    Ok(proposed)
+    .await
 }
 
-fn encode(command: &Command) -> Result<Vec<u8>, Refusal> {
-    let bytes = envelope::encode_command(command);
+fn encode(command: &Command) -> Result<Bytes, Refusal> {
+    let bytes = Bytes::from(envelope::encode_command(command));
     if bytes.len() <= limits::COMMAND_BYTES_MAX {
         return Ok(bytes);
     }
@@ -130,21 +146,34 @@ pub(crate) async fn write_here(
     }
 }
 
+/// One hop: over the line to the leader, or by a call to one that knows no lines.
 async fn forward(
     core: &Core,
     id: NodeId,
     node: &MemberNode,
-    command: &[u8],
+    command: Bytes,
     entropy: [u8; 16],
     deadline: Instant,
-) -> Attempt<Proposed> {
+) -> Attempt<ForwardResponse> {
+    let line = match core.inner.lines.to(&core.inner.peers, id, &node.address) {
+        Ok(line) => line,
+        Err(refusal) => return Attempt::Again(refusal),
+    };
+    if let Forwarded::Tried(attempt) = line.forward(command.clone(), entropy).await {
+        return attempt;
+    }
     let mut client = match core.inner.peers.member(id, &node.address) {
         Ok(client) => client,
         Err(refusal) => return Attempt::Again(refusal),
     };
-    let request = ForwardRequest { command: command.to_vec().into(), entropy: entropy.to_vec().into() };
+    let request = ForwardRequest { command, entropy: Bytes::copy_from_slice(&entropy) };
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = match Attempt::of_call(client.forward(within(request, left)).await) {
+    Attempt::of_call(client.forward(within(request, left)).await)
+}
+
+/// The leader's answer with its reply decoded.
+fn understood(attempt: Attempt<ForwardResponse>, node: &MemberNode) -> Attempt<Proposed> {
+    let answer = match attempt {
         Attempt::Done(answer) => answer,
         Attempt::Refused(refusal) => return Attempt::Refused(refusal),
         Attempt::Again(refusal) => return Attempt::Again(refusal),
@@ -162,23 +191,32 @@ async fn forward(
     }
 }
 
-/// The leader's side of `forward`: one try, never forwarded again.
-pub(crate) async fn propose_forwarded(core: &Core, request: &ForwardRequest) -> Result<Proposed, Refusal> {
+/// The leader's side of `forward`: one try within this leadership, never forwarded again.
+pub(crate) async fn propose_forwarded(
+    core: &Core,
+    own: LeaderId,
+    command: &[u8],
+    entropy: &[u8],
+) -> Result<Proposed, Refusal> {
     let invalid = |message: String| Refusal::new(Class::Invalid, "BAD_FORWARD", message);
-    if request.command.len() > limits::COMMAND_BYTES_MAX {
-        return Err(invalid(format!("a forwarded command of {} bytes", request.command.len())));
+    if command.len() > limits::COMMAND_BYTES_MAX {
+        return Err(invalid(format!("a forwarded command of {} bytes", command.len())));
     }
-    let command = envelope::decode_command(&request.command).map_err(|error| match error.is_newer() {
+    let command = envelope::decode_command(command).map_err(|error| match error.is_newer() {
         true => Refusal::new(Class::Unsupported, "NEWER_VERSION", format!("the leader cannot take it: {error}"))
             .hint("upgrade all members"),
         false => invalid(error.to_string()),
     })?;
-    let entropy: [u8; 16] =
-        request.entropy.as_ref().try_into().map_err(|_| invalid("entropy has 16 bytes".to_owned()))?;
+    let entropy: [u8; 16] = entropy.try_into().map_err(|_| invalid("entropy has 16 bytes".to_owned()))?;
+    Ok(write_here(core, own, command, entropy).await?)
+}
+
+/// The same for a call of its own.
+pub(crate) async fn propose_called(core: &Core, request: &ForwardRequest) -> Result<Proposed, Refusal> {
     let Some(own) = core.inner.leadership.borrow().own else { return Err(not_leader(core)) };
     let mut leadership = core.inner.leadership.clone();
     tokio::select! {
-        written = write_here(core, own, command, entropy) => Ok(written?),
+        written = propose_forwarded(core, own, &request.command, &request.entropy) => written,
         _ = leadership.wait_for(|now| now.own != Some(own)) => Err(not_leader(core)),
     }
 }

@@ -11,6 +11,8 @@ use crate::core::Core;
 use crate::core::Inner;
 use crate::ending::Ending;
 use crate::error::MemberError;
+use crate::forward::Lines;
+use crate::forward::lifeline;
 use crate::keepalive;
 use crate::keepalive::Leases;
 use crate::leadership::watch_leadership;
@@ -94,6 +96,7 @@ impl Running {
                 leadership,
                 clock: config.clock.clone(),
                 peers,
+                lines: Lines::default(),
                 stopwatch: Stopwatch::new(config.clock.clone()),
                 shown_clock: ShownClock::default(),
                 leases: Leases::default(),
@@ -148,8 +151,10 @@ impl Running {
     }
 
     /// It may stand for election from now on.
-    pub fn may_elect(&self) {
+    pub fn may_elect(&mut self) {
         self.raft.runtime_config().elect(true);
+        // It asks for elections of its own.
+        self.loops.spawn(lifeline::run(self.core.clone()));
     }
 
     /// A leader that goes away names its successor, so that nobody waits for an election timeout.

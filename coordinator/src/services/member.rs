@@ -4,6 +4,7 @@
 use crate::admission;
 use crate::check_in;
 use crate::core::Core;
+use crate::forward;
 use crate::keepalive;
 use crate::membership;
 use crate::propose;
@@ -119,9 +120,19 @@ fn state_hash(index: u64, hash: [u8; 32]) -> wire::StateHash {
 impl MemberService for MemberApi {
     async fn forward(&self, request: Request<wire::ForwardRequest>) -> Result<Response<wire::ForwardResponse>, Status> {
         self.member(&request)?;
-        let proposed = propose::propose_forwarded(&self.core, request.get_ref()).await.map_err(refused)?;
+        let proposed = propose::propose_called(&self.core, request.get_ref()).await.map_err(refused)?;
         let reply = envelope::encode_reply(&proposed.reply).into();
         Ok(Response::new(wire::ForwardResponse { index: proposed.index, reply }))
+    }
+
+    type ForwardStreamStream = forward::Answers;
+
+    async fn forward_stream(
+        &self,
+        request: Request<tonic::Streaming<wire::ForwardBatch>>,
+    ) -> Result<Response<Self::ForwardStreamStream>, Status> {
+        self.member(&request)?;
+        forward::serve(&self.core, request.into_inner()).map(Response::new).map_err(refused)
     }
 
     async fn read_index(
