@@ -32,7 +32,6 @@ use sdm_proto::wire::internal::v1::worker_message::Message as In;
 use sdm_state::Command;
 use sdm_state::Reply;
 use sdm_state::assignments::Assignment;
-use sdm_state::assignments::Target;
 use sdm_state::command::SessionRef;
 use sdm_state::workers::DomainReport;
 use sdm_state::workers::DomainSight;
@@ -77,7 +76,9 @@ pub(super) type Stream = ReceiverStream<Outgoing>;
 #[derive(Clone, Debug, PartialEq)]
 struct FullSet {
     assignments: Vec<Assignment>,
-    domains: Vec<Target>,
+    /// Sum of the table that the domains come from: they are looked at only when that has changed, not
+    /// after every entry.
+    domains: [u64; 4],
 }
 
 /// Something that was waited for.
@@ -404,7 +405,7 @@ impl Connection {
         let state = &view.state;
         let set = FullSet {
             assignments: state.assignments(self.worker, limits::ASSIGNMENTS_MAX),
-            domains: state.domains_to_probe(self.worker),
+            domains: state.domains.sum(),
         };
         let repeat = self.repeat_from.is_some_and(|index| state.applied_index() >= index);
         if !repeat && self.sent.as_ref() == Some(&set) {
@@ -417,7 +418,7 @@ impl Connection {
             epoch: state.meta.epoch,
             applied_index: state.applied_index(),
             items: set.assignments.iter().map(orders::assignment).collect(),
-            domains: set.domains.iter().map(orders::domain).collect(),
+            domains: state.domains_to_probe(self.worker).iter().map(orders::domain).collect(),
         };
         tracing::debug!(worker = %self.worker, index = message.applied_index, items = message.items.len(), "sending a set");
         self.sent = Some(set);

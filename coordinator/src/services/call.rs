@@ -59,6 +59,26 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Proposes a command whose answer says all: no view holds its entry for sure.
+    ///
+    /// # Errors
+    /// It could not be proposed in time, or `apply` refused it.
+    pub(crate) async fn propose_answer(&self, command: Command) -> Result<Proposed, Refusal> {
+        let proposed = self.core.propose_answer(command, self.deadline).await?;
+        match proposed.reply {
+            Reply::Refused(refusal) => Err(refusal),
+            _ => Ok(proposed),
+        }
+    }
+
+    /// Waits until this member's view holds an entry.
+    ///
+    /// # Errors
+    /// It did not in time.
+    pub(crate) async fn applied_here(&self, index: u64) -> Result<(), Refusal> {
+        self.core.applied_here(index, self.deadline).await
+    }
+
     /// Has the leader renew a session; whether it did.
     ///
     /// # Errors

@@ -103,16 +103,28 @@ impl State {
             peer_deadline_ms: if streams { self.meta.clock_ms + self.meta.settings.peer_absence_max_ms } else { 0 },
         });
         let number = work.attempts;
+        let worker = self.worker_word(choice.worker);
+        let source = choice.source_worker.map(|id| format!(", which pulls from worker {}", self.worker_word(id)));
+        let text = format!("attempt {number} ({token}) assigned to worker {worker}{}", source.unwrap_or_default());
+        self.put_work_and_note(owner, work, text);
+        true
+    }
+
+    /// The work, and what its transaction's history says about it. A step stands in its transaction's
+    /// own row, which is written once.
+    fn put_work_and_note(&mut self, owner: Owner, work: Work, text: String) {
+        if let Owner::Step(id) = owner {
+            if let Some(mut txn) = self.txns.get(&id).cloned() {
+                txn.step = Some(work);
+                self.note(&mut txn, text);
+                self.put_txn(txn);
+            }
+            return;
+        }
         self.put_work(owner, work);
         if let Some(txn) = self.txn_of(owner) {
-            let worker = self.worker_word(choice.worker);
-            let source = choice.source_worker.map(|id| format!(", which pulls from worker {}", self.worker_word(id)));
-            self.note_txn(
-                txn,
-                format!("attempt {number} ({token}) assigned to worker {worker}{}", source.unwrap_or_default()),
-            );
+            self.note_txn(txn, text);
         }
-        true
     }
 
     /// Whether a command sends or reads the bytes.

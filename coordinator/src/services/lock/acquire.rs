@@ -56,11 +56,13 @@ pub(super) async fn acquire(core: &Core, asked: v1::AcquireRequest) -> Result<v1
         return Ok(granted(id, token));
     }
     let kept = (asked.wait_ms > 0).then(|| asked.clone());
-    let answered = Call::begin(core).propose(Command::AcquireLocks(asked)).await?;
+    let call = Call::begin(core);
+    let answered = call.propose_answer(Command::AcquireLocks(asked)).await?;
     match (answered.reply, kept) {
         (Reply::Lock { id, token: Some(token) }, _) => Ok(granted(id, token)),
         (Reply::Lock { id, token: None }, Some(asked)) => {
             tracing::debug!(session = session.id, lock = id, "a lock is waited for");
+            call.applied_here(answered.index).await?;
             let token = follow(core, &Waiting { id, session, asked }).await?;
             Ok(granted(id, token))
         }
@@ -170,7 +172,7 @@ pub(super) async fn release(core: &Core, asked: v1::ReleaseRequest) -> Result<v1
     let sequence = request::sequence(asked.sequence)?;
     // 0 names no lock: it stands for what the request before this one got.
     let lock = if asked.lock_id.is_empty() { 0 } else { request::lock_id(&asked.lock_id)? };
-    match Call::begin(core).propose(Command::ReleaseLocks { session, sequence, lock }).await {
+    match Call::begin(core).propose_answer(Command::ReleaseLocks { session, sequence, lock }).await {
         Ok(_) => Ok(v1::ReleaseResponse {}),
         // The request that is given up never came; from now on it is refused.
         Err(refusal) if lock == 0 && refusal.reason == "LOCK_NOT_FOUND" => Ok(v1::ReleaseResponse {}),

@@ -45,7 +45,7 @@ pub(super) async fn close(core: &Core, asked: v1::CloseSessionRequest) -> Result
         let message = format!("session {} is worker {worker}'s, no client's", session.id);
         return Err(Refusal::new(Class::Denied, "NOT_A_CLIENT", message).hint("stop the worker to end its session"));
     }
-    Call::begin(core).propose(Command::CloseSession(session)).await?;
+    Call::begin(core).propose_answer(Command::CloseSession(session)).await?;
     Ok(v1::CloseSessionResponse {})
 }
 
