@@ -23,6 +23,7 @@ use sdm_proto::wire::internal::v1::CheckInResponse;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
 use sdm_state::Command;
+use sdm_state::Reply;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -138,7 +139,7 @@ async fn ask_all(core: &Core, via: Option<&str>, voters: &BTreeSet<NodeId>, need
     let asked = others.chain(via.map(|via| (None, via.to_owned())));
     let mut asked: FuturesUnordered<_> = asked.map(|(id, address)| ask(core, id, address, request.clone())).collect();
     let mut answered = BTreeSet::new();
-    let mut until = Instant::now() + ASK_TIME;
+    let mut until = Instant::now() + if needed == 0 { LATE_TIME } else { ASK_TIME };
     while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
         match answer {
             Ok(id) => {
@@ -295,8 +296,9 @@ async fn report(core: &Core) {
     }
     let deadline = Instant::now() + REPORT_TIME;
     let proposing = core.propose(command, deadline - report_time(deadline));
-    if let Err(refusal) = proposing.await {
-        tracing::debug!(%refusal, "this start is not reported yet");
+    match proposing.await.map(|proposed| proposed.reply) {
+        Ok(Reply::Refused(refusal)) | Err(refusal) => tracing::debug!(%refusal, "this start is not reported yet"),
+        Ok(_) => tracing::info!(start = starts, address = standing.address, "the cluster knows this start"),
     }
 }
 
