@@ -56,8 +56,11 @@ pub(super) struct Reconciliation {
 /// A domain that was read, or why not.
 struct Read {
     domain: Domain,
-    outcome: Result<DomainReading, Refusal>,
+    outcome: Result<(DomainReading, Worker), Refusal>,
 }
+
+/// A worker and its address.
+type Worker = (WorkerId, String);
 
 impl Reconciliation {
     /// After a linearizable read.
@@ -113,8 +116,8 @@ impl Reconciliation {
         let (domains, mut failed) = (read.len() as u64, 0);
         for Read { domain, outcome } in read {
             let told = match outcome {
-                Ok(reading) if self.dry_run => reading.told(&domain, "read"),
-                Ok(reading) => match self.take(&domain, &reading).await {
+                Ok((reading, _)) if self.dry_run => reading.told(&domain, "read"),
+                Ok((reading, worker)) => match self.take(&domain, &reading, worker).await {
                     Ok(()) => reading.told(&domain, "adopted"),
                     Err(refusal) => with_refusal(reading.told(&domain, "failed"), refusal),
                 },
@@ -148,7 +151,7 @@ impl Reconciliation {
     /// The epoch has to be above that of every domain that is to be taken.
     async fn raise_epoch(&self, read: &[Read]) -> Result<(), Refusal> {
         let own = self.view.state.cluster_id();
-        let needed = |reading: &DomainReading| {
+        let needed = |(reading, _): &(DomainReading, Worker)| {
             let above = u64::from(reading.cluster != own);
             self.may_take(reading.cluster).then(|| reading.epoch.saturating_add(above))
         };
@@ -165,8 +168,9 @@ impl Reconciliation {
     }
 
     /// Reads a domain, page by page, through the first worker that can.
-    async fn read(&self, domain: &Domain) -> Result<DomainReading, Refusal> {
-        self.through_a_worker(domain, |worker, address| async move {
+    async fn read(&self, domain: &Domain) -> Result<(DomainReading, Worker), Refusal> {
+        let workers = workers_for(&self.view.state, domain);
+        self.through_a_worker(domain, workers, |worker, address| async move {
             let name = self.view.state.worker_word(worker);
             let mut reading = DomainReading::begin(&self.view.state, domain.id, name);
             let mut after = String::new();
@@ -181,7 +185,7 @@ impl Reconciliation {
                 let next = page.next_after.clone();
                 reading.take(&self.view.state, page)?;
                 if next <= after {
-                    return Ok(reading.finish(&self.view.state));
+                    return Ok((reading.finish(&self.view.state), (worker, address)));
                 }
                 after = next;
             }
@@ -190,7 +194,7 @@ impl Reconciliation {
     }
 
     /// Marks what was found and writes this cluster's id and epoch into the domain.
-    async fn take(&self, domain: &Domain, reading: &DomainReading) -> Result<(), Refusal> {
+    async fn take(&self, domain: &Domain, reading: &DomainReading, worker: Worker) -> Result<(), Refusal> {
         if !self.may_take(reading.cluster) {
             let message = format!(
                 "domain {} is in the hands of cluster {} (epoch {}), which this one does not descend from",
@@ -211,7 +215,10 @@ impl Reconciliation {
         }
         let view = self.core.view();
         let (cluster, epoch) = (view.state.cluster_id(), view.state.meta.epoch);
-        self.through_a_worker(domain, |worker, address| async move {
+        // Who read it first: its session may be over because the epoch was raised, and it lives all the same.
+        let others = workers_for(&view.state, domain).into_iter().filter(|other| *other != worker);
+        let workers = std::iter::once(worker.clone()).chain(others).collect();
+        self.through_a_worker(domain, workers, |worker, address| async move {
             let request = wire::AdoptDomainRequest {
                 domain: Some(target(domain)),
                 pool_id: self.view.state.meta.pool_id.to_string(),
@@ -234,10 +241,11 @@ impl Reconciliation {
     async fn through_a_worker<T, F: Future<Output = Result<T, Refusal>>>(
         &self,
         domain: &Domain,
+        workers: Vec<Worker>,
         ask: impl Fn(WorkerId, String) -> F,
     ) -> Result<T, Refusal> {
         let mut last = None;
-        for (worker, address) in workers_for(&self.core.view().state, domain) {
+        for (worker, address) in workers {
             match ask(worker, address).await {
                 Ok(answer) => return Ok(answer),
                 Err(refusal) => {
@@ -284,7 +292,7 @@ type WorkerClient = WorkerDataServiceClient<
     tonic::service::interceptor::InterceptedService<tonic::transport::Channel, sdm_proto::credentials::CallCredentials>,
 >;
 
-fn workers_for(state: &State, domain: &Domain) -> Vec<(WorkerId, String)> {
+fn workers_for(state: &State, domain: &Domain) -> Vec<Worker> {
     let live = state.workers.values().filter(|worker| worker.is_live() && worker.owns_path(&domain.path));
     live.take(WORKERS_ASKED_MAX).map(|worker| (worker.identity.id, worker.identity.address.clone())).collect()
 }

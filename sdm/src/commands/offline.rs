@@ -7,6 +7,7 @@ use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Report;
 use crate::output::bytes_text;
+use crate::output::plural;
 use clap::Args;
 use clap::Subcommand;
 use sdm_proto::refusal::Class;
@@ -113,7 +114,7 @@ impl Report for DumpView {
             let role = if voters.contains(id) { "voter" } else { "learner" };
             text.push_str(&format!("  member {id}: {member}, {role}\n"));
         }
-        for (table, rows) in &self.survey.tables {
+        for (table, rows) in self.survey.tables.iter().filter(|_| snapshot.is_some()) {
             text.push_str(&format!("  {table:<14}{rows:>10}\n"));
         }
         text
@@ -134,18 +135,13 @@ struct VerdictView {
 
 impl Report for VerdictView {
     fn text(&self) -> String {
-        let verdict = if self.whole { "is whole" } else { "is damaged" };
         let last = self.last.map_or("-".to_owned(), |last| last.to_string());
-        let mut text = format!(
-            "{} {verdict}: {} snapshots, {} entries read, the last one is {last}\n",
+        format!(
+            "{} is whole: {} snapshots, {} entries read, the last one is {last}\n",
             self.folder,
             self.snapshots.len(),
             self.entries
-        );
-        for problem in &self.problems {
-            text.push_str(&format!("  - {problem}\n"));
-        }
-        text
+        )
     }
 }
 
@@ -226,13 +222,17 @@ impl Place {
         last: Option<u64>,
         problems: Vec<String>,
     ) -> Result<ExitCode, Failure> {
-        let view = VerdictView { folder: self.shown(), whole: problems.is_empty(), snapshots, entries, last, problems };
-        let printed = context.printer.print(&view)?;
-        if view.whole {
-            return Ok(printed);
+        if problems.is_empty() {
+            let view = VerdictView { folder: self.shown(), whole: true, snapshots, entries, last, problems };
+            return context.printer.print(&view);
         }
-        let message = format!("{} is damaged: {}", view.folder, view.problems.join("; "));
-        Err(damaged(message))
+        let count = plural(problems.len() as u64, "problem");
+        let message = format!("{} is damaged: {count}, {entries} entries read", self.shown());
+        let failure = damaged(message);
+        let refusal = problems.iter().zip(1..).fold(*failure.refusal, |refusal, (problem, number)| {
+            refusal.blocker("problem", number.to_string(), problem.as_str())
+        });
+        Err(refusal.into())
     }
 }
 

@@ -156,6 +156,28 @@ impl Cluster {
         self.add(name, arguments);
     }
 
+    /// A member whose folder is there already, or made elsewhere, and that is not started yet.
+    pub fn add_member(&mut self, name: &str) {
+        let arguments = self.arguments_of("coordinator", name);
+        self.add(name, arguments);
+    }
+
+    /// A member that joins another one of these nodes, and is not started yet.
+    pub fn add_joining(&mut self, name: &str, via: &str) {
+        let mut arguments = self.arguments_of("coordinator", name);
+        arguments.extend(["--join".to_owned(), self.nodes[via].address.clone()]);
+        self.add(name, arguments);
+    }
+
+    /// Has a worker serve another cluster from its next start on.
+    pub fn readmit(&mut self, worker: &str, member: &str, cluster_id: &str) {
+        let address = self.nodes[member].address.clone();
+        let node = self.nodes.get_mut(worker).unwrap_or_else(|| panic!("there is no {worker}"));
+        let at = node.arguments.iter().position(|argument| argument == "--coordinators").expect("a worker");
+        node.arguments[at + 1] = address;
+        node.arguments.extend(["--readmit".to_owned(), cluster_id.to_owned()]);
+    }
+
     /// node-a, node-b …
     pub fn member_names(&self) -> Vec<String> {
         ('a'..).take(self.shape.members).map(|letter| format!("node-{letter}")).collect()
@@ -271,7 +293,9 @@ impl Cluster {
     /// Waits until so many members vote, are reachable and know a leader, as each of them says.
     #[track_caller]
     pub fn await_members(&self, count: usize) {
-        let votes = |member: &&Value| member["reachable"] == true && (member["role"] == "leader" || member["role"] == "follower");
+        let votes = |member: &&Value| {
+            member["reachable"] == true && (member["role"] == "leader" || member["role"] == "follower")
+        };
         for name in self.member_names() {
             until(&format!("{count} voters, as {name} sees it"), || {
                 let status = self.sdm_at(&[&name]).run(&["status"]);

@@ -102,6 +102,17 @@ enum Event {
     OutboxFilled,
 }
 
+/// A cluster that was restored from a backup is another one, and only the operator can say so.
+fn told_how_to_be_readmitted(refusal: Refusal) -> Refusal {
+    if refusal.reason != "WRONG_CLUSTER" {
+        return refusal;
+    }
+    refusal.hint(
+        "check --coordinators; if that cluster was restored from a backup of this worker's own, admit the worker anew: \
+         sdm worker --readmit CLUSTER_ID (`sdm status` there shows the id)",
+    )
+}
+
 /// Whether trying again, here or elsewhere, would change nothing.
 fn is_definite(refusal: &Refusal) -> bool {
     let ours = refusal.reason != "RPC_FAILED" && refusal.reason != "UNREACHABLE";
@@ -291,7 +302,7 @@ impl Gateway {
         let welcomed = self.link.as_ref().is_some_and(|link| link.welcomed);
         if !welcomed && is_definite(&refusal) {
             if self.session.is_none() {
-                return Err(refusal.into());
+                return Err(told_how_to_be_readmitted(refusal).into());
             }
             // Perhaps only the session is unknown there; a hello without one tells.
             tracing::warn!(%refusal, "the session cannot go on; everything stops");

@@ -171,8 +171,7 @@ impl ReconcileCluster {
     /// Does it.
     ///
     /// # Errors
-    /// The cluster was not restored; no member answers; a domain could not be read or taken (after
-    /// the report was printed).
+    /// The cluster was not restored; no member answers; a domain could not be read or taken.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         if self.release {
             return self.release(context).await;
@@ -205,7 +204,11 @@ impl ReconcileCluster {
             });
             Some(refusal.blocker("domain", &domain.name, &domain.message))
         });
-        let printed = context.printer.print(&Reconciled {
+        // A dry run reports whatever it met; else what could not be done is the answer.
+        if let Some(refusal) = trouble.filter(|_| !self.dry_run) {
+            return Err(refusal.into());
+        }
+        context.printer.print(&Reconciled {
             dry_run: self.dry_run,
             suspended: summary.suspended,
             epoch: summary.epoch,
@@ -213,8 +216,7 @@ impl ReconcileCluster {
             illegal_disks: summary.illegal_disks,
             domains,
             revision: summary.revision,
-        })?;
-        trouble.map_or(Ok(printed), |refusal| Err(refusal.into()))
+        })
     }
 
     async fn release(&self, context: &Context) -> Result<ExitCode, Failure> {
