@@ -60,22 +60,29 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] RecoveryError),
     /// No snapshot can be used.
-    #[error("cannot read the snapshots: {0}; check the disk of the data folder (dmesg, smartctl)")]
+    #[error("cannot read the folder snapshots/: {0}{hint}", hint = snapshots_hint(.0))]
     Snapshots(#[from] SnapshotError),
     /// The snapshots that are whole end before the log begins.
     #[error(
         "the state cannot be restored: the newest snapshot that is whole ends at entry {snapshot}, \
-         and the log begins after {purged}; {REPLACE_MEMBER}"
+         and the log begins after {purged}{damaged}; {REPLACE_MEMBER}"
     )]
     Gap {
         /// The last entry in the snapshot, or that there is none.
         snapshot: String,
         /// The last entry that is gone from the log.
         purged: u64,
+        /// Which snapshot is damaged, in parentheses, if one is.
+        damaged: String,
     },
     /// The log's writer could not be started.
     #[error("cannot start the writer of the log: {0}; the machine may be out of threads or memory")]
     Writer(io::Error),
+}
+
+fn snapshots_hint(error: &SnapshotError) -> &'static str {
+    // A newer one says itself what to do.
+    if error.is_newer() { "" } else { "; check the disk of the data folder (dmesg, smartctl)" }
 }
 
 /// Opens the log and the snapshots of a member whose identity is written.
@@ -90,7 +97,7 @@ pub(crate) async fn open_with(disk: &MemberDisk, first_entry: FirstEntry) -> Res
     let identity = IdentityFile::of(disk).read().await?.ok_or(OpenError::NoIdentity)?;
     let (snapshots, loaded, recovered, witness) = read(disk, identity.owner()).await?;
 
-    let trigger = SnapshotTrigger::default();
+    let trigger = SnapshotTrigger::new(snapshots.transfers().clone());
     let covered = loaded.as_ref().and_then(|loaded| loaded.file.meta().last_log_id);
     if let Some(loaded) = &loaded {
         trigger.installed(loaded.file.length());
@@ -128,7 +135,7 @@ async fn read(disk: &MemberDisk, owner: String) -> Result<Read, OpenError> {
     let read = move || {
         let recovered = recover(reading.log.as_ref(), &owner)?;
         let (snapshots, loaded) = SnapshotFolder::open(&reading)?;
-        refuse_gap(loaded.as_ref(), &recovered)?;
+        refuse_gap(loaded.as_ref(), &recovered, snapshots.damaged())?;
         // Last, since it may write: whatever was refused before has changed nothing.
         let witness = recovered.witness(reading.root.as_ref())?;
         Ok::<_, OpenError>((snapshots, loaded, recovered, witness))
@@ -140,12 +147,13 @@ async fn read(disk: &MemberDisk, owner: String) -> Result<Read, OpenError> {
 }
 
 /// Between the state in the snapshot and the first entry of the log nothing may be missing.
-fn refuse_gap(loaded: Option<&Loaded>, recovered: &Recovered) -> Result<(), OpenError> {
+fn refuse_gap(loaded: Option<&Loaded>, recovered: &Recovered, damaged: &str) -> Result<(), OpenError> {
     let Some(purged) = recovered.marks.purged else { return Ok(()) };
     let covered = loaded.and_then(|loaded| loaded.file.meta().last_log_id);
     if covered.is_some_and(|covered| covered.index >= purged.index) {
         return Ok(());
     }
     let snapshot = covered.map_or("none".to_owned(), |covered| covered.index.to_string());
-    Err(OpenError::Gap { snapshot, purged: purged.index })
+    let damaged = if damaged.is_empty() { String::new() } else { format!(" ({damaged})") };
+    Err(OpenError::Gap { snapshot, purged: purged.index, damaged })
 }

@@ -20,11 +20,12 @@ use openraft::storage::RaftStateMachine;
 use sdm_raft_store::MemberDisk;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Set in the process that is killed: the folder it writes to.
 const CHILD: &str = "SDM_TEST_CHILD_FOLDER";
 
-const POINTS: [&str; 14] = [
+const POINTS: [&str; 16] = [
     "log.append.before",
     "log.append.after",
     "log.vote.before",
@@ -35,11 +36,16 @@ const POINTS: [&str; 14] = [
     "log.flush.after",
     "log.fdatasync.before",
     "log.fdatasync.after",
+    "witness.write.before",
+    "witness.write.after",
     "snapshot.write.before",
     "snapshot.write.after",
     "snapshot.rename.before",
     "snapshot.rename.after",
 ];
+
+/// A snapshot that takes longer has failed; its first retry is within this time.
+const SNAPSHOT_TIME: Duration = Duration::from_millis(400);
 
 /// What the process does until its failpoint ends it: vote, two entries, now and then a snapshot.
 #[tokio::test]
@@ -61,8 +67,21 @@ async fn child_writes_until_its_failpoint() {
         if round % 5 == 0 {
             common::apply(&mut opened.state_machine, vec![tick(next + 1, next + 1)]).await;
             let mut builder = opened.state_machine.get_snapshot_builder().await;
-            if builder.build_snapshot().await.is_err() {
-                return;
+            match tokio::time::timeout(SNAPSHOT_TIME, builder.build_snapshot()).await {
+                Ok(Ok(_)) => {}
+                // One that was written and whose name may not be durable ends the member.
+                Ok(Err(_)) => {
+                    assert!(opened.fatal.get().is_some());
+                    return;
+                }
+                // One that could not be written is tried again, and the log goes on meanwhile.
+                Err(_) => {
+                    let after = vec![blank(next + 1, next + 2)];
+                    opened.log_store.blocking_append(after).await.expect("the log goes on");
+                    println!("durable {}", next + 2);
+                    assert!(opened.fatal.get().is_none(), "a snapshot that fails stops nobody");
+                    return;
+                }
             }
             println!("snapshot {}", next + 1);
         }

@@ -7,12 +7,15 @@ use common::blank;
 use common::blanks;
 use common::id;
 use common::indexes;
+use common::key;
 use common::large;
 use common::open;
 use common::read;
 use common::saved_vote;
+use common::settle;
 use common::snapshot;
 use common::submit;
+use common::until;
 use common::vote;
 use futures_util::TryStreamExt;
 use openraft::storage::RaftLogReader;
@@ -23,28 +26,8 @@ use sdm_raft_store::SimulatedDisk;
 use sdm_raft_store::disk::Crash;
 use sdm_raft_store::log::RecordError;
 use sdm_raft_store::log::RecoveryError;
-use std::future::Future;
 use std::io;
 use std::time::Duration;
-
-/// The key of an entry's first piece.
-fn key(index: u64) -> Vec<u8> {
-    [b"l".as_slice(), &index.to_be_bytes(), &[0, 0]].concat()
-}
-
-/// Lets every task run until all of them wait.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Waits for a condition that other tasks bring about.
-async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
-    while !condition().await {
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test]
 async fn entries_are_readable_at_once_and_acknowledged_only_after_the_sync() {
@@ -143,6 +126,34 @@ async fn a_vote_returns_only_once_it_is_durable() {
 }
 
 #[tokio::test]
+async fn a_vote_is_never_durable_before_the_entries_that_were_queued_in_front_of_it() {
+    for kept in 0..8 {
+        let machine = SimulatedDisk::new();
+        let mut log = open(&machine.start(), 1).await.expect("opens").log_store;
+        append(&mut log, blanks(1, 0..1)).await;
+        machine.hold_syncs();
+        // The first is being written; the others and the vote wait behind it and share a batch.
+        let mut told = vec![submit(&mut log, blanks(1, 1..2)).await];
+        settle().await;
+        for index in 2..5 {
+            told.push(submit(&mut log, vec![blank(1, index)]).await);
+        }
+        let voter = tokio::spawn(async move { log.save_vote(&vote(7)).await });
+        settle().await;
+        // The first batch has an entry and the marks, the second three entries and the marks.
+        machine.release_one_sync();
+        settle().await;
+        machine.crash(Crash::Tear(kept));
+        assert!(voter.await.expect("no panic").is_err());
+        let mut log = open(&machine.start(), 1).await.expect("opens again").log_store;
+        let found = indexes(&mut log).await;
+        let voted = saved_vote(&mut log).await == Some(vote(7));
+        assert_eq!(voted, kept >= 4);
+        assert_eq!(found.len(), if voted { 5 } else { 2 });
+    }
+}
+
+#[tokio::test]
 async fn a_torn_batch_is_cut_off_at_what_was_acknowledged() {
     for kept in 0..7 {
         let machine = SimulatedDisk::new();
@@ -192,134 +203,6 @@ async fn every_damaged_mark_is_found_on_opening() {
         let name = String::from_utf8_lossy(mark).into_owned();
         assert!(refused.to_string().contains(&name), "{refused}");
     }
-}
-
-/// Ends a member in order, so that all it wrote is durable and witnessed.
-async fn close(opened: Opened) {
-    let closed = opened.closed.clone();
-    drop(opened);
-    closed.wait().await;
-}
-
-#[tokio::test]
-async fn a_database_that_lost_its_newest_batch_is_refused_whatever_was_in_it() {
-    for last in ["entries", "a vote", "a truncation", "a purge"] {
-        let machine = SimulatedDisk::new();
-        let mut opened = open(&machine.start(), 1).await.expect("opens");
-        let log = &mut opened.log_store;
-        append(log, blanks(1, 0..10)).await;
-        snapshot(&mut opened.state_machine, vec![blank(1, 8)]).await;
-        let log = &mut opened.log_store;
-        match last {
-            "entries" => append(log, blanks(1, 10..12)).await,
-            "a vote" => log.save_vote(&vote(3)).await.expect("durable"),
-            "a truncation" => log.truncate_after(Some(id(1, 8))).await.expect("durable"),
-            _ => log.purge(id(1, 5)).await.expect("accepted"),
-        }
-        close(opened).await;
-        assert_eq!(machine.lose_log_end(1), 1);
-        let refused = open(&machine.start(), 1).await.expect_err("a log that went back is refused");
-        assert!(matches!(refused, OpenError::Log(RecoveryError::RolledBack { .. })), "{last}: {refused}");
-        assert!(refused.to_string().contains("witness") && refused.to_string().contains("replace"), "{refused}");
-        // And again: nothing was mended on the way.
-        assert!(open(&machine.start(), 1).await.is_err());
-    }
-}
-
-#[tokio::test]
-async fn a_vote_is_witnessed_before_it_is_answered() {
-    let machine = SimulatedDisk::new();
-    let mut log = open(&machine.start(), 1).await.expect("opens").log_store;
-    append(&mut log, blanks(1, 0..3)).await;
-    log.save_vote(&vote(2)).await.expect("durable");
-    machine.crash(Crash::LoseUnsynced);
-    assert_eq!(machine.lose_log_end(1), 1);
-    let refused = open(&machine.start(), 1).await.expect_err("the vote is gone");
-    assert!(matches!(refused, OpenError::Log(RecoveryError::RolledBack { .. })), "{refused}");
-}
-
-#[tokio::test]
-async fn entries_are_witnessed_soon_after_and_a_crash_before_that_is_no_damage() {
-    let machine = SimulatedDisk::new();
-    let mut log = open(&machine.start(), 1).await.expect("opens").log_store;
-    append(&mut log, blanks(1, 0..3)).await;
-    append(&mut log, blanks(1, 3..5)).await;
-    machine.crash(Crash::LoseUnsynced);
-    let mut log = open(&machine.start(), 1).await.expect("a witness that lags is right").log_store;
-    assert_eq!(indexes(&mut log).await, [0, 1, 2, 3, 4]);
-    let before = machine.durable_file("witness");
-    append(&mut log, blanks(1, 5..6)).await;
-    until(|| async { machine.durable_file("witness") != before }).await;
-    machine.crash(Crash::LoseUnsynced);
-    assert_eq!(machine.lose_log_end(1), 1);
-    let refused = open(&machine.start(), 1).await.expect_err("by now it was witnessed");
-    assert!(matches!(refused, OpenError::Log(RecoveryError::RolledBack { .. })), "{refused}");
-}
-
-#[tokio::test]
-async fn a_log_without_its_witness_or_with_a_damaged_one_is_refused() {
-    for damage in [|bytes: &mut Vec<u8>| bytes.clear(), |bytes: &mut Vec<u8>| bytes.iter_mut().for_each(|b| *b ^= 1)] {
-        let machine = SimulatedDisk::new();
-        let mut opened = open(&machine.start(), 1).await.expect("opens");
-        append(&mut opened.log_store, blanks(1, 0..3)).await;
-        close(opened).await;
-        assert!(machine.damage_file("witness", damage));
-        let refused = open(&machine.start(), 1).await.expect_err("refused");
-        assert!(matches!(refused, OpenError::Log(RecoveryError::WitnessDamaged(_))), "{refused}");
-        assert!(machine.lose_file("witness"));
-        let refused = open(&machine.start(), 1).await.expect_err("refused");
-        assert!(matches!(refused, OpenError::Log(RecoveryError::WitnessMissing)), "{refused}");
-    }
-}
-
-#[tokio::test]
-async fn a_log_that_vanished_is_not_taken_for_a_new_one() {
-    let machine = SimulatedDisk::new();
-    let mut opened = open(&machine.start(), 1).await.expect("opens");
-    opened.log_store.save_vote(&vote(5)).await.expect("durable");
-    append(&mut opened.log_store, blanks(5, 0..3)).await;
-    close(opened).await;
-    for key in machine.log_keys() {
-        machine.lose_log_key(&key);
-    }
-    let refused = open(&machine.start(), 1).await.expect_err("refused");
-    assert!(matches!(refused, OpenError::Log(RecoveryError::RolledBack { found: 0, .. })), "{refused}");
-}
-
-#[tokio::test]
-async fn an_entry_that_came_back_from_before_a_truncation_is_found() {
-    for back in [6, 7, 8] {
-        let machine = SimulatedDisk::new();
-        let mut opened = open(&machine.start(), 1).await.expect("opens");
-        append(&mut opened.log_store, blanks(1, 0..10)).await;
-        let old = machine.log_value(&key(back)).expect("there");
-        opened.log_store.truncate_after(Some(id(1, 5))).await.expect("durable");
-        append(&mut opened.log_store, blanks(2, 6..12)).await;
-        close(opened).await;
-        machine.put_log_value(&key(back), &old);
-        let refused = open(&machine.start(), 1).await.expect_err("refused");
-        let found = matches!(refused, OpenError::Log(RecoveryError::Record(_)));
-        assert!(found, "entry {back}: {refused}");
-    }
-}
-
-#[tokio::test]
-async fn a_piece_that_came_back_from_before_a_truncation_is_found() {
-    let machine = SimulatedDisk::new();
-    let mut opened = open(&machine.start(), 1).await.expect("opens");
-    append(&mut opened.log_store, vec![blank(1, 0), large(1, 1, 10_000)]).await;
-    let piece = [key(1)[..9].to_vec(), vec![0, 1]].concat();
-    let old = machine.log_value(&piece).expect("there");
-    opened.log_store.truncate_after(Some(id(1, 0))).await.expect("durable");
-    // The same number of pieces, other bytes.
-    let mut newer = large(2, 14, 10_000);
-    newer.log_id = id(2, 1);
-    append(&mut opened.log_store, vec![newer]).await;
-    assert_ne!(machine.log_value(&piece), Some(old.clone()));
-    close(opened).await;
-    machine.put_log_value(&piece, &old);
-    let refused = open(&machine.start(), 1).await.expect_err("refused");
-    assert!(matches!(refused, OpenError::Log(RecoveryError::Record(RecordError::Checksum(_)))), "{refused}");
 }
 
 #[tokio::test]

@@ -58,21 +58,91 @@ async fn two_snapshots_stay_and_no_temporary_file() {
     assert_eq!(machine.snapshot_names(), ["snap-1-1-100", "snap-1-1-11"]);
 }
 
+/// Builds a snapshot beside the test.
+async fn building(opened: &mut Opened) -> tokio::task::JoinHandle<io::Result<u64>> {
+    let mut builder = opened.state_machine.get_snapshot_builder().await;
+    tokio::spawn(async move {
+        let built = openraft::storage::RaftSnapshotBuilder::build_snapshot(&mut builder).await?;
+        Ok(built.meta.last_log_id.map_or(0, |last| last.index))
+    })
+}
+
+/// Lets every task run until all of them wait.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_crash_while_a_snapshot_is_written_leaves_the_one_before() {
     let machine = SimulatedDisk::new();
     let mut opened = open(&machine.start(), 1).await.expect("opens");
     snapshot(&mut opened.state_machine, ticks(1..5)).await;
     apply(&mut opened.state_machine, ticks(5..9)).await;
-    machine.fail_syncs(io::ErrorKind::Other);
-    let mut builder = opened.state_machine.get_snapshot_builder().await;
-    assert!(openraft::storage::RaftSnapshotBuilder::build_snapshot(&mut builder).await.is_err());
-    assert!(opened.fatal.get().is_some(), "the member stops");
+    machine.fail_files(io::ErrorKind::Other);
+    let built = building(&mut opened).await;
+    settle().await;
+    assert!(!built.is_finished(), "it is tried again");
     machine.crash(Crash::LoseUnsynced);
     machine.heal();
     let opened = open(&machine.start(), 1).await.expect("opens again");
     assert_eq!(opened.view.load().applied, Some(id(1, 4)));
     assert_eq!(machine.snapshot_names(), ["snap-1-1-4"]);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_fails_is_tried_again_while_the_log_goes_on() {
+    let machine = SimulatedDisk::new();
+    let mut opened = open(&machine.start(), 1).await.expect("opens");
+    append(&mut opened.log_store, blanks(1, 0..20)).await;
+    for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
+        apply(&mut opened.state_machine, ticks(1..9)).await;
+        machine.fail_files(kind);
+        let built = building(&mut opened).await;
+        settle().await;
+        assert!(!built.is_finished() && opened.fatal.get().is_none(), "{kind:?} stops nobody");
+        let next = opened.log_store.get_log_state().await.expect("state").last_log_id.expect("some").index + 1;
+        append(&mut opened.log_store, blanks(1, next..next + 5)).await;
+        assert!(machine.snapshot_names().iter().all(|name| !name.ends_with(".tmp")), "nothing half is left");
+        apply(&mut opened.state_machine, ticks(9..12)).await;
+        machine.heal();
+        let last = built.await.expect("no panic").expect("built in the end");
+        assert_eq!(last, 11, "of the state as it is by then");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_snapshot_before_the_log_and_harms_neither() {
+    let machine = SimulatedDisk::new();
+    let mut opened = open(&machine.start(), 1).await.expect("opens");
+    append(&mut opened.log_store, blanks(1, 0..3)).await;
+    apply(&mut opened.state_machine, ticks(1..3)).await;
+    // Room for a batch of the log, not for a snapshot.
+    machine.limit_space(300);
+    let built = building(&mut opened).await;
+    settle().await;
+    append(&mut opened.log_store, blanks(1, 3..4)).await;
+    assert!(!built.is_finished() && opened.fatal.get().is_none());
+    machine.crash(Crash::LoseUnsynced);
+    machine.heal();
+    let mut opened = open(&machine.start(), 1).await.expect("opens again");
+    assert_eq!(common::indexes(&mut opened.log_store).await, [0, 1, 2, 3]);
+    assert!(machine.snapshot_names().is_empty());
+}
+
+#[tokio::test]
+async fn a_snapshot_that_keeps_failing_does_not_hold_the_folder_of_a_member_that_ends() {
+    let machine = SimulatedDisk::new();
+    let mut opened = open(&machine.start(), 1).await.expect("opens");
+    apply(&mut opened.state_machine, ticks(1..3)).await;
+    machine.fail_files(io::ErrorKind::Other);
+    let built = building(&mut opened).await;
+    settle().await;
+    let closed = opened.closed.clone();
+    drop(opened);
+    assert!(built.await.expect("no panic").is_err());
+    closed.wait().await;
 }
 
 #[tokio::test]
@@ -94,6 +164,7 @@ async fn a_damaged_snapshot_gives_way_to_the_one_before_while_the_log_reaches_ba
     machine.crash(Crash::LoseUnsynced);
     let refused = open(&machine.start(), 1).await.expect_err("refused");
     assert!(matches!(refused, OpenError::Gap { purged: 8, .. }), "{refused}");
+    assert!(refused.to_string().contains("snapshots/damaged"), "{refused}");
 }
 
 #[tokio::test]
@@ -159,6 +230,48 @@ async fn a_transfer_that_is_too_short_too_long_or_of_another_snapshot_is_refused
     let given_up = SnapshotReceiver::begin(&opened.snapshots, length).await.expect("begun");
     drop((given_up, long));
     assert_eq!(machine.snapshot_names(), ["snap-1-1-4"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_installed_is_refused_as_it_arrives_and_nothing_is_left_of_it() {
+    let machine = SimulatedDisk::new();
+    let mut leader = open(&machine.start(), 1).await.expect("opens");
+    let file = snapshot(&mut leader.state_machine, ticks(1..5)).await;
+    let bytes = bytes_of(&file, 1 << 20).await.concat();
+    let other = SimulatedDisk::new();
+    let follower = open(&other.start(), 2).await.expect("opens");
+    for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        let mut receiver = SnapshotReceiver::begin(&follower.snapshots, file.length()).await.expect("begun");
+        receiver.append(Bytes::copy_from_slice(&bytes[..cut])).await.expect("taken");
+        assert_eq!(other.snapshot_names().len(), 1, "it is arriving under a temporary name");
+        // The connection breaks.
+        drop(receiver);
+        assert!(other.snapshot_names().is_empty());
+    }
+    let mut receiver = SnapshotReceiver::begin(&follower.snapshots, file.length()).await.expect("begun");
+    receiver.append(Bytes::copy_from_slice(&bytes[..100])).await.expect("taken");
+    // The member dies in the middle of the transfer, and its process keeps all that was written.
+    other.crash(Crash::KeepUnsynced);
+    drop(receiver);
+    assert_eq!(other.snapshot_names().len(), 1);
+    let follower = open(&other.start(), 2).await.expect("opens again");
+    assert!(other.snapshot_names().is_empty(), "what was left is removed");
+    assert!(follower.view.load().applied.is_none());
+}
+
+#[tokio::test]
+async fn while_a_snapshot_is_sent_no_newer_one_cuts_the_log_behind_it() {
+    let machine = SimulatedDisk::new();
+    let mut opened = open(&machine.start(), 1).await.expect("opens");
+    let file = snapshot(&mut opened.state_machine, ticks(1..5)).await;
+    let mut pieces = Box::pin(file.chunks(16));
+    pieces.next().await.expect("a piece").expect("readable");
+    for index in 0..20 {
+        append(&mut opened.log_store, vec![common::large(1, index, 400_000)]).await;
+    }
+    assert!(!opened.snapshot_trigger.should_snapshot(), "it would pay, but a peer is on its way");
+    drop(pieces);
+    assert!(!opened.snapshot_trigger.should_snapshot(), "the peer installs it");
 }
 
 #[tokio::test]

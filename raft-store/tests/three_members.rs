@@ -33,10 +33,14 @@ use sdm_raft_store::disk::Crash;
 use sdm_raft_store::raft::RaftTiming;
 use sdm_raft_store::raft_config;
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
+
+/// Bytes of a snapshot sent at once: so few that even a small one has many pieces.
+const PIECE: usize = 64;
 
 /// Longest wait for anything; a condition that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,11 +52,21 @@ struct Running {
     fatal: Fatal,
     view: ViewHandle,
     snapshots: SnapshotFolder,
+    machine: SimulatedDisk,
 }
 
 /// Who is up. A member that is not here is unreachable.
 #[derive(Clone, Default)]
-struct Network(Arc<Mutex<BTreeMap<NodeId, Running>>>);
+struct Network(Arc<Mutex<BTreeMap<NodeId, Running>>>, Arc<Mutex<VecDeque<Cut>>>);
+
+/// A connection that breaks while a snapshot is sent over it.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// After so many pieces.
+    pieces: usize,
+    /// Whether the receiving machine goes down with it.
+    crash: bool,
+}
 
 struct Link {
     network: Network,
@@ -122,8 +136,17 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let file = snapshot.snapshot;
         let mut receiver =
             SnapshotReceiver::begin(&target.snapshots, file.length()).await.map_err(|e| failed(e.to_string()))?;
-        let mut pieces = Box::pin(file.chunks(4096));
+        let cut = self.network.1.lock().expect("no panic").pop_front();
+        let mut pieces = Box::pin(file.chunks(PIECE));
+        let mut sent = 0;
         while let Some(piece) = pieces.next().await {
+            if let Some(cut) = cut.filter(|cut| cut.pieces == sent) {
+                if cut.crash {
+                    target.machine.crash(Crash::KeepUnsynced);
+                }
+                return Err(failed("the connection broke".to_owned()));
+            }
+            sent += 1;
             let piece = piece.map_err(|e| failed(e.to_string()))?;
             receiver.append(piece).await.map_err(|e| failed(e.to_string()))?;
         }
@@ -155,7 +178,9 @@ impl Cluster {
         let raft = Raft::new(node, config, self.network.clone(), opened.log_store, opened.state_machine)
             .await
             .expect("Raft starts");
-        let running = Running { node, raft, fatal: opened.fatal, view: opened.view, snapshots: opened.snapshots };
+        let machine = self.machines[&node].clone();
+        let running =
+            Running { node, raft, fatal: opened.fatal, view: opened.view, snapshots: opened.snapshots, machine };
         self.network.0.lock().expect("no panic").insert(node, running);
     }
 
@@ -268,6 +293,72 @@ async fn a_member_that_missed_the_log_gets_a_snapshot_and_goes_on() {
     cluster.run(3).await;
     let index = cluster.tick(1).await;
     cluster.all_have(index).await;
+}
+
+impl Network {
+    /// The next transfers of snapshots break like this.
+    fn cut(&self, cuts: impl IntoIterator<Item = Cut>) {
+        self.1.lock().expect("no panic").extend(cuts);
+    }
+
+    fn cuts_left(&self) -> usize {
+        self.1.lock().expect("no panic").len()
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_was_away_catches_up_under_load_over_connections_that_break() {
+    let cluster = founded(&[1, 2, 3]).await;
+    cluster.tick(5).await;
+    cluster.crash(3).await;
+    let index = cluster.tick(30).await;
+    for id in [1, 2] {
+        compact(&cluster.member(id), index).await;
+    }
+    cluster.network.cut([0, 1, 5].map(|pieces| Cut { pieces, crash: false }));
+    cluster.run(3).await;
+    let mut index = 0;
+    while cluster.network.cuts_left() > 0 {
+        index = cluster.tick(1).await;
+        let names = cluster.machines[&3].snapshot_names();
+        // Once no cut is left, a whole one may have come.
+        let half = names.iter().any(|name| !name.ends_with(".tmp")) && cluster.network.cuts_left() > 0;
+        assert!(!half, "half a snapshot was installed: {names:?}");
+    }
+    let hashes = cluster.all_have(index).await;
+    assert_eq!(hashes.len(), 3);
+    assert!(cluster.member(3).snapshots.current().is_some(), "it came as a snapshot");
+    let index = cluster.tick(1).await;
+    let hashes = cluster.all_have(index).await;
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    assert!(cluster.machines[&3].snapshot_names().iter().all(|name| !name.ends_with(".tmp")));
+}
+
+#[tokio::test]
+async fn a_member_that_dies_in_the_middle_of_a_snapshot_begins_anew() {
+    let cluster = founded(&[1, 2, 3]).await;
+    cluster.tick(5).await;
+    cluster.crash(3).await;
+    let index = cluster.tick(30).await;
+    for id in [1, 2] {
+        compact(&cluster.member(id), index).await;
+    }
+    for pieces in [1, 6] {
+        cluster.network.cut([Cut { pieces, crash: true }]);
+        cluster.run(3).await;
+        while cluster.network.cuts_left() > 0 {
+            cluster.tick(1).await;
+        }
+        let dead = cluster.network.0.lock().expect("no panic").remove(&3).expect("it ran");
+        let _ = dead.raft.shutdown().await;
+        let names = cluster.machines[&3].snapshot_names();
+        assert!(names.iter().all(|name| name.ends_with(".tmp")), "half a snapshot was installed: {names:?}");
+    }
+    cluster.run(3).await;
+    let index = cluster.tick(1).await;
+    let hashes = cluster.all_have(index).await;
+    assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]));
+    assert!(cluster.machines[&3].snapshot_names().iter().all(|name| !name.ends_with(".tmp")));
 }
 
 #[tokio::test]

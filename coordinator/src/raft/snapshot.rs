@@ -1,5 +1,6 @@
 //! Sending a snapshot file to a peer, piece by piece, and taking one from a peer. A transfer may be
-//! long; only one that stands still is ended.
+//! long; only one that stands still is ended. Each piece carries a checksum, so that a broken one ends
+//! the transfer at once; what counts is the hash over the whole file at its end.
 
 use super::convert;
 use super::network::unreachable;
@@ -31,7 +32,11 @@ const STALL_TIME: Duration = Duration::from_secs(10);
 const PIECES_WAITING: usize = 4;
 
 fn piece(message: Message) -> wire::InstallSnapshotRequest {
-    wire::InstallSnapshotRequest { message: Some(message) }
+    let chunk_crc32c = match &message {
+        Message::Chunk(bytes) => Some(crc32c::crc32c(bytes)),
+        Message::Header(_) | Message::End(_) => None,
+    };
+    wire::InstallSnapshotRequest { message: Some(message), chunk_crc32c }
 }
 
 /// Reads the file and hands it on; ends early when the other end is gone or stands still.
@@ -71,19 +76,28 @@ pub(crate) async fn send(
     };
     tracing::info!(peer, bytes = file.length(), "sending a snapshot");
     let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
-    let call = client.install_snapshot(ReceiverStream::new(receiver));
     let transfer = async {
-        // The call ends only when the peer has everything: both must run at once. A feeder that
-        // failed has dropped its end, and the call would then answer about a stream cut short.
-        let (fed, answer) = tokio::join!(feed(file, header, pieces), call);
-        match (fed, answer) {
-            (_, Ok(response)) => Ok(response.into_inner()),
-            (Err(reason), Err(status)) => Err(format!("{reason} ({})", status.message())),
-            (Ok(()), Err(status)) => Err(status.message().to_owned()),
-        }
+        let mut call = std::pin::pin!(client.install_snapshot(ReceiverStream::new(receiver)));
+        // The call ends only when the peer has everything: both must run at once.
+        let fed = tokio::select! {
+            fed = feed(file, header, pieces) => fed,
+            answer = &mut call => return answer.map_err(|status| status.message().to_owned()),
+        };
+        let answer = match &fed {
+            Ok(()) => call.await,
+            // The feeder has dropped its end: the peer answers about a stream cut short, or never.
+            Err(reason) => match tokio::time::timeout(STALL_TIME, call).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(reason.clone()),
+            },
+        };
+        answer.map_err(|status| match fed {
+            Ok(()) => status.message().to_owned(),
+            Err(reason) => format!("{reason} ({})", status.message()),
+        })
     };
     let response = match tokio::time::timeout(time, transfer).await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(response)) => response.into_inner(),
         Ok(Err(reason)) => return Err(failed(reason)),
         Err(_) => return Err(failed(format!("not installed within {time:?}"))),
     };
@@ -95,14 +109,24 @@ fn broken(reason: impl Into<String>) -> Refusal {
     Refusal::new(Class::Aborted, "SNAPSHOT_BROKEN", reason).hint("the sender begins again by itself")
 }
 
+/// The message of a request, its piece checked.
+fn checked(request: wire::InstallSnapshotRequest) -> Result<Message, Refusal> {
+    let message = request.message.ok_or_else(|| broken("an empty piece of a snapshot"))?;
+    match (&message, request.chunk_crc32c) {
+        (Message::Chunk(bytes), Some(sum)) if crc32c::crc32c(bytes) != sum => {
+            Err(broken("a piece of the snapshot was changed on its way"))
+        }
+        _ => Ok(message),
+    }
+}
+
 async fn next(stream: &mut Streaming<wire::InstallSnapshotRequest>) -> Result<Message, Refusal> {
-    let message = match tokio::time::timeout(STALL_TIME, stream.message()).await {
-        Ok(Ok(Some(request))) => request.message,
-        Ok(Ok(None)) => return Err(broken("the snapshot ended early")),
-        Ok(Err(status)) => return Err(broken(format!("the snapshot broke off: {}", status.message()))),
-        Err(_) => return Err(broken(format!("nothing of the snapshot came for {STALL_TIME:?}"))),
-    };
-    message.ok_or_else(|| broken("an empty piece of a snapshot"))
+    match tokio::time::timeout(STALL_TIME, stream.message()).await {
+        Ok(Ok(Some(request))) => checked(request),
+        Ok(Ok(None)) => Err(broken("the snapshot ended early")),
+        Ok(Err(status)) => Err(broken(format!("the snapshot broke off: {}", status.message()))),
+        Err(_) => Err(broken(format!("nothing of the snapshot came for {STALL_TIME:?}"))),
+    }
 }
 
 /// Takes a snapshot from a peer into a temporary file, checked from end to end.
@@ -116,7 +140,7 @@ pub(crate) async fn receive(
     let vote = convert::read_vote(header.vote.as_ref()).map_err(|error| broken(error.to_string()))?;
     let disk = |error: &dyn std::fmt::Display| {
         Refusal::new(Class::Internal, "SNAPSHOT_NOT_STORED", format!("the snapshot cannot be stored: {error}"))
-            .hint("look at the log of the member that received it")
+            .hint("free space on its data folder's file system, or check its disk; the sender begins again by itself")
     };
     let mut receiver = SnapshotReceiver::begin(folder, header.file_bytes).await.map_err(|error| disk(&error))?;
     loop {
@@ -137,5 +161,24 @@ pub(crate) async fn receive(
                 return Ok((vote, file));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_piece_that_was_changed_on_its_way_is_refused_and_one_without_a_checksum_is_not() {
+        let chunk = || Message::Chunk(Bytes::from_static(b"rows"));
+        assert_eq!(checked(piece(chunk())).ok(), Some(chunk()));
+        let mut changed = piece(chunk());
+        changed.message = Some(Message::Chunk(Bytes::from_static(b"rowz")));
+        assert_eq!(checked(changed).map_err(|refusal| refusal.reason), Err("SNAPSHOT_BROKEN".into()));
+        assert_eq!(
+            checked(wire::InstallSnapshotRequest { message: Some(chunk()), chunk_crc32c: None }).ok(),
+            Some(chunk())
+        );
     }
 }

@@ -74,8 +74,8 @@ pub enum OpenFolderError {
     },
     /// The log database could not be opened.
     #[error(
-        "cannot open the log database {}: {source}; if the disk is sound (dmesg, smartctl), the log is damaged: \
-         {REPLACE_MEMBER}", folder.join(LOG_FOLDER).display()
+        "cannot open the log database {}: {source}; {hint}",
+        folder.join(LOG_FOLDER).display(), hint = log_hint(source)
     )]
     Log {
         /// The member's folder.
@@ -83,6 +83,19 @@ pub enum OpenFolderError {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn log_hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free space on the file system of the data folder, then start this member again".to_owned()
+        }
+        io::ErrorKind::InvalidData => format!("the log is damaged: {REPLACE_MEMBER}"),
+        _ => format!(
+            "check the disk of the data folder (dmesg, smartctl) and start this member again; if the disk is sound, \
+             the log is damaged: {REPLACE_MEMBER}"
+        ),
+    }
 }
 
 /// The lock on a member's folder. The kernel frees it when the process ends, however it ends.

@@ -37,6 +37,7 @@ pub enum Crash {
 pub(crate) struct Faults {
     pub(crate) fail_syncs: Option<io::ErrorKind>,
     pub(crate) fail_writes: Option<io::ErrorKind>,
+    pub(crate) fail_files: Option<io::ErrorKind>,
     pub(crate) space_left: Option<u64>,
     pub(crate) sync_time: Duration,
 }
@@ -57,6 +58,12 @@ impl Faults {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.fail_syncs.map_or(Ok(()), |kind| Err(kind.into()))
     }
+
+    /// Fails the sync of a new file as armed.
+    pub(crate) fn sync_file(&self) -> io::Result<()> {
+        self.sync()?;
+        self.fail_files.map_or(Ok(()), |kind| Err(kind.into()))
+    }
 }
 
 /// Everything on the platters and in the caches.
@@ -69,6 +76,8 @@ pub(crate) struct Contents {
     pub(crate) root: Folder,
     pub(crate) snapshots: Folder,
     pub(crate) commits: u64,
+    /// Whether syncs are held again after the next one.
+    pub(crate) hold_again: bool,
 }
 
 impl Contents {
@@ -138,6 +147,12 @@ impl SimulatedDisk {
         self.held.send_replace(true);
     }
 
+    /// Lets one held sync go on; the next one is held again.
+    pub fn release_one_sync(&self) {
+        self.lock().hold_again = true;
+        self.held.send_replace(false);
+    }
+
     /// Lets held syncs go on.
     pub fn release_syncs(&self) {
         self.held.send_replace(false);
@@ -151,6 +166,12 @@ impl SimulatedDisk {
     /// Makes every write from now on fail with this kind of error.
     pub fn fail_writes(&self, kind: io::ErrorKind) {
         self.lock().faults.fail_writes = Some(kind);
+    }
+
+    /// Makes every new file from now on fail with this kind of error when it is synced: snapshots and
+    /// the identity, not the log.
+    pub fn fail_files(&self, kind: io::ErrorKind) {
+        self.lock().faults.fail_files = Some(kind);
     }
 
     /// Leaves this many bytes of space; writes beyond fail with `StorageFull`.
@@ -217,6 +238,21 @@ impl SimulatedDisk {
     /// The bytes of a file in the member's own folder that a crash would leave.
     pub fn durable_file(&self, name: &str) -> Option<Vec<u8>> {
         self.lock().root.durable(name)
+    }
+
+    /// Puts a file into the member's own folder, durably, behind its back.
+    pub fn put_file(&self, name: &str, bytes: &[u8]) {
+        self.lock().root.put(name, bytes);
+    }
+
+    /// Puts a snapshot file there, durably, behind the member's back.
+    pub fn put_snapshot(&self, name: &str, bytes: &[u8]) {
+        self.lock().snapshots.put(name, bytes);
+    }
+
+    /// The bytes of a snapshot file that a crash would leave.
+    pub fn durable_snapshot(&self, name: &str) -> Option<Vec<u8>> {
+        self.lock().snapshots.durable(name)
     }
 
     /// Removes a file of the member's own folder, as damage would. False if there is no such name.

@@ -55,6 +55,12 @@ impl Folder {
         self.synced.get(name).map(|file| bytes(file).synced.clone())
     }
 
+    pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) {
+        let file = Arc::new(Mutex::new(Bytes { current: bytes.to_vec(), synced: bytes.to_vec() }));
+        self.current.insert(name.to_owned(), file.clone());
+        self.synced.insert(name.to_owned(), file);
+    }
+
     pub(crate) fn lose(&mut self, name: &str) -> bool {
         self.synced.remove(name);
         self.current.remove(name).is_some()
@@ -112,7 +118,7 @@ impl FileWriter for SimulatedWriter {
     fn sync(&mut self) -> io::Result<()> {
         let contents = self.disk.lock();
         contents.alive(self.boot)?;
-        contents.faults.sync()?;
+        contents.faults.sync_file()?;
         let mut bytes = bytes(&self.file);
         bytes.synced = bytes.current.clone();
         Ok(())

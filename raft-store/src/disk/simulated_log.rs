@@ -137,6 +137,9 @@ impl SimulatedLog {
         contents.faults.sync()?;
         contents.log.sync();
         contents.commits += 1;
+        if std::mem::take(&mut contents.hold_again) {
+            self.disk.held.send_replace(true);
+        }
         Ok(())
     }
 }

@@ -176,3 +176,23 @@ fn from_sled(error: sled::Error) -> io::Error {
         error => io::Error::other(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemberDisk;
+
+    #[tokio::test]
+    async fn values_that_could_end_up_in_an_unsynced_file_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk = MemberDisk::open(folder.path()).await.expect("a new folder opens");
+        let put = |bytes: usize| {
+            let mut batch = Batch::default();
+            batch.put(b"l".as_slice(), vec![1; bytes]);
+            disk.log.commit(batch)
+        };
+        put(VALUE_BYTES_MAX).await.expect("small enough");
+        let refused = put(VALUE_BYTES_MAX + 1).await.expect_err("too large");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    }
+}

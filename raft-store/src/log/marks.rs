@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_marks_stay_as_they_are() {
+        let marks = Marks { batch: 258, vote: Some(vote()), last: Some(id(7)), ..Marks::default() };
+        let bytes = [
+            [1, 2, 1, 0, 0, 0, 0, 0, 0, 0b1001].as_slice(),
+            &[9, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(marks.body(), bytes.concat());
+    }
+
+    #[test]
     fn marks_under_another_key_of_a_newer_version_or_cut_short_are_refused() {
         let marks = Marks { batch: 5, vote: Some(vote()), ..Marks::default() };
         let value = marks.value(keys::MARKS);

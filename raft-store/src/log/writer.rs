@@ -26,8 +26,9 @@ use tokio::sync::mpsc::error::TryRecvError;
 /// Bytes of one batch. Past this a batch gains nothing by growing and only makes others wait.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Entries deleted with one batch: each is a random write, so this bounds how long they take.
-const PURGE_ENTRIES_MAX: u64 = 1000;
+/// Entries deleted with one batch, beside twice as many as it brings: each is a random write, and
+/// whoever waits for the batch waits for them. A snapshot frees tens of thousands at once.
+const PURGE_ENTRIES: u64 = 128;
 
 /// The writer's end of the log.
 pub(crate) struct Writer {
@@ -203,9 +204,11 @@ impl Writer {
     fn batch(&mut self, writes: &mut [Queued]) -> Batch {
         self.hints(writes);
         let mut batch = Batch::default();
+        let mut brought = 0;
         for queued in writes.iter_mut() {
             match &mut queued.write {
                 Write::Append { frames, .. } => {
+                    brought += frames.len() as u64;
                     for frame in std::mem::take(frames) {
                         for (key, value) in record::pieces(frame.id.index, &frame.bytes) {
                             batch.put(key, value);
@@ -231,16 +234,18 @@ impl Writer {
                 Write::Committed(_) => {}
             }
         }
-        self.purge_some(&mut batch);
+        self.purge_some(brought, &mut batch);
         self.put_marks(&mut batch);
         batch
     }
 
-    fn purge_some(&mut self, batch: &mut Batch) {
+    /// Faster than entries come, so that a purge comes to its end under any load.
+    fn purge_some(&mut self, brought: u64, batch: &mut Batch) {
         if self.purge.is_empty() {
             return;
         }
-        let to = self.purge.end.min(self.purge.start.saturating_add(PURGE_ENTRIES_MAX));
+        let entries = PURGE_ENTRIES.saturating_add(2 * brought);
+        let to = self.purge.end.min(self.purge.start.saturating_add(entries));
         batch.delete_range(keys::entry(self.purge.start), keys::entry(to));
         self.purge.start = to;
     }

@@ -6,6 +6,7 @@ use super::view::StateView;
 use super::view::ViewHandle;
 use crate::fatal::Fatal;
 use crate::snapshot::Loaded;
+use crate::snapshot::NotPublished;
 use crate::snapshot::SnapshotFile;
 use crate::snapshot::SnapshotFolder;
 use crate::snapshot::SnapshotTrigger;
@@ -204,6 +205,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let file = loop {
             match self.snapshots.build(self.view.load()).await {
                 Ok(file) => break file,
+                Err(error) if NotPublished::is(&error) => return Err(self.fatal.fail("building a snapshot", error)),
                 Err(error) => self.pause(&error, pause).await?,
             }
             pause = REBUILD_MAX.min(pause * 2);

@@ -2,9 +2,12 @@
 //! readable for as long as somebody holds it, also after newer ones took its place. A file that
 //! was received and never installed is removed with its last handle.
 
+use super::folder::Loaded;
 use super::folder::Temporary;
+use super::format::Header;
 use super::format::SnapshotError;
 use super::format::SnapshotReader;
+use super::transfers::Transfers;
 use crate::disk::FileReader;
 use crate::disk::Files;
 use crate::disk::MemberDisk;
@@ -28,18 +31,22 @@ pub struct SnapshotFile {
     pub(super) reader: Arc<dyn FileReader>,
     /// Set until it is published under its final name.
     pub(super) temporary: Option<Arc<Temporary>>,
+    pub(super) transfers: Transfers,
+    /// The state in it, from when it arrived until it is installed.
+    pub(super) arrived: Option<Arc<State>>,
 }
 
 impl SnapshotFile {
-    /// Opens a file and checks all of it. Blocks.
+    /// Opens a file, checks all of it and loads the state in it, in one pass. Blocks.
     pub(super) fn open(
         disk: &MemberDisk,
         name: &str,
         temporary: Option<Arc<Temporary>>,
-    ) -> Result<Self, SnapshotError> {
+        transfers: &Transfers,
+    ) -> Result<Loaded, SnapshotError> {
         let reader: Arc<dyn FileReader> = disk.snapshots.open(name)?.into();
-        let (header, hash) = SnapshotReader::begin(reader.as_ref())?.finish()?;
-        Ok(SnapshotFile {
+        let (header, hash, state) = read(reader.as_ref())?;
+        let file = SnapshotFile {
             disk: disk.clone(),
             name: name.to_owned(),
             meta: header.meta,
@@ -47,7 +54,10 @@ impl SnapshotFile {
             hash,
             reader,
             temporary,
-        })
+            transfers: transfers.clone(),
+            arrived: None,
+        };
+        Ok(Loaded { file, state })
     }
 
     /// Up to which entry it goes, and who the members were.
@@ -70,16 +80,18 @@ impl SnapshotFile {
         Snapshot { meta: self.meta.clone(), snapshot: self }
     }
 
-    /// Its bytes in pieces of `size`, for sending. Ends after the first error.
+    /// Its bytes in pieces of `size`, for sending. Ends after the first error. Until it is dropped,
+    /// and for a while longer, no newer snapshot is taken and the log behind this one stays.
     pub fn chunks(&self, size: usize) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let size = size.max(1);
-        stream::try_unfold((self.clone(), 0), move |(file, offset)| async move {
+        let transfer = self.transfers.begin();
+        stream::try_unfold((self.clone(), 0, transfer), move |(file, offset, transfer)| async move {
             if offset >= file.length {
                 return Ok(None);
             }
             let piece = file.chunk(offset, size).await?;
             let next = offset + piece.len() as u64;
-            Ok(Some((piece, (file, next))))
+            Ok(Some((piece, (file, next, transfer))))
         })
     }
 
@@ -95,16 +107,14 @@ impl SnapshotFile {
             .await
     }
 
-    /// The state in it. Checks the whole file again. Blocks.
-    pub(super) fn load(&self) -> Result<State, SnapshotError> {
-        let mut reader = SnapshotReader::begin(self.reader.as_ref())?;
-        let state = State::from_rows(&mut reader);
-        let expected = reader.header().state_hash;
-        // What the file says counts first: rows that end early are its fault, not the state's.
-        let (_, hash) = reader.finish()?;
-        let state = state?;
-        if hash != self.hash || state.hash() != expected {
-            return Err(SnapshotError::Damaged("its rows do not make the state that was saved"));
+    /// The state in it. Checks the whole file again, unless it just arrived. Blocks.
+    pub(super) fn load(&mut self) -> Result<State, SnapshotError> {
+        if let Some(arrived) = self.arrived.take() {
+            return Ok(State::clone(&arrived));
+        }
+        let (_, hash, state) = read(self.reader.as_ref())?;
+        if hash != self.hash {
+            return Err(SnapshotError::Damaged("it is not the file that it was"));
         }
         Ok(state)
     }
@@ -112,4 +122,17 @@ impl SnapshotFile {
     pub(super) fn is_in(&self, files: &Arc<dyn Files>) -> bool {
         Arc::ptr_eq(&self.disk.snapshots, files)
     }
+}
+
+/// Reads and checks a whole file.
+fn read(file: &dyn FileReader) -> Result<(Header, [u8; 32], State), SnapshotError> {
+    let mut reader = SnapshotReader::begin(file)?;
+    let state = State::from_rows(&mut reader);
+    // What the file says counts first: rows that end early are its fault, not the state's.
+    let (header, hash) = reader.finish()?;
+    let state = state?;
+    if state.hash() != header.state_hash {
+        return Err(SnapshotError::Damaged("its rows do not make the state that was saved"));
+    }
+    Ok((header, hash, state))
 }

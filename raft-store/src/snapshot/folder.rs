@@ -4,6 +4,7 @@ use super::file::SnapshotFile;
 use super::format::Header;
 use super::format::SnapshotError;
 use super::format::SnapshotWriter;
+use super::transfers::Transfers;
 use crate::disk::FileWriter;
 use crate::disk::Files;
 use crate::disk::MemberDisk;
@@ -71,6 +72,23 @@ impl Drop for Temporary {
     }
 }
 
+/// A whole snapshot did not get its final name, or nobody knows whether the name is durable. A later
+/// sync of the folder that succeeds would not prove it, so this is never tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("giving a snapshot its name: {0}")]
+pub(crate) struct NotPublished(io::Error);
+
+impl NotPublished {
+    fn wrap(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), NotPublished(error))
+    }
+
+    /// Whether an error is this one.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<NotPublished>())
+    }
+}
+
 /// A snapshot and the state in it.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -87,6 +105,9 @@ struct Published {
 #[derive(Debug)]
 struct Shared {
     disk: MemberDisk,
+    /// Which snapshot was found damaged, in words, if one was.
+    damaged: String,
+    transfers: Transfers,
     published: Mutex<Published>,
     temporaries: AtomicU64,
 }
@@ -102,17 +123,22 @@ impl SnapshotFolder {
     /// The file system's, or a snapshot of a newer version: then an older one is no answer.
     pub(crate) fn open(disk: &MemberDisk) -> Result<(Self, Option<Loaded>), SnapshotError> {
         let mut positions = Vec::new();
+        let mut damaged = String::new();
         for name in disk.snapshots.names()? {
             if name.ends_with(TEMPORARY_SUFFIX) {
                 disk.snapshots.remove(&name)?;
+            }
+            if name == DAMAGED {
+                damaged = format!("one that was damaged is kept as snapshots/{DAMAGED}");
             }
             positions.extend(parse(&name));
         }
         positions.sort_unstable();
         let mut loaded = None;
+        let transfers = Transfers::default();
         while let Some(position) = positions.last() {
             let name = name_of(*position);
-            match SnapshotFile::open(disk, &name, None).and_then(load) {
+            match SnapshotFile::open(disk, &name, None, &transfers) {
                 Ok(found) => {
                     loaded = Some(found);
                     break;
@@ -121,6 +147,7 @@ impl SnapshotFolder {
                 Err(error) => {
                     tracing::error!(name, %error, "a snapshot is damaged; trying an older one");
                     disk.snapshots.publish(&name, DAMAGED)?;
+                    damaged = format!("snapshots/{name}: {error}; it is kept as snapshots/{DAMAGED}");
                     positions.pop();
                 }
             }
@@ -128,6 +155,8 @@ impl SnapshotFolder {
         let current = loaded.as_ref().map(|loaded| loaded.file.clone());
         let shared = Shared {
             disk: disk.clone(),
+            damaged,
+            transfers,
             published: Mutex::new(Published { positions, current }),
             temporaries: AtomicU64::new(0),
         };
@@ -136,6 +165,16 @@ impl SnapshotFolder {
 
     pub(crate) fn disk(&self) -> &MemberDisk {
         &self.0.disk
+    }
+
+    /// Which snapshot was found damaged, in words; empty if none was.
+    pub(crate) fn damaged(&self) -> &str {
+        &self.0.damaged
+    }
+
+    /// What is on its way from here to peers.
+    pub(crate) fn transfers(&self) -> &Transfers {
+        &self.0.transfers
     }
 
     fn published(&self) -> MutexGuard<'_, Published> {
@@ -159,7 +198,7 @@ impl SnapshotFolder {
     /// Writes a snapshot of a view and publishes it. `apply` may go on meanwhile.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's. Unless it is [`NotPublished`], nothing has changed, and it may be tried again.
     pub(crate) async fn build(&self, view: Arc<StateView>) -> io::Result<SnapshotFile> {
         let folder = self.clone();
         self.0.disk.blocking(move || folder.write(&view)).await
@@ -185,6 +224,8 @@ impl SnapshotFolder {
             hash,
             reader,
             temporary: Some(temporary),
+            transfers: self.0.transfers.clone(),
+            arrived: None,
         };
         self.publish(written)
     }
@@ -196,14 +237,19 @@ impl SnapshotFolder {
     pub(crate) async fn adopt(&self, file: SnapshotFile) -> Result<Loaded, SnapshotError> {
         let folder = self.clone();
         let adopt = move || {
-            let file = if file.is_in(&folder.0.disk.snapshots) { file } else { folder.copy(&file)? };
-            let Loaded { file, state } = load(file)?;
+            let mut file = file;
+            let Loaded { file, state } = if file.is_in(&folder.0.disk.snapshots) {
+                let state = file.load()?;
+                Loaded { file, state }
+            } else {
+                folder.copy(&file)?
+            };
             Ok(Loaded { file: folder.publish(file)?, state })
         };
         self.0.disk.blocking(move || Ok(adopt())).await?
     }
 
-    fn copy(&self, from: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
+    fn copy(&self, from: &SnapshotFile) -> Result<Loaded, SnapshotError> {
         let (temporary, mut file) = self.create_temporary()?;
         let mut offset = 0;
         while offset < from.length {
@@ -214,7 +260,7 @@ impl SnapshotFolder {
             offset += piece.len() as u64;
         }
         file.sync()?;
-        SnapshotFile::open(&self.0.disk, &temporary.name, Some(temporary.clone()))
+        SnapshotFile::open(&self.0.disk, &temporary.name, Some(temporary.clone()), &self.0.transfers)
     }
 
     /// Gives a synced file its final name and lets the oldest go.
@@ -224,8 +270,8 @@ impl SnapshotFolder {
         if file.temporary.is_some() {
             failpoint::hit("snapshot.rename.before")?;
             let name = name_of(position);
-            self.0.disk.snapshots.publish(&file.name, &name)?;
-            failpoint::hit("snapshot.rename.after")?;
+            let named = self.0.disk.snapshots.publish(&file.name, &name);
+            named.and_then(|()| failpoint::hit("snapshot.rename.after")).map_err(NotPublished::wrap)?;
             file.name = name;
             file.temporary = None;
         }
@@ -244,9 +290,4 @@ impl SnapshotFolder {
         }
         Ok(file)
     }
-}
-
-fn load(file: SnapshotFile) -> Result<Loaded, SnapshotError> {
-    let state = file.load()?;
-    Ok(Loaded { file, state })
 }

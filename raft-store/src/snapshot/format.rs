@@ -37,6 +37,10 @@ const FOOTER: u8 = 3;
 /// Rows are gathered up to this before they are written: few calls, little memory.
 const BLOCK_BYTES: usize = 64 << 10;
 
+/// Bytes after which the file is synced while it is written: all of a large snapshot at once would hold up
+/// the syncs of the log, which share the disk and its journal, for as long as it takes to write it.
+const SYNC_BYTES: u64 = 8 << 20;
+
 /// Largest block that is believed. A row is a few KiB; this only keeps a damaged length from
 /// swallowing memory.
 const BLOCK_BYTES_MAX: usize = 16 << 20;
@@ -166,12 +170,14 @@ pub(crate) struct SnapshotWriter {
     block: Vec<u8>,
     rows: u64,
     bytes: u64,
+    /// How many of them are durable.
+    synced: u64,
 }
 
 impl SnapshotWriter {
     pub(crate) fn begin(file: Box<dyn FileWriter>, header: &Header) -> io::Result<Self> {
         let hash = blake3::Hasher::new();
-        let mut writer = SnapshotWriter { file, hash, block: Vec::new(), rows: 0, bytes: 0 };
+        let mut writer = SnapshotWriter { file, hash, block: Vec::new(), rows: 0, bytes: 0, synced: 0 };
         writer.append(MAGIC)?;
         let header = encode_header(header)?;
         writer.append_block(HEADER, &header)?;
@@ -223,7 +229,12 @@ impl SnapshotWriter {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.file.append(bytes)
+        self.file.append(bytes)?;
+        if self.bytes - self.synced >= SYNC_BYTES {
+            self.file.sync()?;
+            self.synced = self.bytes;
+        }
+        Ok(())
     }
 }
 
@@ -268,10 +279,6 @@ impl<'a> SnapshotReader<'a> {
         }
         reader.header = decode_header(&payload)?;
         Ok(reader)
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
     }
 
     /// The hash in the footer, after all rows were read and everything was right.

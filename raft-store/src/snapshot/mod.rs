@@ -8,6 +8,7 @@ mod file;
 mod folder;
 mod format;
 mod receiver;
+mod transfers;
 mod trigger;
 
 pub use file::SnapshotFile;
@@ -18,6 +19,7 @@ pub use trigger::SnapshotTrigger;
 pub use trigger::drive_snapshots;
 
 pub(crate) use folder::Loaded;
+pub(crate) use folder::NotPublished;
 pub(crate) use format::Header as SnapshotHeader;
 pub(crate) use format::SnapshotReader;
 pub(crate) use format::SnapshotWriter;

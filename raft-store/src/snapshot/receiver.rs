@@ -2,6 +2,7 @@
 //! whole, is synced and is what was announced; dropped earlier, the file goes.
 
 use super::file::SnapshotFile;
+use super::folder::Loaded;
 use super::folder::SnapshotFolder;
 use super::folder::Temporary;
 use super::format::SnapshotError;
@@ -53,11 +54,12 @@ impl SnapshotReceiver {
         Ok(())
     }
 
-    /// Syncs the file and checks all of it.
+    /// Syncs the file, checks all of it and loads the state in it: what cannot be installed is
+    /// refused here, before Raft gives up any of its log for it.
     ///
     /// # Errors
-    /// When it is not the snapshot of this length and hash, when it is damaged, or the file
-    /// system's.
+    /// When it is not the snapshot of this length and hash, when it is damaged or of a newer version,
+    /// or the file system's.
     pub async fn finish(mut self, hash: [u8; 32]) -> Result<SnapshotFile, SnapshotError> {
         let Some(mut file) = self.file.take().filter(|_| self.received == self.announced) else {
             return Err(SnapshotError::Other);
@@ -68,9 +70,15 @@ impl SnapshotReceiver {
             .disk()
             .blocking(move || {
                 file.sync()?;
-                Ok(SnapshotFile::open(folder.disk(), temporary.name(), Some(temporary.clone())))
+                let (disk, transfers) = (folder.disk(), folder.transfers());
+                Ok(SnapshotFile::open(disk, temporary.name(), Some(temporary.clone()), transfers))
             })
-            .await??;
-        if received.hash == hash { Ok(received) } else { Err(SnapshotError::Other) }
+            .await?;
+        let Loaded { mut file, state } = received?;
+        if file.hash != hash {
+            return Err(SnapshotError::Other);
+        }
+        file.arrived = Some(Arc::new(state));
+        Ok(file)
     }
 }

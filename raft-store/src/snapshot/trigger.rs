@@ -1,15 +1,21 @@
 //! When a snapshot pays: once the log grew by as much as the last snapshot holds, so that a restart
 //! replays at most about as much as it loads, and snapshots cost at most about as much as the log.
 
+use super::transfers::Transfers;
 use crate::types::Raft;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Growth below which a snapshot never pays: replaying this takes a fraction of a second.
 const GROWTH_BYTES_MIN: u64 = 4 << 20;
 
 /// Growth at which a snapshot pays however large the last one was: the log stays on the disk.
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
+
+/// Growth up to which a snapshot on its way to a peer holds up the next one. Past it the disk counts
+/// more than a peer that takes so long.
+const HELD_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
 struct Growth {
@@ -20,12 +26,16 @@ struct Growth {
     snapshot_bytes: u64,
     /// Snapshots that are being built.
     building: u32,
+    transfers: Transfers,
 }
 
 impl Growth {
     fn due(&self) -> bool {
         let threshold = self.snapshot_bytes.clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX);
-        self.building == 0 && self.appended.saturating_sub(self.covered) >= threshold
+        let growth = self.appended.saturating_sub(self.covered);
+        self.building == 0
+            && growth >= threshold
+            && (growth >= HELD_BYTES_MAX || !self.transfers.need_the_log(Instant::now()))
     }
 }
 
@@ -63,6 +73,11 @@ impl Drop for Building {
 }
 
 impl SnapshotTrigger {
+    /// The trigger of a member that sends these snapshots.
+    pub(crate) fn new(transfers: Transfers) -> Self {
+        SnapshotTrigger(Arc::new(watch::Sender::new(Growth { transfers, ..Growth::default() })))
+    }
+
     /// Whether a snapshot pays now.
     pub fn should_snapshot(&self) -> bool {
         self.0.borrow().due()
@@ -136,6 +151,17 @@ mod tests {
         trigger.appended(10);
         building.published(2 * GROWTH_BYTES_MIN);
         trigger.appended(2 * GROWTH_BYTES_MIN - 11);
+        assert!(!trigger.should_snapshot());
+        trigger.appended(1);
+        assert!(trigger.should_snapshot());
+    }
+
+    #[test]
+    fn a_snapshot_on_its_way_holds_up_the_next_one_until_the_log_is_too_long() {
+        let transfers = Transfers::default();
+        let trigger = SnapshotTrigger::new(transfers.clone());
+        let _transfer = transfers.begin();
+        trigger.appended(HELD_BYTES_MAX - 1);
         assert!(!trigger.should_snapshot());
         trigger.appended(1);
         assert!(trigger.should_snapshot());

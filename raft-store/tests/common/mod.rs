@@ -29,6 +29,7 @@ use sdm_raft_store::TypeConfig;
 use sdm_raft_store::Vote;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::io;
 use std::ops::Range;
 use tokio::sync::oneshot;
@@ -122,4 +123,30 @@ pub fn tick(term: u64, index: u64) -> LogEntry {
 
 pub async fn saved_vote(log: &mut LogStore) -> Option<Vote> {
     log.get_log_reader().await.read_vote().await.expect("readable")
+}
+
+/// The key of an entry's first piece.
+pub fn key(index: u64) -> Vec<u8> {
+    [b"l".as_slice(), &index.to_be_bytes(), &[0, 0]].concat()
+}
+
+/// Lets every task run until all of them wait.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits for a condition that other tasks bring about.
+pub async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+    while !condition().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Ends a member in order, so that all it wrote is durable and witnessed.
+pub async fn close(opened: Opened) {
+    let closed = opened.closed.clone();
+    drop(opened);
+    closed.wait().await;
 }
