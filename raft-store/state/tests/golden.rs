@@ -13,16 +13,22 @@ use sdm_state::Command;
 use sdm_state::State;
 use sdm_state::catalog::Format;
 use sdm_state::command::AcquireLocks;
+use sdm_state::command::AddMember;
 use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use sdm_state::envelope::decode_entry;
 use sdm_state::envelope::encode_entry;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Resource;
+use sdm_state::members::AnnouncedMember;
 use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::reply::Reply;
+use sdm_state::settings::Settings;
+use sdm_state::suspension::Reconcile;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use world::World;
@@ -59,7 +65,7 @@ fn unhex(text: &str) -> Vec<u8> {
 
 /// One of every command, and of every phase that a transaction can end in.
 fn story() -> World {
-    let mut world = World::founded();
+    let mut world = World::founded_with(Settings { state_hash_every: 8, ..Settings::default() });
     world.apply(Command::AddMember(world::member("m2")));
     world.apply(Command::ReportMember { id: 1, version: "0.1.0".into(), feature_level_max: 1 });
     world.apply(Command::RaiseFeatureLevel { level: 2 });
@@ -111,7 +117,77 @@ fn story() -> World {
     let resources = vec![(Resource::User("vm".into()), Mode::Exclusive)];
     world.apply(Command::AcquireLocks(AcquireLocks { session, sequence: 1, resources, wait_ms: 9, why: "job".into() }));
     world.apply(Command::ReleaseLocks { session, sequence: 2, lock: 0 });
+    let point = world.state.last_hash_point().expect("one every eight entries").clone();
+    world.apply(Command::ReportStateHash { member: 1, index: point.index, hash: point.own });
+    for (announced, learner) in [("m3", true), ("m4", false)] {
+        let (name, address) = (name(announced), "m:7400".to_owned());
+        world.apply(Command::AnnounceMember(AnnouncedMember { name, address, learner }));
+    }
+    world.apply(Command::WithdrawMember { name: name("m4") });
+    world.apply(Command::AddMember(AddMember { address: "m:7400".into(), ..world::member("m3") }));
+    world.apply(Command::ReportStart { id: world.index, starts: 3, address: "m3:7401".into() });
+    world.apply(Command::RemoveMember { id: 2 });
+    world.begin(Spec::CreateDisk { name: name("new"), domain: d1, size: 1 << 20, format: Format::Raw });
+    let token = world.assignments("w1")[0].token;
+    world.report(s1, token, Report::Stopped);
+    world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));
     world
+}
+
+/// Names of an enum's variants, as serde knows them: what may stand in an entry.
+fn variants<'de, T: serde::Deserialize<'de>>() -> &'static [&'static str] {
+    #[derive(Default)]
+    struct Listing<'a>(Option<&'a mut &'static [&'static str]>);
+    impl<'de> serde::Deserializer<'de> for Listing<'_> {
+        type Error = serde::de::value::Error;
+        fn deserialize_enum<V: serde::de::Visitor<'de>>(
+            self,
+            _name: &'static str,
+            variants: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0.expect("a place for them") = variants;
+            Err(serde::de::Error::custom("listed"))
+        }
+        fn deserialize_any<V: serde::de::Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("no enum"))
+        }
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        }
+    }
+    let mut found: &'static [&'static str] = &[];
+    assert!(T::deserialize(Listing(Some(&mut found))).is_err());
+    found
+}
+
+/// The name of a value's variant.
+fn variant(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}").chars().take_while(|c| c.is_alphanumeric()).collect()
+}
+
+/// The state's tables by name, each as text.
+fn tables(state: &State) -> BTreeMap<String, String> {
+    let names = format!("{:#?}", State::default());
+    let tables = names.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(": {},"));
+    let tables: Vec<String> = tables.filter(|name| !name.starts_with(' ')).map(str::to_owned).collect();
+    assert!(tables.len() >= 12, "{tables:?}");
+    let text = format!("{state:#?}");
+    let mut found = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some((name, _)) =
+            line.strip_prefix("    ").filter(|l| !l.starts_with(' ')).and_then(|l| l.split_once(':'))
+        {
+            name.clone_into(&mut current);
+        }
+        if tables.contains(&current) {
+            let table: &mut String = found.entry(current.clone()).or_default();
+            table.push_str(line);
+        }
+    }
+    found
 }
 
 /// Writes the recording of the highest level, when asked to, once in the life of this process.
@@ -177,4 +253,43 @@ fn settled_recordings_are_those_of_their_release() {
         assert_eq!(blake3::hash(text.as_bytes()).to_hex().as_str(), log, "the log of level {level} was changed");
         assert_eq!(read(level, "log.hash").trim(), hash, "the hash of level {level} was changed");
     }
+}
+
+#[test]
+fn the_story_holds_one_of_every_command_spec_and_report() {
+    let entries = story().entries;
+    let mut told = BTreeSet::new();
+    for entry in &entries {
+        told.insert(variant(&entry.command));
+        match &entry.command {
+            Command::Begin(begin) => told.insert(variant(&begin.spec)),
+            Command::ReportAttempt { report, .. } => told.insert(variant(report)),
+            _ => false,
+        };
+    }
+    for name in [variants::<Command>(), variants::<Spec>(), variants::<Report>()].concat() {
+        assert!(told.contains(name), "{name} is in no entry of the story: add one at its end");
+    }
+}
+
+#[test]
+fn a_state_comes_back_whole_from_its_rows_and_each_row_counts_for_its_hash() {
+    let entries = story().entries;
+    let mut state = State::default();
+    let mut seen = BTreeSet::new();
+    for (at, entry) in entries.iter().enumerate() {
+        state.apply(at as u64 + 1, entry);
+        let whole = tables(&state);
+        let rows: Vec<Vec<u8>> = state.to_rows().collect();
+        let back = State::from_rows(rows.iter().cloned()).expect("rows decode");
+        assert_eq!(tables(&back), whole, "after {entry}");
+        seen.extend(whole.into_iter().filter(|(_, text)| !text.ends_with("{},")).map(|(name, _)| name));
+        for missing in 1..rows.len() {
+            let without = rows.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, row)| row.clone());
+            let less = State::from_rows(without).expect("rows decode");
+            assert_ne!(less.hash(), state.hash(), "row {missing} does not count after {entry}");
+        }
+    }
+    let all: BTreeSet<String> = tables(&State::default()).into_keys().collect();
+    assert_eq!(seen, all, "a table stays empty in the story: add what fills it");
 }

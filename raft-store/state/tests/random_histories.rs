@@ -24,6 +24,8 @@ use sdm_state::command::SessionRef;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Owner;
 use sdm_state::locks::Resource;
+use sdm_state::members::AnnouncedMember;
+use sdm_state::settings::Settings;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
 use std::collections::BTreeMap;
@@ -52,6 +54,7 @@ enum Step {
     Lock { client: u8, name: u8, other: u8, mode: u8, wait: bool },
     Unlock { client: u8 },
     EndClient { client: u8 },
+    Member { member: u8, what: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -73,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, name, other, mode, wait)| Step::Lock { client, name, other, mode, wait }),
         3 => (0u8..4).prop_map(|client| Step::Unlock { client }),
         1 => (0u8..4).prop_map(|client| Step::EndClient { client }),
+        3 => (0u8..3, 0u8..8).prop_map(|(member, what)| Step::Member { member, what }),
     ]
 }
 
@@ -88,7 +92,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let mut world = World::founded();
+        let mut world = World::founded_with(Settings { state_hash_every: 8, ..Settings::default() });
         let first = world.open_worker("w1", "p0");
         let domains = ["d0", "d1", "d2"].map(|domain| world.add_domain("w1", first, domain)).to_vec();
         let sessions = BTreeMap::from([("w1", first)]);
@@ -149,8 +153,29 @@ impl History {
         self.world.apply(Command::AcquireLocks(acquire));
     }
 
+    fn member(&mut self, member: u8, what: u8) {
+        let name = name(&format!("m{member}"));
+        let id = self.world.state.members.values().find(|known| known.name == name).map_or(99_999, |known| known.id);
+        let point = self.world.state.last_hash_point().map_or((1, [0; 32]), |point| (point.index, point.own));
+        self.world.apply(match what {
+            0 => Command::AddMember(world::member(&name.to_string())),
+            1 => Command::RemoveMember { id },
+            2 => Command::AnnounceMember(AnnouncedMember {
+                name,
+                address: String::new(),
+                learner: member.is_multiple_of(2),
+            }),
+            3 => Command::WithdrawMember { name },
+            4 => Command::ReportMember { id, version: format!("{}", self.world.index), feature_level_max: 3 },
+            5 => Command::ReportStart { id, starts: self.world.index % 5, address: format!("m:{}", self.world.index) },
+            6 => Command::ReportStateHash { member: id, index: point.0, hash: point.1 },
+            _ => Command::ReportStateHash { member: id, index: point.0, hash: [member; 32] },
+        });
+    }
+
     fn take(&mut self, step: Step) {
         match step {
+            Step::Member { member, what } => self.member(member, what),
             Step::Pass(ms) => self.world.pass(u64::from(ms)),
             Step::Create { disk, domain, import } => {
                 let (name, domain) = (name(&format!("disk{disk}")), self.domains[usize::from(domain)]);

@@ -26,6 +26,7 @@ use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
 use sdm_state::invariants;
 use sdm_state::members::FEATURE_LEVEL_MAX;
+use sdm_state::settings::Settings;
 use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
@@ -85,13 +86,27 @@ impl World {
 
     /// Founded, with its first member.
     pub fn founded() -> Self {
+        Self::founded_with(Settings::default())
+    }
+
+    /// The same with other limits.
+    pub fn founded_with(settings: Settings) -> Self {
+        Self::founded_by(member("m1"), settings)
+    }
+
+    /// As a build would have founded it that supports no more than this feature level.
+    pub fn founded_at(level: u32) -> Self {
+        Self::founded_by(AddMember { feature_level_max: level, ..member("m1") }, Settings::default())
+    }
+
+    fn founded_by(member: AddMember, settings: Settings) -> Self {
         let mut world = Self::empty();
         world.apply(Command::Found(Found {
             cluster_id: ClusterId::derive("test cluster", &[]),
             pool_id: PoolId::derive("test pool", &[]),
             epoch: 1,
-            member: member("m1"),
-            settings: sdm_state::settings::Settings::default(),
+            member,
+            settings,
         }));
         world
     }
