@@ -174,7 +174,7 @@ fn contenders_never_run_together() {
     let (inside, done) = (files.join("inside"), files.join("done"));
     let start = || {
         let command = ["--", "sh", "-c", script, "sh", text(&inside), text(&done)];
-        sdm.start(&[&["lock", "acquire", "contended", "--wait", "2m"], &command[..]].concat())
+        sdm.start(&[&["lock", "acquire", "contended", "--wait", "2m"][..], &command].concat())
     };
     let contenders: Vec<Started> = (0..5).map(|_| start()).collect();
     for contender in contenders {
@@ -294,7 +294,7 @@ fn other_resources_and_bad_options_are_refused_before_anything_runs() {
     let (sdm, files) = (cluster.sdm(), Scratch::new("files"));
     let ran = files.join("ran");
     let refused =
-        |options: &[&str]| sdm.refused(&[&["lock", "acquire"], options, &["--", "touch", text(&ran)]].concat());
+        |options: &[&str]| sdm.refused(&[&["lock", "acquire"][..], options, &["--", "touch", text(&ran)]].concat());
     refused(&["disk/web-01"]).says(2, "BAD_RESOURCE", &["disk/web-01"]);
     refused(&["a b"]).says(2, "BAD_RESOURCE", &[]);
     refused(&["a", "--wait", "5"]).says(2, "BAD_DURATION", &["--wait"]);

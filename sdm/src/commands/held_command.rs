@@ -6,6 +6,7 @@
 
 use crate::output::ExitCode;
 use crate::output::Failure;
+use crate::output::Format;
 use crate::shutdown;
 use rustix::process::Pid;
 use rustix::process::Signal;
@@ -68,15 +69,18 @@ pub struct HeldCommand {
 }
 
 impl HeldCommand {
-    /// Starts it. To be called on the thread that lives as long as this process: the command dies with
+    /// Starts it; `errors` is how it says that it cannot be run. To be called on the thread that lives as long as this process: the command dies with
     /// that.
     ///
     /// # Errors
     /// This program cannot start itself.
-    pub fn start(command: &[OsString], environment: &[(&str, String)]) -> Result<Self, Failure> {
+    pub fn start(command: &[OsString], environment: &[(&str, String)], errors: Format) -> Result<Self, Failure> {
         let leads = !io::stdin().is_terminal();
         let mut starting = tokio::process::Command::new(THIS_PROGRAM);
-        starting.args(["lock", "become", "--holder", &std::process::id().to_string(), "--"]).args(command);
+        let errors = if errors == Format::Json { "json" } else { "table" };
+        starting
+            .args(["--output", errors, "lock", "become", "--holder", &std::process::id().to_string(), "--"])
+            .args(command);
         starting.envs(environment.iter().map(|(name, value)| (name, value)));
         if leads {
             starting.process_group(0);

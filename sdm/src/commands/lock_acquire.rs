@@ -111,7 +111,7 @@ impl AcquireLock {
             () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
             after = &mut expired => return Err(gave_up(&format!("timed out after {after:?}"), ExitCode::TimedOut)),
         };
-        let outcome = self.hold(&mut session, wait.unwrap_or_default(), unwanted, expired).await;
+        let outcome = self.hold(&context, &mut session, wait.unwrap_or_default(), unwanted, expired).await;
         close(&context, &session).await;
         outcome
     }
@@ -119,6 +119,7 @@ impl AcquireLock {
     /// From the request for the lock to the end of the command.
     async fn hold(
         &self,
+        context: &Context,
         session: &mut LockSession,
         wait: Duration,
         mut unwanted: impl Future<Output = ()> + Unpin,
@@ -140,7 +141,7 @@ impl AcquireLock {
             ("SDM_LOCK_RESOURCE", resource),
             ("SDM_LOCK_SESSION", session.id().to_string()),
         ];
-        let mut command = HeldCommand::start(&self.command, &environment)?;
+        let mut command = HeldCommand::start(&self.command, &environment, context.printer.format)?;
         let ending = tokio::select! {
             biased;
             why = &mut lost => Ending::Lost(why),
