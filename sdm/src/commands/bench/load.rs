@@ -3,6 +3,8 @@
 
 use super::report::BenchReport;
 use super::report::Tally;
+use crate::context::Context;
+use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::shutdown;
 use clap::Args;
@@ -96,10 +98,19 @@ async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<
     tally
 }
 
-/// The failure of a load in which nothing succeeded.
-pub fn nothing_done(report: &BenchReport) -> Failure {
-    let said = report.first_error.as_deref().unwrap_or("none was finished in time");
-    Failure::new(Class::Aborted, "NOTHING_DONE", format!("not one operation succeeded: {said}"))
+/// Prints the figures and ends the command.
+///
+/// # Errors
+/// Not one operation succeeded.
+pub fn end(context: &Context, finished: &Finished) -> Result<ExitCode, Failure> {
+    let Finished { report, interrupted } = finished;
+    if report.ops == 0 && !interrupted {
+        let said = report.first_error.as_deref().unwrap_or("none was finished in time");
+        let message = format!("not one operation succeeded in {} s: {said}", report.seconds);
+        return Err(Failure::new(Class::Aborted, "NOTHING_DONE", message));
+    }
+    context.printer.print(report)?;
+    Ok(if *interrupted { ExitCode::Interrupted } else { ExitCode::Done })
 }
 
 #[cfg(test)]

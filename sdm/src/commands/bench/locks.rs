@@ -54,13 +54,7 @@ impl LocksBench {
         };
         renewing.abort();
         close_all(&context.cluster, &leases).await;
-        let finished = finished?;
-        context.printer.print(&finished.report)?;
-        match (finished.interrupted, finished.report.ops) {
-            (true, _) => Ok(ExitCode::Interrupted),
-            (false, 0) => Err(load::nothing_done(&finished.report)),
-            (false, _) => Ok(ExitCode::Done),
-        }
+        load::end(context, &finished?)
     }
 }
 

@@ -8,6 +8,7 @@ mod latencies;
 mod load;
 mod locks;
 mod report;
+mod txns;
 
 use crate::context::Context;
 use crate::output::ExitCode;
@@ -23,6 +24,13 @@ pub enum BenchCommand {
     /// session of its own and goes on to its next operation when the one before was answered. Clients are spread over
     /// all endpoints, one connection to each. Sessions are closed at the end, also after Ctrl-C.
     Locks(locks::LocksBench),
+    /// Run transactions that do nothing, by way of everything
+    ///
+    /// One operation is one transaction of kind noop, from the request to its outcome: it locks a name beneath
+    /// user/bench/ that nobody else uses, a live worker receives its one step and reports that there was nothing to
+    /// do, and the report commits it. Two entries of the log. At least one worker must be live; the transactions stay
+    /// in the audit log for its window.
+    Txns(txns::TxnsBench),
     /// Make the folder of a member with a large, made-up catalog, to measure what its size costs
     ///
     /// For measuring only. The member is alone in a cluster of its own; no storage lies beneath its domains. The folder
@@ -38,6 +46,7 @@ impl BenchCommand {
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         match self {
             Self::Locks(bench) => bench.run(context).await,
+            Self::Txns(bench) => bench.run(context).await,
             Self::Fill(bench) => bench.run(context).await,
         }
     }

@@ -1,0 +1,67 @@
+//! `sdm bench`: what it reports, and that it leaves nothing behind, however it ends.
+
+mod cluster;
+mod host;
+
+use cluster::Sdm;
+use cluster::Shared;
+use cluster::list;
+use host::until;
+use rustix::process::Signal;
+use serde_json::Value;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// Sessions are counted: one load at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn sessions(sdm: &Sdm) -> u64 {
+    sdm.done(&["status"])["counts"]["sessions"].as_u64().expect("a number")
+}
+
+fn check(report: &Value, clients: u64) {
+    let number = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("no {field} in {report}"));
+    assert_eq!((report["clients"].as_u64(), report["errors"].as_u64()), (Some(clients), Some(0)), "{report}");
+    assert!(number("ops") > 0.0 && number("ops_per_sec") > 0.0 && number("seconds") > 0.0, "{report}");
+    assert!(number("p50_us") > 0.0 && number("p50_us") <= number("p99_us"), "{report}");
+    assert!(number("p99_us") <= number("max_us"), "{report}");
+}
+
+#[test]
+fn loads_report_their_figures_and_leave_nothing_behind() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Shared::cluster();
+    let sdm = cluster.sdm();
+    let before = sessions(&sdm);
+    check(&sdm.done(&["bench", "locks", "--clients", "5", "--seconds", "1"]), 5);
+    check(&sdm.done(&["bench", "txns", "--clients", "2", "--seconds", "1"]), 2);
+    assert_eq!(sessions(&sdm), before);
+    assert!(list(&sdm, "lock").is_empty());
+}
+
+#[test]
+fn a_load_that_is_interrupted_tells_what_it_measured_and_closes_its_sessions() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Shared::cluster();
+    let sdm = cluster.sdm();
+    let before = sessions(&sdm);
+    let load = sdm.start(&["bench", "locks", "--clients", "3", "--seconds", "3600"]);
+    until("the load runs", || match list(&sdm, "lock") {
+        held if held.is_empty() => Err("no lock is held".to_owned()),
+        _ => Ok(()),
+    });
+    host::send(load.pid(), Signal::INT);
+    let ended = load.finish();
+    assert_eq!(ended.code, 130, "{ended:?}");
+    check(&serde_json::from_str(&ended.stdout).expect("figures"), 3);
+    assert_eq!(sessions(&sdm), before);
+}
+
+#[test]
+fn impossible_loads_are_refused_as_usage() {
+    let sdm = Sdm::default();
+    for arguments in [["--clients", "0"], ["--clients", "5000"], ["--seconds", "0"], ["--seconds", "x"]] {
+        let ended = sdm.run(&[&["bench", "locks"], &arguments[..]].concat());
+        assert_eq!(ended.code, 2, "{ended:?}");
+    }
+}
