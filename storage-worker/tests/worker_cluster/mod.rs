@@ -237,6 +237,7 @@ impl Cluster {
             session_epoch,
             ttl_ms: self.ttl_ms,
             member: member.to_owned(),
+            storage_epoch: 0,
         }
     }
 
