@@ -97,6 +97,28 @@ async fn everything_is_there_again_after_an_orderly_end() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_cut_off_does_not_keep_the_next_one_from_opening() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let closed = {
+        let disk = disk(folder.path()).await;
+        let mut opened = open(&disk, 7).await.expect("opens");
+        append(&mut opened.log_store, blanks(4, 0..50)).await;
+        opened.closed.clone()
+    };
+    closed.wait().await;
+    // What sled leaves when it ends between making its index of the scan and renaming it.
+    for torn in ["", "0123456789abcdef"] {
+        std::fs::write(folder.path().join("log/snap.FFFFFFFF00000000.generating"), torn).expect("written");
+        let disk = disk(folder.path()).await;
+        let mut opened = open(&disk, 7).await.expect("opens again");
+        assert_eq!(indexes(&mut opened.log_store).await, (0..50).collect::<Vec<_>>());
+        let closed = opened.closed.clone();
+        drop((disk, opened));
+        closed.wait().await;
+    }
+}
+
+#[tokio::test]
 async fn a_record_changed_behind_our_back_is_found_and_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let disk_before = disk(folder.path()).await;

@@ -10,6 +10,9 @@
 //! - Where a checksum in its file is wrong, sled leaves out the rest of that segment, or of the whole
 //!   file if it is near its end, and opens as if nothing had been there; elsewhere it panics. The
 //!   first is found by the log (marks, chain, witness), the second becomes an error here.
+//! - On opening it writes what its scan found into `snap.N.generating` and renames that. Whoever ends
+//!   in between (a kill, a cut, a full disk) leaves a torn one, and the next open takes it for a
+//!   damaged snapshot and refuses, although the database is whole. `open` removes it first.
 
 use super::Batch;
 use super::Change;
@@ -51,6 +54,7 @@ pub(crate) struct SledDatabase {
 impl SledDatabase {
     /// Opens or makes the database, and makes what sled wrote on opening durable. Blocks.
     pub(crate) fn open(folder: &Path, lock: Arc<FolderLock>) -> io::Result<Self> {
+        remove_unfinished(folder)?;
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(Some(CLEAN_EVERY_MS));
         let database = guarded(|| config.open().map_err(from_sled))?;
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db"))?;
@@ -165,6 +169,20 @@ impl LogDatabase for SledDatabase {
             Ok(())
         })
     }
+}
+
+/// Removes what an earlier open began to write and did not finish: it holds nothing that the database
+/// does not.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(name, "removing what an earlier start did not finish writing");
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn from_sled(error: sled::Error) -> io::Error {
