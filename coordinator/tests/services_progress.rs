@@ -8,8 +8,12 @@ use sdm_proto::credentials::OwnIdentity;
 use sdm_proto::credentials::PeerIdentity;
 use sdm_proto::seams;
 use sdm_proto::seams::Transport;
+use sdm_proto::wire::internal::v1::AdoptDomainRequest;
+use sdm_proto::wire::internal::v1::AdoptDomainResponse;
 use sdm_proto::wire::internal::v1::GetProgressRequest;
 use sdm_proto::wire::internal::v1::GetProgressResponse;
+use sdm_proto::wire::internal::v1::InspectDomainRequest;
+use sdm_proto::wire::internal::v1::InspectDomainResponse;
 use sdm_proto::wire::internal::v1::PullRequest;
 use sdm_proto::wire::internal::v1::PullResponse;
 use sdm_proto::wire::internal::v1::worker_data_service_server::WorkerDataService;
@@ -50,6 +54,20 @@ impl WorkerDataService for HalfDone {
         };
         let progress = request.into_inner().tokens.into_iter().map(|token| (token, half.clone())).collect();
         Ok(Response::new(GetProgressResponse { progress }))
+    }
+
+    async fn inspect_domain(
+        &self,
+        _request: Request<InspectDomainRequest>,
+    ) -> Result<Response<InspectDomainResponse>, Status> {
+        Err(Status::unimplemented("not on this stage"))
+    }
+
+    async fn adopt_domain(
+        &self,
+        _request: Request<AdoptDomainRequest>,
+    ) -> Result<Response<AdoptDomainResponse>, Status> {
+        Err(Status::unimplemented("not on this stage"))
     }
 }
 
