@@ -4,9 +4,11 @@ use crate::disk_full::DiskFull;
 use crate::flipped_byte::FlippedByte;
 use crate::janitor;
 use crate::loop_fs::FsKind;
-use crate::member_process::MemberProgram;
 use crate::power_cut::PowerCut;
 use crate::power_cut::Victims;
+use crate::process::Program;
+use crate::requirements;
+use crate::run_folder::RunFolder;
 use anyhow::Result;
 use anyhow::bail;
 use clap::Args;
@@ -58,6 +60,11 @@ enum Scenario {
         /// On which file system
         #[arg(long, value_enum, default_value = "ext4")]
         fs: Fs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say whether this host can do any of it
+    Probe {
         #[command(flatten)]
         common: Common,
     },
@@ -131,11 +138,11 @@ impl Common {
         Ok(program.parent().map(|folder| folder.join("../chaos")).unwrap_or_else(|| PathBuf::from("chaos")))
     }
 
-    fn program(&self, planted: Option<String>) -> Result<MemberProgram> {
+    fn program(&self, planted: Option<String>) -> Result<Program> {
         if self.sdm.is_some() && planted.is_some() {
             bail!("--sdm and --planted exclude each other: a product has no failpoints");
         }
-        Ok(MemberProgram { sdm: self.sdm.clone(), planted })
+        Ok(Program { sdm: self.sdm.clone(), planted })
     }
 }
 
@@ -168,6 +175,19 @@ impl Scenario {
             Scenario::DiskFull { fs, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
                 DiskFull { kinds: fs.kinds(), seed, program, base }.run()
+            }
+            Scenario::Probe { common } => {
+                let run = RunFolder::make(&common.base()?)?;
+                Ok(match requirements::missing(&run, &Fs::Both.kinds()) {
+                    Some(why) => {
+                        println!("probe: not here: {why}");
+                        ExitCode::FAILURE
+                    }
+                    None => {
+                        println!("probe: power cuts on ext4 and xfs work here");
+                        ExitCode::SUCCESS
+                    }
+                })
             }
             Scenario::FlippedByte { flips, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);

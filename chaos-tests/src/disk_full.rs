@@ -12,7 +12,7 @@ use crate::history::Promise;
 use crate::load::Load;
 use crate::load::LoadShape;
 use crate::loop_fs::FsKind;
-use crate::member_process::MemberProgram;
+use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
 use anyhow::Result;
@@ -33,6 +33,9 @@ const FILLER: &str = "filler";
 /// How long a member may go on writing into the space that its log has already.
 const STOP_TIME: Duration = Duration::from_secs(120);
 
+/// Operations before the first disk is full.
+const WARM_UP: u64 = 4_000;
+
 /// Operations that the other members must acknowledge while one has stopped.
 const GO_ON: u64 = 200;
 
@@ -47,7 +50,7 @@ pub struct DiskFull {
     /// What the clients' choices follow from.
     pub seed: u64,
     /// What runs as a member.
-    pub program: MemberProgram,
+    pub program: Program,
     /// Where the run's folder is made.
     pub base: PathBuf,
 }
@@ -64,13 +67,14 @@ impl DiskFull {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         for kind in &self.kinds {
-            let shape = Shape { members: 3, fs: *kind, bytes: FS_BYTES, program: self.program.clone() };
+            let shape = Shape { members: 3, fs: *kind, bytes: FS_BYTES, worker: false, program: self.program.clone() };
             let mut cluster = Cluster::start(&run, &kind.to_string(), &shape)?;
             let begun = History::new(0);
             check::await_agreement(&mut cluster, &runtime, &begun, &mut [false; 3]);
             anyhow::ensure!(begun.violations().is_empty(), "the cluster does not start: {:?}", begun.violations());
-            let load = LoadShape { lock_clients: 24, txn_clients: 4 };
+            let load = LoadShape { lock_clients: 24, txn_clients: 4, noop_clients: 0 };
             let load = runtime.block_on(async { Load::start(&cluster.addresses(), load, self.seed) })?;
+            wait_for_operations(load.history(), WARM_UP);
             let mut story = Story { kind: *kind, cluster: &mut cluster, load: &load, runtime: &runtime };
             story.one_member()?;
             if load.history().violations().is_empty() {
@@ -184,14 +188,8 @@ impl Story<'_> {
 
     /// Two members are enough.
     fn others_go_on(&self, history: &History) {
-        let before = history.record().counts.acknowledged;
-        let begun = Instant::now();
-        while history.record().counts.acknowledged < before + GO_ON {
-            if begun.elapsed() > STOP_TIME {
-                history.violated(Promise::Serves, "one member's disk is full, and the others do not go on");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if !wait_for_operations(history, GO_ON) {
+            history.violated(Promise::Serves, "one member's disk is full, and the others do not go on");
         }
     }
 
@@ -206,6 +204,19 @@ impl Story<'_> {
             self.runtime.block_on(check::compare(self.load));
         }
     }
+}
+
+/// Waits until the clients have done so many more operations; false if they do not.
+fn wait_for_operations(history: &History, operations: u64) -> bool {
+    let before = history.record().counts.acknowledged;
+    let begun = Instant::now();
+    while history.record().counts.acknowledged < before + operations {
+        if begun.elapsed() > STOP_TIME {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Takes all space that is left.

@@ -13,7 +13,7 @@ use crate::load::Load;
 use crate::load::LoadShape;
 use crate::loop_fs::FsKind;
 use crate::loop_fs::tool;
-use crate::member_process::MemberProgram;
+use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
 use anyhow::Context;
@@ -46,8 +46,9 @@ const STOP_TIME: Duration = Duration::from_secs(20);
 /// How long a start on a damaged folder may take until it serves or has ended.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// Names in entries of the log: where they stand, an entry stands.
-const IN_ENTRIES: &[u8] = b"user/chaos/";
+/// Locks that were granted last: where their names stand in a file, there is an entry or a row that
+/// counts, not one that was overwritten long ago.
+const NEWEST: usize = 64;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub struct FlippedByte {
     /// What all random choices follow from.
     pub seed: u64,
     /// What runs as a member.
-    pub program: MemberProgram,
+    pub program: Program,
     /// Where the run's folder is made.
     pub base: PathBuf,
 }
@@ -84,7 +85,8 @@ impl FlippedByte {
             return Ok(requirements::skipped("flipped-byte", &why));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let shape = Shape { members: 1, fs: FsKind::Ext4, bytes: FS_BYTES, program: self.program.clone() };
+        let shape =
+            Shape { members: 1, fs: FsKind::Ext4, bytes: FS_BYTES, worker: false, program: self.program.clone() };
         let mut cluster = Cluster::start(&run, "one", &shape)?;
         let load = self.prepare(&mut cluster, &runtime)?;
         let _held = runtime.block_on(load.pause());
@@ -94,10 +96,11 @@ impl FlippedByte {
         std::fs::rename(node.data_dir(), &pristine)?;
 
         let mut random = StdRng::seed_from_u64(self.seed);
+        let names = newest_names(load.history());
         let mut outcomes: BTreeMap<(String, Outcome), u32> = BTreeMap::new();
         for file in files_of(&pristine)? {
             for flip in 0..self.flips {
-                let Some(offset) = offset_in(&pristine.join(&file), flip, &mut random)? else { continue };
+                let Some(offset) = offset_in(&pristine.join(&file), flip, &names, &mut random)? else { continue };
                 let outcome = try_flip(&mut cluster, &pristine, &file, offset, &load, &runtime)?;
                 *outcomes.entry((kind_of(&file), outcome)).or_default() += 1;
             }
@@ -118,7 +121,7 @@ impl FlippedByte {
         let history = History::new(0);
         check::await_agreement(cluster, runtime, &history, &mut [false]);
         anyhow::ensure!(history.violations().is_empty(), "the member does not start: {:?}", history.violations());
-        let shape = LoadShape { lock_clients: 24, txn_clients: 4 };
+        let shape = LoadShape { lock_clients: 24, txn_clients: 4, noop_clients: 0 };
         let load = runtime.block_on(async { Load::start(&cluster.addresses(), shape, self.seed) })?;
         let begun = Instant::now();
         let snapshots = cluster.nodes.first().map(|node| node.data_dir().join("snapshots")).unwrap_or_default();
@@ -158,17 +161,31 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// What a file is, without the numbers in its name.
 fn kind_of(file: &Path) -> String {
-    file.to_string_lossy().trim_end_matches(|c: char| c.is_ascii_hexdigit() || c == '-' || c == '.').to_owned()
+    let name = file.to_string_lossy().into_owned();
+    let number = name
+        .char_indices()
+        .zip(name.chars().skip(1))
+        .find(|((_, before), c)| matches!(before, '-' | '.') && c.is_ascii_digit());
+    number.map_or(name.clone(), |((at, _), _)| name.chars().take(at).collect())
 }
 
-/// Where to flip: anywhere at first, then within an entry or a row, where the file holds any.
-fn offset_in(file: &Path, flip: u32, random: &mut StdRng) -> Result<Option<u64>> {
+/// Names of the locks that were granted last, as they stand in entries and rows.
+fn newest_names(history: &History) -> Vec<Vec<u8>> {
+    let record = history.record();
+    let mut grants: Vec<_> = record.books.iter().flat_map(|book| book.held.values()).collect();
+    grants.sort_by_key(|grant| std::cmp::Reverse(grant.token));
+    let names = grants.iter().take(NEWEST).map(|grant| grant.resource.trim_start_matches("user/"));
+    names.map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// Where to flip: anywhere first, then within one of the names, where the file holds any.
+fn offset_in(file: &Path, flip: u32, names: &[Vec<u8>], random: &mut StdRng) -> Result<Option<u64>> {
     let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let places: Vec<usize> = match flip % 2 {
-        0 => (0..bytes.len()).filter(|at| bytes.get(*at).is_some_and(|byte| *byte != 0)).collect(),
-        _ => {
-            bytes.windows(IN_ENTRIES.len()).enumerate().filter(|(_, at)| *at == IN_ENTRIES).map(|(at, _)| at).collect()
-        }
+    let places: Vec<usize> = if flip.is_multiple_of(2) {
+        (0..bytes.len()).filter(|at| bytes.get(*at).is_some_and(|byte| *byte != 0)).collect()
+    } else {
+        let Some(name) = names.get(random.random_range(0..names.len().max(1))) else { return Ok(None) };
+        bytes.windows(name.len()).enumerate().filter(|(_, at)| at == name).map(|(at, _)| at).collect()
     };
     if places.is_empty() {
         return Ok(None);
@@ -216,7 +233,7 @@ fn try_flip(
 }
 
 /// How it ended; None once it says that its disk is open.
-fn ended_or_open(process: &mut crate::member_process::Member, patience: Duration) -> Option<std::process::ExitStatus> {
+fn ended_or_open(process: &mut crate::process::Process, patience: Duration) -> Option<std::process::ExitStatus> {
     let begun = Instant::now();
     while begun.elapsed() < patience {
         if let Some(status) = process.ends_within(Duration::from_millis(20)) {
@@ -234,9 +251,11 @@ fn judge_end(node: &mut Node, file: &Path, what: &str) -> Outcome {
     let panicked = node.panicked();
     let Some(process) = node.process() else { return Outcome::Broken };
     let said = process.said();
-    let refused = said.lines().rev().find(|line| line.starts_with("error:")).unwrap_or_default();
+    let told = |line: &&str| line.starts_with("error:") || line.contains(" ERROR ");
+    let refused = said.lines().filter(told).collect::<Vec<_>>().join("\n");
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = file.parent().map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
+    // The log is one thing, whatever files its database has.
     let named = refused.contains(&name) || (!folder.is_empty() && refused.contains(&folder));
     if panicked.is_none() && named {
         return Outcome::Refused;
@@ -259,6 +278,8 @@ mod tests {
     #[test]
     fn numbers_in_names_do_not_matter() {
         assert_eq!(kind_of(Path::new("snapshots/snap-3-1-4711")), "snapshots/snap");
+        assert_eq!(kind_of(Path::new("log/snap.00000000001F")), "log/snap");
         assert_eq!(kind_of(Path::new("identity.json")), "identity.json");
+        assert_eq!(kind_of(Path::new("log/db")), "log/db");
     }
 }

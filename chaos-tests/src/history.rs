@@ -19,7 +19,10 @@ use std::time::Instant;
 const EVENTS_MAX: usize = 100_000;
 
 /// Results of transactions that are compared. The cluster remembers 10,000, of all clients together.
-pub const TXNS_MAX: usize = 6_000;
+const TXNS_MAX: usize = 6_000;
+
+/// Results of noops that are compared. The cluster remembers 1,000.
+const NOOPS_MAX: usize = 600;
 
 /// Violations that are listed; one fault usually shows in many places.
 const VIOLATIONS_MAX: usize = 50;
@@ -132,9 +135,11 @@ pub struct KnownTxn {
     pub id: String,
     /// The name that the request gave.
     pub name: String,
-    /// The reason of its refusal.
+    /// How it ended: committed, aborted or refused.
+    pub phase: String,
+    /// The reason of its refusal or abort; empty when it committed.
     pub reason: String,
-    /// Index of its last change, once a list showed it.
+    /// Index of its last change, once it was told.
     pub revision: Option<u64>,
 }
 
@@ -162,6 +167,8 @@ pub struct Record {
     pub shared: BTreeMap<String, usize>,
     /// Transactions that were answered, oldest first.
     pub txns: VecDeque<KnownTxn>,
+    /// The same of kind noop, which a worker took part in.
+    pub noops: VecDeque<KnownTxn>,
     /// Request ids that were ever used.
     pub request_ids: HashSet<String>,
     /// How often the power was cut: clients repeat their last request after each cut.
@@ -220,6 +227,14 @@ impl Record {
             self.txns.pop_front();
         }
         self.txns.push_back(txn);
+    }
+
+    /// A noop was answered.
+    pub fn noop_answered(&mut self, noop: KnownTxn) {
+        if self.noops.len() >= NOOPS_MAX {
+            self.noops.pop_front();
+        }
+        self.noops.push_back(noop);
     }
 
     /// What was broken so far.

@@ -2,10 +2,12 @@
 
 use crate::client::Endpoints;
 use crate::client::LockClient;
+use crate::client::NoopClient;
 use crate::client::TxnClient;
 use crate::client::keep_alive;
 use crate::history::History;
 use anyhow::Result;
+use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
@@ -24,6 +26,24 @@ pub struct LoadShape {
     pub lock_clients: usize,
     /// Those that begin transactions.
     pub txn_clients: usize,
+    /// Those that begin transactions of kind noop, which need a worker.
+    pub noop_clients: usize,
+}
+
+enum Client {
+    Lock(LockClient),
+    Txn(TxnClient),
+    Noop(NoopClient),
+}
+
+impl Client {
+    async fn step(&mut self) {
+        match self {
+            Client::Lock(client) => client.step().await,
+            Client::Txn(client) => client.step().await,
+            Client::Noop(client) => client.step().await,
+        }
+    }
 }
 
 /// Clients at work. Dropping it ends them.
@@ -45,23 +65,25 @@ impl Load {
     pub fn start(addresses: &[String], shape: LoadShape, seed: u64) -> Result<Self> {
         let history = Arc::new(History::new(shape.lock_clients));
         let gate = Arc::new(RwLock::new(()));
-        let mut tasks = JoinSet::new();
+        let mut seeds = StdRng::seed_from_u64(seed);
+        let mut next = |number: usize| -> Result<_> {
+            Ok((Endpoints::new(addresses, number)?, history.clone(), StdRng::seed_from_u64(seeds.random())))
+        };
+        let mut clients = Vec::new();
         for number in 0..shape.lock_clients {
-            let random = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
-            let endpoints = Endpoints::new(addresses, number)?;
-            let mut client = LockClient::new(number, endpoints, history.clone(), random);
-            let gate = gate.clone();
-            tasks.spawn(async move {
-                loop {
-                    let _open = gate.read().await;
-                    client.step().await;
-                }
-            });
+            let (endpoints, history, random) = next(number)?;
+            clients.push(Client::Lock(LockClient::new(number, endpoints, history, random)));
         }
         for number in 0..shape.txn_clients {
-            let random = StdRng::seed_from_u64(seed.wrapping_sub(1 + number as u64));
-            let endpoints = Endpoints::new(addresses, number)?;
-            let mut client = TxnClient::new(number, endpoints, history.clone(), random);
+            let (endpoints, history, random) = next(number)?;
+            clients.push(Client::Txn(TxnClient::new(number, endpoints, history, random)));
+        }
+        for number in 0..shape.noop_clients {
+            let (endpoints, history, random) = next(number)?;
+            clients.push(Client::Noop(NoopClient::new(number, endpoints, history, random)));
+        }
+        let mut tasks = JoinSet::new();
+        for mut client in clients {
             let gate = gate.clone();
             tasks.spawn(async move {
                 loop {

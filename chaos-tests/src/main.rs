@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!  cli ─ scenario (power_cut/, disk_full, flipped_byte)
-//!            │ breaks                      │ asks
-//!        cluster/ ─ member_process      load ─ client ──▶ history ◀── check
-//!            └ loop_fs                    (mutations, acknowledged)   (what the members say now)
+//!            │ breaks                         │ asks
+//!        cluster/ ─ process ─ member_process  load ─ client/ ──▶ history ◀── check/
+//!            └ loop_fs                        (mutations, as they were told)  (what members say now)
 //! ```
 //!
 //! Nothing of the product is replaced: a member is `sdm_coordinator::run` on a real file system, in a
@@ -24,12 +24,10 @@ mod load;
 mod loop_fs;
 mod member_process;
 mod power_cut;
+mod process;
 mod requirements;
 mod run_folder;
 
 fn main() -> std::process::ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == member_process::SUBCOMMAND) {
-        return member_process::main();
-    }
-    cli::run()
+    member_process::run_hidden().unwrap_or_else(cli::run)
 }

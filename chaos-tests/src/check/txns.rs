@@ -22,19 +22,20 @@ pub async fn compare(member: &mut Endpoints, history: &History) {
 }
 
 fn compare_all(history: &History, listed: &BTreeMap<String, v1::Transaction>) {
-    let mut record = history.record();
+    let mut guard = history.record();
+    let record = &mut *guard;
     let mut broken = Vec::new();
-    for known in &mut record.txns {
+    for known in record.txns.iter_mut().chain(&mut record.noops) {
         let Some(txn) = listed.get(&known.id) else {
             broken.push((Promise::Kept, format!("transaction {} ({}) was answered and is gone", known.id, known.name)));
             continue;
         };
         let reason = txn.refusal.as_ref().map(|refusal| refusal.reason.as_str()).unwrap_or_default();
         let revision = *known.revision.get_or_insert(txn.revision);
-        if txn.phase != "refused" || reason != known.reason || txn.revision != revision {
+        if txn.phase != known.phase || reason != known.reason || txn.revision != revision {
             let what = format!(
-                "transaction {} was refused with {} at {revision}, and now it is {} with {reason} at {}",
-                known.id, known.reason, txn.phase, txn.revision
+                "transaction {} was {} ({}) at {revision}, and now it is {} ({reason}) at {}",
+                known.id, known.phase, known.reason, txn.phase, txn.revision
             );
             broken.push((Promise::Kept, what));
         }
@@ -42,7 +43,7 @@ fn compare_all(history: &History, listed: &BTreeMap<String, v1::Transaction>) {
     for id in listed.keys().filter(|id| !record.request_ids.contains(*id)) {
         broken.push((Promise::NoPhantom, format!("nobody asked for transaction {id}")));
     }
-    record.counts.compared += record.txns.len() as u64;
+    record.counts.compared += (record.txns.len() + record.noops.len()) as u64;
     for (promise, what) in broken {
         record.violated(promise, what);
     }
@@ -76,7 +77,13 @@ mod tests {
 
     fn broken(listed: &[(&str, &str, u64)]) -> Vec<Promise> {
         let history = History::new(0);
-        let known = KnownTxn { id: "a".into(), name: "n".into(), reason: "NO".into(), revision: Some(4) };
+        let known = KnownTxn {
+            id: "a".into(),
+            name: "n".into(),
+            phase: "refused".into(),
+            reason: "NO".into(),
+            revision: Some(4),
+        };
         history.record().txn_answered(known);
         history.record().request_ids.insert("a".into());
         let listed = listed.iter().map(|(id, reason, revision)| {

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod locks;
+mod noops;
 mod sessions;
 mod txns;
 
@@ -11,5 +12,6 @@ pub use endpoints::cluster;
 pub use endpoints::locks;
 pub use endpoints::transactions;
 pub use locks::LockClient;
+pub use noops::NoopClient;
 pub use sessions::keep_alive;
 pub use txns::TxnClient;

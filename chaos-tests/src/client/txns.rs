@@ -1,5 +1,5 @@
-//! A client that begins transactions. There is no worker, so each of them ends in the entry that began
-//! it, refused for want of one; that refusal is recorded under the request's id for good, and is the
+//! A client that begins transactions. No worker reaches what they name, so each of them ends in the
+//! entry that began it, refused; that refusal is recorded under the request's id for good, and is the
 //! evidence that is looked for after a cut.
 
 use super::Answer;
@@ -64,7 +64,8 @@ impl TxnClient {
         record.counts.repeated += u64::from(again && !matches!(answer, Answer::Unknown(_)));
         match answer {
             Answer::Refused(refusal) if refusal.reason == EXPECTED => {
-                record.txn_answered(KnownTxn { id: id.clone(), name, reason: refusal.reason, revision: None });
+                let phase = "refused".to_owned();
+                record.txn_answered(KnownTxn { id: id.clone(), name, phase, reason: refusal.reason, revision: None });
                 drop(record);
                 self.history.event("ok", &process, "begin", &id, json!(EXPECTED));
             }

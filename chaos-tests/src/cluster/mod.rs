@@ -8,9 +8,13 @@ pub use network::Network;
 pub use node::Node;
 
 use crate::loop_fs::FsKind;
-use crate::member_process::MemberProgram;
+use crate::process::Process;
+use crate::process::Program;
 use crate::run_folder::RunFolder;
 use anyhow::Result;
+
+/// The worker's number in the network, beyond those of members.
+const WORKER_NUMBER: usize = 100;
 
 /// Shape of a cluster.
 #[derive(Clone, Debug)]
@@ -21,8 +25,10 @@ pub struct Shape {
     pub fs: FsKind,
     /// Bytes of each file system.
     pub bytes: u64,
+    /// Whether there is a worker; its folder is never cut.
+    pub worker: bool,
     /// What runs as a member.
-    pub program: MemberProgram,
+    pub program: Program,
 }
 
 /// A cluster. Dropping it kills its members and unmounts their file systems.
@@ -30,6 +36,7 @@ pub struct Shape {
 pub struct Cluster {
     /// Its members, the founder first.
     pub nodes: Vec<Node>,
+    _worker: Option<Process>,
 }
 
 impl Cluster {
@@ -42,7 +49,7 @@ impl Cluster {
         let network = Network::free()?;
         let folder = run.folder(label)?;
         let founder = network.address(0);
-        let mut cluster = Self { nodes: Vec::new() };
+        let mut cluster = Self { nodes: Vec::new(), _worker: None };
         for number in 0..shape.members {
             let join = (number > 0).then(|| founder.clone());
             let name = format!("member-{}", number + 1);
@@ -51,6 +58,10 @@ impl Cluster {
         }
         for node in &mut cluster.nodes {
             node.start()?;
+        }
+        if shape.worker {
+            let address = network.address(WORKER_NUMBER);
+            cluster._worker = Some(shape.program.start_worker(&address, &cluster.addresses(), &folder)?);
         }
         Ok(cluster)
     }

@@ -3,8 +3,8 @@
 use super::Shape;
 use crate::loop_fs::LoopFs;
 use crate::loop_fs::PowerSwitch;
-use crate::member_process::Member;
-use crate::member_process::MemberProgram;
+use crate::process::Process;
+use crate::process::Program;
 use anyhow::Context;
 use anyhow::Result;
 use std::path::Path;
@@ -16,10 +16,10 @@ pub struct Node {
     name: String,
     address: String,
     join: Option<String>,
-    program: MemberProgram,
+    program: Program,
     log: PathBuf,
     // In this order: the process lets go of the file system before that is unmounted.
-    process: Option<Member>,
+    process: Option<Process>,
     fs: LoopFs,
 }
 
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Its process, if one was started.
-    pub fn process(&mut self) -> Option<&mut Member> {
+    pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()
     }
 
@@ -77,7 +77,7 @@ impl Node {
     /// It cannot be started.
     pub fn start(&mut self) -> Result<()> {
         let join = self.join.as_deref();
-        self.process = Some(self.program.start(&self.name, &self.address, &self.data_dir(), join, &self.log)?);
+        self.process = Some(self.program.start_member(&self.name, &self.address, &self.data_dir(), join, &self.log)?);
         Ok(())
     }
 

@@ -37,15 +37,20 @@ const LOAD_MS: Range<u64> = 300..3_000;
 /// How long processes run on without power, in milliseconds; half of the time not at all.
 const LINGER_MS: Range<u64> = 0..400;
 
-/// How long after a start the power may fail again, in milliseconds: while the log is read, in the
-/// election, soon after.
+/// How long after a start the power may fail again, in milliseconds: in the election or soon after ...
 const AGAIN_MS: Range<u64> = 0..3_000;
+
+/// ... or, half of the time, while the member opens its folder.
+const OPENING_MS: Range<u64> = 0..150;
 
 /// Of a hundred cuts of all members, those that are followed by another one.
 const AGAIN_PERCENT: u32 = 20;
 
-/// Clients that begin transactions.
+/// Clients that begin transactions that are refused at once.
 const TXN_CLIENTS: usize = 4;
+
+/// Clients that begin transactions that a worker takes part in.
+const NOOP_CLIENTS: usize = 4;
 
 /// A cluster under load.
 pub struct Campaign<'a> {
@@ -73,9 +78,10 @@ impl<'a> Campaign<'a> {
         kind: FsKind,
         seed: u64,
     ) -> Result<Campaign<'a>> {
-        let shape = Shape { members: plan.members, fs: kind, bytes: FS_BYTES, program: plan.program.clone() };
+        let shape =
+            Shape { members: plan.members, fs: kind, bytes: FS_BYTES, worker: true, program: plan.program.clone() };
         let mut cluster = Cluster::start(run, &kind.to_string(), &shape)?;
-        let load = LoadShape { lock_clients: plan.clients, txn_clients: TXN_CLIENTS };
+        let load = LoadShape { lock_clients: plan.clients, txn_clients: TXN_CLIENTS, noop_clients: NOOP_CLIENTS };
         let begun = History::new(0);
         let agreement = check::await_agreement(&mut cluster, runtime, &begun, &mut vec![false; plan.members]);
         let load = match &agreement {
@@ -116,7 +122,8 @@ impl<'a> Campaign<'a> {
             let again = all && self.random.random_range(0..100) < AGAIN_PERCENT;
             self.cut(&victims)?;
             if again {
-                self.wait_within(AGAIN_MS);
+                let soon = self.random.random();
+                self.wait_within(if soon { OPENING_MS } else { AGAIN_MS });
                 self.cut(&victims)?;
             }
             let agreement = self.settle(&victims)?;

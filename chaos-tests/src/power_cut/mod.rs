@@ -11,7 +11,7 @@ mod cut;
 mod summary;
 
 use crate::loop_fs::FsKind;
-use crate::member_process::MemberProgram;
+use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
 use anyhow::Result;
@@ -49,7 +49,7 @@ pub struct PowerCut {
     /// Clients that take locks.
     pub clients: usize,
     /// What runs as a member.
-    pub program: MemberProgram,
+    pub program: Program,
     /// Where the run's folder is made.
     pub base: PathBuf,
 }
