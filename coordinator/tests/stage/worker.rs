@@ -192,7 +192,7 @@ pub fn success(assignment: &Assignment) -> Outcome {
         Order::Copy(order) => order.volumes.clone(),
         Order::Receive(order) => order.volume.iter().cloned().collect(),
         Order::Send(order) => order.volume.iter().cloned().collect(),
-        Order::CreateDomain(_) | Order::ServeSource(_) | Order::Delete(_) => Vec::new(),
+        Order::CreateDomain(_) | Order::ServeSource(_) | Order::Delete(_) | Order::Noop(_) => Vec::new(),
     };
     Outcome::Done(Done { volumes: volumes.iter().map(built).collect(), bytes: 1 << 20 })
 }
