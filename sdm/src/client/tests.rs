@@ -63,6 +63,10 @@ impl TransactionService for Member {
         Err(Status::unimplemented("not asked in these tests"))
     }
 
+    async fn begin_noop(&self, _: Request<v1::BeginNoopRequest>) -> Result<Response<v1::BeginNoopResponse>, Status> {
+        Err(Status::unimplemented("not asked in these tests"))
+    }
+
     type WatchTransactionStream = BoxStream<'static, Result<v1::WatchTransactionResponse, Status>>;
 
     async fn watch_transaction(
