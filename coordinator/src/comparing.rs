@@ -106,7 +106,10 @@ pub(crate) async fn check(core: &Core, command: &Command) -> Result<(), WriteErr
             let view = core.view();
             match verdict(&view) {
                 Verdict::Agrees => return Ok(()),
-                Verdict::Parted(parted) => return Err(WriteError::NotAppended(has_parted(core, &view, &parted))),
+                Verdict::Parted(parted) => {
+                    let reason = has_parted(core, &view, &parted);
+                    return Err(WriteError::NotAppended(Refusal { class: Class::Unavailable, ..reason }));
+                }
                 Verdict::Split(split) if may_still_be_decided(&view, &split) => {}
                 Verdict::Split(split) => return Err(WriteError::Refused(is_split(&view, &split))),
             }
@@ -161,7 +164,7 @@ fn has_parted(core: &Core, view: &StateView, parted: &Parted) -> Refusal {
     );
     Refusal::new(Class::Internal, "STATE_DIVERGED", message).hint(format!(
         "what it has applied is wrong, do not start it again: keep its data folder for analysis \
-         (`sdm offline replay --to {index}` shows its state there), check the host's memory, remove it \
+         (`sdm offline replay DIR --to {index}` shows its state there), check the host's memory, remove it \
          (`sdm member remove {name}`) and join a new member on an empty folder"
     ))
 }
@@ -177,7 +180,7 @@ fn is_split(view: &StateView, split: &Split) -> Refusal {
     );
     let mut refusal = Refusal::new(Class::Precondition, "STATE_DIVERGED", message).hint(format!(
         "start the members that are down: one more may decide. Else stop all, compare their states with `sdm offline \
-         replay --to {index}` on copies of their folders, and `sdm member remove` those that are wrong, or restore a \
+         replay DIR --to {index}` on copies of their folders, and `sdm member remove` those that are wrong, or restore a \
          backup"
     ));
     for (hash, ids) in hashes {
