@@ -29,13 +29,15 @@ const MANY: usize = 110;
 const OPERATORS: usize = 8;
 
 /// Keys whose values are numbers, however large.
-const NUMBERS: [&str; 22] = [
+const NUMBERS: [&str; 24] = [
     "id",
     "applied_index",
     "lag",
     "epoch",
     "revision",
     "feature_level",
+    "feature_level_max",
+    "hash_index",
     "clock_ms",
     "term",
     "virtual_size",

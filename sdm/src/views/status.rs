@@ -44,6 +44,8 @@ pub struct StatusView {
     pub checks: Vec<CheckView>,
     /// How many there are of each.
     pub counts: CountsView,
+    /// Hash of the answering member's state at this revision, in hex.
+    pub state_hash: String,
 }
 
 /// One thing that is not as it should be.
@@ -89,6 +91,7 @@ impl From<v1::GetStatusResponse> for StatusView {
             members: by_name(status.members),
             checks: status.checks.into_iter().map(CheckView::from).collect(),
             counts: status.counts.map(CountsView::from).unwrap_or_default(),
+            state_hash: status.state_hash,
         }
     }
 }
