@@ -134,7 +134,7 @@ struct Goodbye {
 }
 
 /// That the connection is over, with what the worker is told if it still listens.
-struct Over(Option<Outgoing>);
+struct Over(Option<Box<Outgoing>>);
 
 impl Connection {
     /// Runs a connection until it ends; answers with what the worker reads.
@@ -172,7 +172,7 @@ impl Connection {
             if let Err(Over(last_word)) = self.on_event(event) {
                 if let Some(last_word) = last_word {
                     // A worker that does not read it finds out by its lease.
-                    let _ = self.outgoing.send_timeout(last_word, SEND_WITHIN).await;
+                    let _ = self.outgoing.send_timeout(*last_word, SEND_WITHIN).await;
                 }
                 return;
             }
@@ -273,7 +273,7 @@ impl Connection {
             }
             Some(In::Hello(_)) => {
                 let refusal = Refusal::new(Class::Invalid, "BAD_HELLO", "a second hello in one session");
-                return Err(Over(Some(Err(to_status(&refusal)))));
+                return Err(Over(Some(Box::new(Err(to_status(&refusal))))));
             }
             Some(In::Goodbye(_)) => {
                 tracing::info!(worker = %self.worker, session = self.session.id, "a worker says goodbye");
@@ -433,13 +433,13 @@ impl Connection {
     fn session_over(&self, why: &str) -> Over {
         tracing::info!(worker = %self.worker, session = self.session.id, why, "a worker's session is over");
         let message = Out::SessionEnded(SessionEnded { message: format!("session {}: {why}", self.session.id) });
-        Over(Some(Ok(GatewayMessage { message: Some(message) })))
+        Over(Some(Box::new(Ok(GatewayMessage { message: Some(message) }))))
     }
 
     fn nonsense(&self, error: &reports::BadReport) -> Over {
         tracing::error!(worker = %self.worker, %error, "a worker sent what makes no sense");
         let refusal = Refusal::new(Class::Invalid, "BAD_REPORT", error.to_string())
             .hint("run the same release of sdm on worker and members");
-        Over(Some(Err(to_status(&refusal))))
+        Over(Some(Box::new(Err(to_status(&refusal)))))
     }
 }
