@@ -89,11 +89,22 @@ fn costs(volumes: u64) {
     }
 }
 
+/// Between two entries: a thread that never sleeps is one that the kernel makes wait.
+const BETWEEN: Duration = Duration::from_micros(50);
+
 /// Applies session entries one at a time, as a member that keeps up does, and times each.
 struct Pauses {
     machine: StateMachine,
     index: u64,
-    times: Vec<Duration>,
+    /// How long each took, and how much of that this thread waited for a processor.
+    times: Vec<(Duration, Duration)>,
+}
+
+/// How long this thread was ready to run and did not, since it began.
+fn waited_for_processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 impl Pauses {
@@ -107,17 +118,20 @@ impl Pauses {
         let entry = Entry { stamp_ms: self.index, entropy: [1; 16], command };
         let log_id = LogId { leader_id: LeaderId { term: 2, node_id: 1 }, index: self.index };
         let entry = LogEntry { log_id, payload: Payload::Normal(entry) };
+        std::thread::sleep(BETWEEN);
+        let before = waited_for_processor();
         let begun = Instant::now();
         self.machine.apply(stream::iter([Ok((entry, None))])).await.expect("applied");
-        self.times.push(begun.elapsed());
+        let took = begun.elapsed();
+        self.times.push((took, waited_for_processor().saturating_sub(before)));
     }
 
     fn told(&mut self, when: &str) {
         self.times.sort_unstable();
-        let at = |share: f64| self.times[((self.times.len() as f64 * share) as usize).min(self.times.len() - 1)];
-        let over = self.times.iter().filter(|time| **time > Duration::from_millis(1)).count();
+        let at = |share: f64| self.times[((self.times.len() as f64 * share) as usize).min(self.times.len() - 1)].0;
+        let own = self.times.iter().map(|(took, waited)| took.saturating_sub(*waited)).max().unwrap_or_default();
         println!(
-            "{when:<26} {:>8} entries, median {:?}, p99.9 {:?}, longest {:?}; {over} above 1 ms",
+            "{when:<26} {:>7} entries, median {:.1?}, p99.9 {:.1?}, longest {:.1?}, without waits for a processor {own:.1?}",
             self.times.len(),
             at(0.5),
             at(0.999),
