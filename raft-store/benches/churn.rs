@@ -52,7 +52,7 @@ fn id(index: u64) -> LogId {
 /// Bytes that an entry's text has: about 300 in all, some from 3 to 100 KiB.
 fn text_bytes(index: u64) -> usize {
     let spread = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let bytes = if index % LARGE_ONE_OF == 0 { 3 * 1024 + spread % (97 * 1024) } else { 150 + spread % 140 };
+    let bytes = if index.is_multiple_of(LARGE_ONE_OF) { 3 * 1024 + spread % (97 * 1024) } else { 150 + spread % 140 };
     usize::try_from(bytes).unwrap_or(0)
 }
 
