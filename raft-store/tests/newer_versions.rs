@@ -19,8 +19,11 @@ use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::settings::Settings;
 use std::collections::BTreeMap;
 
+/// Values of the log, and names of the snapshots.
+type Contents = (BTreeMap<Vec<u8>, Option<Vec<u8>>>, Vec<String>);
+
 /// Everything on the disk.
-fn contents(machine: &SimulatedDisk) -> (BTreeMap<Vec<u8>, Option<Vec<u8>>>, Vec<String>) {
+fn contents(machine: &SimulatedDisk) -> Contents {
     let values = machine.log_keys().into_iter().map(|key| (key.clone(), machine.log_value(&key)));
     (values.collect(), machine.snapshot_names())
 }
