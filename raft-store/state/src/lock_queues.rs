@@ -336,6 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_waiter_that_excludes_them_nobody_is_looked_at() {
+        let mut queues = LockQueues::default();
+        queues.insert(&lock(2, &[("r", Mode::Exclusive)], false));
+        for id in 3..10_000 {
+            queues.insert(&lock(id, &[("r", Mode::Shared)], false));
+        }
+        let released = [lock(1, &[("r", Mode::Exclusive)], true)];
+        assert_eq!(queues.let_through(&released), BTreeSet::from([2]));
+    }
+
+    #[test]
     fn who_shares_with_what_was_released_was_not_held_up_by_it_and_is_not_looked_at() {
         let mut queues = LockQueues::default();
         queues.insert(&lock(1, &[("disk", Mode::Exclusive)], true));

@@ -160,10 +160,7 @@ impl LockSession {
     /// Nobody answered in this time; then it ends with its lease.
     pub async fn close(&self, within: Duration) -> Result<(), Failure> {
         let request = v1::CloseSessionRequest { session: Some(self.key) };
-        let answer = self.cluster.call(|link| {
-            let request = request.clone();
-            async move { LockServiceClient::new(link).close_session(request).await }
-        });
+        let answer = self.cluster.call(|link| async move { LockServiceClient::new(link).close_session(request).await });
         match tokio::time::timeout(within, answer).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => {
