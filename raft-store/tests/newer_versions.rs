@@ -7,6 +7,8 @@ use common::id;
 use common::open;
 use common::snapshot;
 use common::tick;
+use common::vote;
+use openraft::storage::RaftLogStorage;
 use sdm_raft_store::LogEntry;
 use sdm_raft_store::Payload;
 use sdm_raft_store::SimulatedDisk;
@@ -112,6 +114,8 @@ fn seal_snapshot(bytes: &mut [u8]) {
 async fn with_snapshot(change: impl FnOnce(&mut [u8])) -> SimulatedDisk {
     let machine = SimulatedDisk::new();
     let mut opened = open(&machine.start(), 1).await.expect("opens");
+    append(&mut opened.log_store, vec![tick(1, 0), found(FEATURE_LEVEL_MAX)]).await;
+    opened.log_store.save_vote(&vote(1)).await.expect("durable");
     snapshot(&mut opened.state_machine, vec![found(FEATURE_LEVEL_MAX)]).await;
     drop(opened);
     machine.crash(Crash::LoseUnsynced);
