@@ -1,7 +1,8 @@
 //! The first failure of this member's disk, kept for good. After it nothing is written or
 //! acknowledged any more; whoever runs the member waits for it and ends the process. It says what
 //! failed and what the operator does next, it never tries again: after a failed fsync the kernel
-//! may have dropped the data and report success the next time.
+//! may have dropped the data and report success the next time. A new start is another matter: it
+//! reads the log from the disk, without the kernel's copy, and knows only what is durable.
 
 use std::fmt;
 use std::io;

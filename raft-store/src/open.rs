@@ -75,6 +75,12 @@ pub enum OpenError {
         /// Which snapshot is damaged, in parentheses, if one is.
         damaged: String,
     },
+    /// There is no log, but what a member writes only after it has one.
+    #[error(
+        "the folder log/ holds no log, but snapshots/ shows that there was one; what it held is lost, also the \
+         vote; {REPLACE_MEMBER}"
+    )]
+    LogMissing,
     /// The log's writer could not be started.
     #[error("cannot start the writer of the log: {0}; the machine may be out of threads or memory")]
     Writer(io::Error),
@@ -135,6 +141,7 @@ async fn read(disk: &MemberDisk, owner: String) -> Result<Read, OpenError> {
     let read = move || {
         let recovered = recover(reading.log.as_ref(), &owner)?;
         let (snapshots, loaded) = SnapshotFolder::open(&reading)?;
+        refuse_lost_log(loaded.as_ref(), &recovered, snapshots.damaged())?;
         refuse_gap(loaded.as_ref(), &recovered, snapshots.damaged())?;
         // Last, since it may write: whatever was refused before has changed nothing.
         let witness = recovered.witness(reading.root.as_ref())?;
@@ -144,6 +151,13 @@ async fn read(disk: &MemberDisk, owner: String) -> Result<Read, OpenError> {
         Ok(read) => read,
         Err(error) => Err(RecoveryError::from(error).into()),
     }
+}
+
+/// A leader's vote is saved before its entries or its snapshot are taken, and a seeded folder begins with
+/// its log: whoever has a snapshot and no log has lost a vote, and could vote twice.
+fn refuse_lost_log(loaded: Option<&Loaded>, recovered: &Recovered, damaged: &str) -> Result<(), OpenError> {
+    let had_one = loaded.is_some() || !damaged.is_empty();
+    if recovered.is_new() && had_one { Err(OpenError::LogMissing) } else { Ok(()) }
 }
 
 /// Between the state in the snapshot and the first entry of the log nothing may be missing.

@@ -135,3 +135,53 @@ async fn nothing_durable_is_lost_wherever_a_write_ends() {
         }
     }
 }
+
+/// The files of a folder's log, and how long each is.
+fn log_files(folder: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(folder.join("log")).expect("listed");
+    let known = entries.map(|entry| entry.expect("listed")).map(|entry| (entry.metadata().expect("known"), entry));
+    let files = known.filter(|(metadata, _)| metadata.is_file());
+    let mut found: Vec<_> =
+        files.map(|(metadata, entry)| (entry.file_name().to_string_lossy().into_owned(), metadata.len())).collect();
+    found.sort();
+    found
+}
+
+/// What the process says whose folder cannot be read anew.
+#[tokio::test]
+async fn child_says_why_its_folder_does_not_open() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    match MemberDisk::open(Path::new(&folder)).await {
+        Ok(_) => println!("opened"),
+        Err(error) => println!("refused {error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_start_reads_witness_and_log_from_the_disk_before_the_database_opens_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let disk = MemberDisk::open(folder.path()).await.expect("the folder opens");
+    let mut opened = open(&disk, 1).await.expect("opens");
+    append(&mut opened.log_store, vec![blank(1, 0)]).await;
+    let closed = opened.closed.clone();
+    drop((opened, disk));
+    closed.wait().await;
+    let before = log_files(folder.path());
+    let run = |call: usize| {
+        let ended = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "child_says_why_its_folder_does_not_open", "--nocapture"])
+            .env(CHILD, folder.path())
+            .env("SDM_FAILPOINTS", format!("folder.drop_cached.before=eio@{call}"))
+            .output()
+            .expect("started");
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+    };
+    // The witness, and then each file of the log.
+    for call in 1..=1 + before.len() {
+        let said = run(call);
+        assert!(said.contains("refused") && said.contains("Input/output error"), "{call}: {said}");
+        assert_eq!(log_files(folder.path()), before, "{call}: the database opened before all was read anew");
+    }
+    let said = run(2 + before.len());
+    assert!(said.contains("opened"), "{said}");
+}

@@ -16,6 +16,7 @@ use common::snapshot;
 use common::until;
 use common::vote;
 use openraft::storage::RaftLogStorage;
+use sdm_raft_store::MemberDisk;
 use sdm_raft_store::OpenError;
 use sdm_raft_store::SimulatedDisk;
 use sdm_raft_store::disk::Crash;
@@ -141,4 +142,33 @@ async fn a_piece_that_came_back_from_before_a_truncation_is_found() {
     machine.put_log_value(&piece, &old);
     let refused = open(&machine.start(), 1).await.expect_err("refused");
     assert!(matches!(refused, OpenError::Log(RecoveryError::Record(RecordError::Checksum(_)))), "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_that_vanished_with_its_witness_is_not_taken_for_a_new_one_beside_a_snapshot() {
+    for whole in [true, false] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk = MemberDisk::open(folder.path()).await.expect("the folder opens");
+        let mut opened = open(&disk, 1).await.expect("opens");
+        opened.log_store.save_vote(&vote(5)).await.expect("durable");
+        append(&mut opened.log_store, blanks(5, 0..3)).await;
+        snapshot(&mut opened.state_machine, vec![blank(5, 2)]).await;
+        drop(disk);
+        close(opened).await;
+        std::fs::remove_dir_all(folder.path().join("log")).expect("removed");
+        std::fs::remove_file(folder.path().join("witness")).expect("removed");
+        if !whole {
+            std::fs::write(folder.path().join("snapshots/snap-5-1-2"), "not a snapshot").expect("written");
+        }
+        // And again: nothing was made on the way that a second start would believe.
+        for _ in 0..2 {
+            let disk = MemberDisk::open(folder.path()).await.expect("the folder opens");
+            let refused = open(&disk, 1).await.expect_err("the vote is gone");
+            assert!(matches!(refused, OpenError::LogMissing), "{refused}");
+            assert!(refused.to_string().contains("sdm member replace"), "{refused}");
+            let closed = disk.closed();
+            drop(disk);
+            closed.wait().await;
+        }
+    }
 }

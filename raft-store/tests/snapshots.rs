@@ -11,6 +11,7 @@ use common::id;
 use common::open;
 use common::snapshot;
 use common::tick;
+use common::vote;
 use futures_util::StreamExt;
 use openraft::storage::RaftLogStorage;
 use openraft::storage::RaftStateMachine;
@@ -35,6 +36,7 @@ async fn bytes_of(file: &SnapshotFile, size: usize) -> Vec<Bytes> {
 async fn a_snapshot_brings_state_and_membership_back_after_a_crash() {
     let machine = SimulatedDisk::new();
     let mut opened = open(&machine.start(), 1).await.expect("opens");
+    opened.log_store.save_vote(&vote(1)).await.expect("durable");
     let entries = vec![tick(1, 1), common::large(1, 2, 10), tick(1, 3)];
     let file = snapshot(&mut opened.state_machine, entries).await;
     let before = opened.view.load();
@@ -192,6 +194,7 @@ async fn a_snapshot_travels_in_pieces_of_any_size() {
     for size in [1, 7, 4096, 1 << 20] {
         let other = SimulatedDisk::new();
         let mut follower = open(&other.start(), 2).await.expect("opens");
+        follower.log_store.save_vote(&vote(1)).await.expect("durable");
         let mut receiver = SnapshotReceiver::begin(&follower.snapshots, file.length()).await.expect("begun");
         for piece in bytes_of(&file, size).await {
             assert!(piece.len() <= size);

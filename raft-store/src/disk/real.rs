@@ -12,6 +12,7 @@ use super::member_disk::Closed;
 use super::member_disk::Execution;
 use super::member_disk::MemberDisk;
 use super::real_files::RealFiles;
+use super::real_files::drop_cached;
 use super::real_files::sync_folder;
 use super::sled_database::SledDatabase;
 use crate::fatal::REPLACE_MEMBER;
@@ -192,6 +193,8 @@ pub(crate) fn open(folder: &Path) -> Result<MemberDisk, OpenFolderError> {
     let lock = Arc::new(lock(folder, guard)?);
     make_folder(&folder.join(SNAPSHOT_FOLDER))?;
     make_folder(&folder.join(LOG_FOLDER))?;
+    let witness = folder.join(WITNESS_FILE);
+    drop_cached(&witness).map_err(|source| OpenFolderError::Files { operation: "sync", path: witness, source })?;
     let log = SledDatabase::open(&folder.join(LOG_FOLDER), lock.clone())
         .map_err(|source| OpenFolderError::Log { folder: folder.to_owned(), source })?;
     Ok(MemberDisk {

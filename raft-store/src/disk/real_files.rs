@@ -5,6 +5,9 @@ use super::FileWriter;
 use super::Files;
 use super::FixedFile;
 use super::real::FolderLock;
+use rustix::fs::Advice;
+use rustix::fs::fadvise;
+use sdm_proto::failpoint;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -30,6 +33,23 @@ impl RealFiles {
 /// Makes names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Makes what will be read from a file what its disk holds; nothing if there is none. After a failed
+/// write-back the kernel keeps the pages, marked as written: the next process reads them and syncs
+/// them with success, and a power cut takes them. So what can still be written is written, and then
+/// the kernel's copy goes.
+pub(crate) fn drop_cached(path: &Path) -> io::Result<()> {
+    failpoint::hit("folder.drop_cached.before")?;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Only clean pages can go. An error that nobody was told of yet is told here.
+    file.sync_all()?;
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -132,5 +152,49 @@ impl Files for RealFiles {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::ReadWriteFlags;
+    use rustix::io::preadv2;
+    use std::io::IoSliceMut;
+
+    /// Whether a file's first page can be read without its disk; None where the file system does not say.
+    fn is_cached(path: &Path) -> Option<bool> {
+        let file = File::open(path).expect("opens");
+        let mut byte = [0];
+        match preadv2(&file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT) {
+            Ok(_) => Some(true),
+            Err(rustix::io::Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_of_a_file_is_dropped_and_its_content_stays() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("file");
+        // Dirty: it must be written before it can go.
+        std::fs::write(&path, vec![7; 10_000]).expect("written");
+        let in_memory = rustix::fs::statfs(folder.path()).expect("known").f_type == TMPFS_MAGIC;
+        let tells = is_cached(&path) == Some(true) && !in_memory;
+        drop_cached(&path).expect("dropped");
+        if tells {
+            assert_eq!(is_cached(&path), Some(false), "a copy stays in the kernel");
+        } else {
+            println!("SKIPPED: this file system does not tell what is cached");
+        }
+        assert_eq!(std::fs::read(&path).expect("readable"), vec![7; 10_000]);
+    }
+
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+    #[test]
+    fn a_file_that_is_not_there_has_nothing_to_drop() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        drop_cached(&folder.path().join("file")).expect("nothing to do");
     }
 }

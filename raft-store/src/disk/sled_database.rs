@@ -13,6 +13,9 @@
 //! - On opening it writes what its scan found into `snap.N.generating` and renames that. Whoever ends
 //!   in between (a kill, a cut, a full disk) leaves a torn one, and the next open takes it for a
 //!   damaged snapshot and refuses, although the database is whole. `open` removes it first.
+//! - It makes that snapshot durable on opening, but not the database that it describes. So all files
+//!   are synced before sled opens them, and read from the disk, not from the kernel's copy, which may
+//!   hold what a failed sync never wrote.
 
 use super::Batch;
 use super::Change;
@@ -20,6 +23,7 @@ use super::LogDatabase;
 use super::Visit;
 use super::guarded::guarded;
 use super::real::FolderLock;
+use super::real_files::drop_cached;
 use super::real_files::sync_folder;
 use futures_util::future::BoxFuture;
 use sdm_proto::failpoint;
@@ -55,6 +59,12 @@ impl SledDatabase {
     /// Opens or makes the database, and makes what sled wrote on opening durable. Blocks.
     pub(crate) fn open(folder: &Path, lock: Arc<FolderLock>) -> io::Result<Self> {
         remove_unfinished(folder)?;
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                drop_cached(&entry.path())?;
+            }
+        }
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(Some(CLEAN_EVERY_MS));
         let database = guarded(|| config.open().map_err(from_sled))?;
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db"))?;
