@@ -4,7 +4,8 @@
 //!
 //! What the others know: how often the folder was started (in their state, and in the entries of their
 //! logs that are not applied yet); a leader also how far the member's log was durable. A restart waits
-//! for so many of them that, with itself, they are a majority: with fewer it could do nothing anyway.
+//! for so many of them that, with itself, they are a majority (while the voters change: of the old ones
+//! and of the new ones): with fewer it could do nothing anyway.
 //! What only members that are away know, nobody can say: an old copy whose last start was reported to
 //! them alone is taken for the real one.
 
@@ -20,6 +21,7 @@ use sdm_proto::refusal::Refusal;
 use sdm_proto::status::from_status;
 use sdm_proto::wire::internal::v1::CheckInRequest;
 use sdm_proto::wire::internal::v1::CheckInResponse;
+use sdm_raft_store::LeaderId;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
 use sdm_state::Command;
@@ -76,14 +78,15 @@ pub(crate) struct Standing {
 pub(crate) struct Begin {
     /// Index of the last entry; None: there was none, and no snapshot.
     pub log_end: Option<u64>,
-    /// Term of the vote.
-    pub term: u64,
+    /// Whom it had voted for, and in which term.
+    pub vote: Option<LeaderId>,
     /// Starts of members in entries that were not applied yet.
     pub unapplied_starts: BTreeMap<NodeId, u64>,
 }
 
 fn request(core: &Core, is_start: bool) -> CheckInRequest {
     let standing = &core.inner.standing;
+    let vote = standing.begin.vote;
     CheckInRequest {
         node_id: core.node_id(),
         incarnation: standing.incarnation.clone(),
@@ -91,7 +94,8 @@ fn request(core: &Core, is_start: bool) -> CheckInRequest {
         address: standing.address.clone(),
         // Of a log that grows meanwhile it says nothing.
         last_index: if is_start { standing.begin.log_end.unwrap_or_default() } else { u64::MAX },
-        term: standing.begin.term,
+        term: vote.map_or(0, |vote| vote.term),
+        vote_node_id: vote.map_or(0, |vote| vote.node_id),
     }
 }
 
@@ -107,17 +111,15 @@ pub(crate) async fn before_voting(core: &Core, via: Option<&str>) -> Result<(), 
         _ = core.inner.leadership.clone().wait_for(|now| !now.seats.is_empty()).await;
     }
     loop {
-        let seats = core.inner.leadership.borrow().seats.clone();
-        let voters: BTreeSet<NodeId> = seats.iter().filter(|(_, seat)| seat.voter).map(|(id, _)| *id).collect();
-        let needed = needed_answers(core.node_id(), &voters);
-        let answered = ask_all(core, via, &voters, needed).await?;
-        if answered >= needed {
+        let voters = core.inner.leadership.borrow().voters.clone();
+        let answered = ask_all(core, via, &voters).await?;
+        if are_enough(core.node_id(), &voters, &answered) {
             return Ok(());
         }
         if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
             tracing::warn!(
-                answered,
-                needed,
+                ?answered,
+                ?voters,
                 "waiting for other members: they know whether this folder is the one used last"
             );
             said = Some(Instant::now());
@@ -127,32 +129,36 @@ pub(crate) async fn before_voting(core: &Core, via: Option<&str>) -> Result<(), 
     }
 }
 
-/// With a voter, so many others are a majority. A learner hears one.
-fn needed_answers(own: NodeId, voters: &BTreeSet<NodeId>) -> usize {
-    if voters.contains(&own) { voters.len() / 2 } else { voters.len().min(1) }
+/// Whether a voter and those that answered it are a majority of each set of voters. Asked for more than
+/// Raft needs, members that could elect would wait for one that is gone. A learner hears one voter.
+fn are_enough(own: NodeId, voters: &[BTreeSet<NodeId>], answered: &BTreeSet<NodeId>) -> bool {
+    if voters.iter().any(|set| set.contains(&own)) {
+        let heard = |set: &BTreeSet<NodeId>| set.iter().filter(|id| **id == own || answered.contains(id)).count();
+        voters.iter().all(|set| heard(set) > set.len() / 2)
+    } else {
+        voters.iter().all(BTreeSet::is_empty) || voters.iter().any(|set| !set.is_disjoint(answered))
+    }
 }
 
-/// How many voters know nothing against it.
-async fn ask_all(core: &Core, via: Option<&str>, voters: &BTreeSet<NodeId>, needed: usize) -> Result<usize, Refusal> {
+/// The others that know nothing against it.
+async fn ask_all(core: &Core, via: Option<&str>, voters: &[BTreeSet<NodeId>]) -> Result<BTreeSet<NodeId>, Refusal> {
     let request = request(core, true);
     let others = reachability::others(core).into_iter().map(|(id, node)| (Some(id), node.address));
     let asked = others.chain(via.map(|via| (None, via.to_owned())));
     let mut asked: FuturesUnordered<_> = asked.map(|(id, address)| ask(core, id, address, request.clone())).collect();
     let mut answered = BTreeSet::new();
-    let mut until = Instant::now() + if needed == 0 { LATE_TIME } else { ASK_TIME };
+    let mut until = Instant::now() + if are_enough(core.node_id(), voters, &answered) { LATE_TIME } else { ASK_TIME };
     while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
         match answer {
-            Ok(id) => {
-                answered.extend(id.filter(|id| voters.contains(id) && *id != core.node_id()));
-            }
+            Ok(id) => answered.extend(id),
             Err(refusal) if DECISIVE.contains(&refusal.reason.as_str()) => return Err(refusal),
             Err(refusal) => tracing::debug!(%refusal, "no answer to the check-in"),
         }
-        if answered.len() >= needed {
+        if are_enough(core.node_id(), voters, &answered) {
             until = until.min(Instant::now() + LATE_TIME);
         }
     }
-    Ok(answered.len())
+    Ok(answered)
 }
 
 /// Asks one; answers with who it was.
@@ -230,25 +236,28 @@ pub(crate) async fn answer(core: &Core, request: &CheckInRequest) -> Result<Chec
     Ok(CheckInResponse { node_id: core.node_id(), leader_id, leader_address })
 }
 
-/// A leader knows how far another log was durable. Only a leader of a later term may have cut it since.
+/// A leader knows how far another log was durable.
 fn refuse_short_log(core: &Core, request: &CheckInRequest) -> Result<(), Refusal> {
     let id = request.node_id;
     if let Some(lost) = core.inner.peers.acknowledgements().reverted(id) {
         return Err(old_copy(core, id, &format!("its log had entry {lost}, and has it no more")));
     }
-    let leadership = core.inner.leadership.borrow().clone();
-    if leadership.own.is_none() || request.term > leadership.term {
-        return Ok(());
-    }
+    let Some(own) = core.inner.leadership.borrow().own else { return Ok(()) };
     let matched = core.inner.raft.data_metrics().borrow_watched().replication.as_ref().and_then(|all| *all.get(&id)?);
-    match matched.filter(|matched| matched.index > request.last_index) {
+    match matched.map(|matched| matched.index).filter(|matched| is_short(own, *matched, request)) {
         Some(matched) => {
-            let why =
-                format!("its log ends at entry {}, and it had acknowledged {}", request.last_index, matched.index);
+            let why = format!("its log ends at entry {}, and it had acknowledged {matched}", request.last_index);
             Err(old_copy(core, id, &why))
         }
         None => Ok(()),
     }
+}
+
+/// Whether a log lacks what it acknowledged to this leadership. Only a later leadership may have cut it
+/// since, and there may be several in one term.
+fn is_short(own: LeaderId, acknowledged: u64, request: &CheckInRequest) -> bool {
+    let voted = LeaderId { term: request.term, node_id: request.vote_node_id };
+    acknowledged > request.last_index && voted <= own
 }
 
 /// Looks now and then whether this process is still a member, and tells the cluster of its start and its
@@ -306,14 +315,58 @@ async fn report(core: &Core) {
 mod tests {
     use super::*;
 
+    fn enough(own: NodeId, voters: &[&[NodeId]], answered: &[NodeId]) -> bool {
+        let set = |ids: &[NodeId]| ids.iter().copied().collect();
+        are_enough(own, &voters.iter().map(|ids| set(ids)).collect::<Vec<_>>(), &set(answered))
+    }
+
     #[test]
     fn a_voter_hears_enough_others_to_be_a_majority_with_them() {
-        let needed = |own, voters: &[NodeId]| needed_answers(own, &voters.iter().copied().collect());
-        assert_eq!(needed(1, &[1]), 0);
-        assert_eq!(needed(1, &[1, 2]), 1);
-        assert_eq!(needed(1, &[1, 2, 3]), 1);
-        assert_eq!(needed(1, &[1, 2, 3, 4]), 2);
-        assert_eq!(needed(1, &[1, 2, 3, 4, 5]), 2);
-        assert_eq!(needed(9, &[1, 2, 3]), 1);
+        assert!(enough(1, &[&[1]], &[]));
+        assert!(!enough(1, &[&[1, 2]], &[]));
+        assert!(enough(1, &[&[1, 2]], &[2]));
+        assert!(!enough(1, &[&[1, 2, 3]], &[]));
+        assert!(enough(1, &[&[1, 2, 3]], &[3]));
+        assert!(!enough(1, &[&[1, 2, 3]], &[9]), "a learner knows less");
+        assert!(!enough(1, &[&[1, 2, 3, 4]], &[2]), "half is no majority");
+        assert!(enough(1, &[&[1, 2, 3, 4, 5]], &[2, 3]));
+    }
+
+    #[test]
+    fn a_learner_hears_one_voter() {
+        assert!(enough(9, &[], &[]), "it knows of nobody yet");
+        assert!(!enough(9, &[&[1, 2, 3]], &[8]));
+        assert!(enough(9, &[&[1, 2, 3]], &[2]));
+    }
+
+    #[test]
+    fn while_the_voters_change_it_hears_a_majority_of_the_old_and_of_the_new_ones_and_no_more() {
+        // 3 is replaced with 4, and both are away.
+        let replacing: &[&[NodeId]] = &[&[1, 2, 3], &[1, 2, 4]];
+        assert!(enough(1, replacing, &[2]));
+        assert!(!enough(1, replacing, &[]));
+        assert!(!enough(1, replacing, &[3]), "a majority of the old ones alone");
+        assert!(enough(1, replacing, &[3, 4]));
+        // Who leaves counts among the old ones only.
+        assert!(!enough(3, replacing, &[1]));
+        assert!(enough(3, replacing, &[1, 2]));
+        assert!(!enough(1, &[&[1], &[1, 2, 3]], &[]), "alone no more");
+    }
+
+    #[test]
+    fn only_a_later_leadership_may_have_cut_a_log() {
+        let own = LeaderId { term: 5, node_id: 2 };
+        let ends_at = |last_index, term, vote_node_id| CheckInRequest {
+            last_index,
+            term,
+            vote_node_id,
+            ..CheckInRequest::default()
+        };
+        assert!(is_short(own, 80, &ends_at(79, 5, 2)));
+        assert!(!is_short(own, 80, &ends_at(80, 5, 2)));
+        assert!(is_short(own, 80, &ends_at(79, 5, 1)), "an earlier leadership of the same term");
+        assert!(!is_short(own, 80, &ends_at(79, 5, 3)), "a later leadership of the same term");
+        assert!(!is_short(own, 80, &ends_at(79, 6, 1)));
+        assert!(is_short(own, 80, &ends_at(79, 5, 0)), "an earlier build names nobody");
     }
 }

@@ -10,6 +10,7 @@ use sdm_raft_store::NodeId;
 use sdm_raft_store::Raft;
 use sdm_raft_store::TypeConfig;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 /// One member in Raft's membership.
@@ -32,6 +33,8 @@ pub(crate) struct Leadership {
     pub own: Option<LeaderId>,
     /// Everyone in the membership, this member included once it is one.
     pub seats: BTreeMap<NodeId, Seat>,
+    /// The sets of voters, of each of which a majority is needed: two while the voters change.
+    pub voters: Vec<BTreeSet<NodeId>>,
 }
 
 impl Leadership {
@@ -46,6 +49,7 @@ impl Leadership {
             leader: metrics.current_leader,
             own: leads.then_some(vote.leader_id),
             seats: membership.nodes().map(seat).collect(),
+            voters: membership.get_joint_config().clone(),
         }
     }
 

@@ -186,7 +186,7 @@ async fn begin_of(opened: &mut Opened) -> io::Result<Begin> {
     let committed = opened.log_store.read_committed().await?.map(|id| id.index);
     let applied = opened.view.load().applied_index();
     let mut reader = opened.log_store.get_log_reader().await;
-    let term = reader.read_vote().await?.map_or(0, |vote| vote.leader_id.term);
+    let vote = reader.read_vote().await?.map(|vote| vote.leader_id);
     let log_end = log.last_log_id.map(|id| id.index).max(applied);
     let known = committed.max(applied).max(log.last_purged_log_id.map(|id| id.index));
     let mut from = known.map_or(0, |index| index + 1);
@@ -194,7 +194,7 @@ async fn begin_of(opened: &mut Opened) -> io::Result<Begin> {
     loop {
         let entries = reader.try_get_log_entries(from..from + LOOK_ENTRIES).await?;
         let Some(last) = entries.last() else {
-            return Ok(Begin { log_end, term, unapplied_starts: starts });
+            return Ok(Begin { log_end, vote, unapplied_starts: starts });
         };
         from = last.log_id.index + 1;
         for entry in &entries {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a learner may take to have the last of the log before it is told that it lags.
+/// How long a learner, or a successor, may take to have the last of the log before it is told that it lags.
 const CATCH_UP_TIME: Duration = Duration::from_secs(3);
 
 /// How long a new voter may take to be known as one that could lead.
@@ -179,7 +179,12 @@ impl Leading<'_> {
         let mut voters = self.picture.voters.clone();
         voters.insert(id);
         keep_majority(&format!("{name} as a voter"), &voters, reach)?;
-        admission::caught_up(self.core, id, CATCH_UP_TIME).await.map_err(|refusal| match refusal.class {
+        self.caught_up(id, admission::LAG_ENTRIES_MAX).await
+    }
+
+    /// Who asks shall hear at once that it lags, instead of waiting on.
+    async fn caught_up(&self, id: NodeId, lag_max: u64) -> Result<(), Refusal> {
+        admission::caught_up(self.core, id, lag_max, CATCH_UP_TIME).await.map_err(|refusal| match refusal.class {
             Class::Unavailable if refusal.reason == admission::NOT_CAUGHT_UP => {
                 Refusal { class: Class::Precondition, ..refusal }
             }
@@ -283,7 +288,7 @@ impl Leading<'_> {
             // Heartbeats are not watched; the log moves when a new voter is.
             let waited = tokio::time::timeout(SUCCESSOR_TIME / 20, changes.changed()).await;
             if Instant::now() > until || matches!(waited, Ok(Err(_))) {
-                let message = "no other voter could lead: none answered within a second";
+                let message = "no other voter could lead: none that answered within a second has nearly all of the log";
                 return Refusal::new(Class::Unavailable, "NO_SUCCESSOR", message);
             }
         }
@@ -297,7 +302,8 @@ impl Leading<'_> {
                 return Ok(leads(&own));
             }
             succession::successor(self.core).ok_or_else(|| {
-                let message = format!("{own} leads, and no other voter answered within a second");
+                let message =
+                    format!("{own} leads, and no other voter that answered within a second has nearly all of the log");
                 Refusal::new(Class::Precondition, "NO_SUCCESSOR", message).hint("`sdm member list` shows who votes")
             })?
         } else {
@@ -316,6 +322,8 @@ impl Leading<'_> {
             let message = format!("{name} does not answer: {why}");
             return Err(Refusal::new(Class::Precondition, "MEMBER_UNREACHABLE", message).hint("name another one"));
         }
+        // Writes stop until it has the whole log, and a transfer cannot be taken back.
+        self.caught_up(to, succession::LAG_ENTRIES_MAX).await?;
         if succession::transfer(self.core, to).await {
             return Ok(self.answer(true, format!("{name} leads now")));
         }

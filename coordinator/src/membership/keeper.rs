@@ -1,6 +1,6 @@
-//! What a leader finishes by itself: a change of the membership whose leader died in the middle, and a
-//! member that moved to another address. Each look plans from what is committed; a plan that could not
-//! be done is made anew at the next look.
+//! What a leader finishes by itself: a change of the membership whose leader died in the middle, a seat
+//! that was given to a member while it was removed, and a member that moved to another address. Each
+//! look plans from what is committed; a plan that could not be done is made anew at the next look.
 
 use super::Picture;
 use crate::core::Core;
@@ -13,6 +13,7 @@ use sdm_raft_store::NodeId;
 use sdm_state::Command;
 use sdm_state::State;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Between two looks. Nothing here is urgent: the cluster works meanwhile.
@@ -26,6 +27,9 @@ enum Repair {
     /// Remove the row of a member that is out of Raft's membership. It had a seat, else it would not
     /// have reported a start: it is not one that is about to join.
     DropRow(NodeId),
+    /// Take the seat of a member that was removed: its admission and its removal crossed. Nobody takes
+    /// calls of it any more, so as a voter it would only count against the majority.
+    DropSeat(NodeId),
     /// Its row has another address than its seat.
     Move(NodeId, MemberNode),
 }
@@ -38,6 +42,10 @@ fn plan(picture: &Picture, applied: &Picture, state: &State) -> Option<Repair> {
     let gone = state.members.values().find(|row| row.starts > 0 && !seated(&row.id));
     if let Some(row) = gone {
         return Some(Repair::DropRow(row.id));
+    }
+    // An id that the state does not know yet is none that was removed.
+    if let Some(id) = picture.nodes.keys().find(|id| state.was_removed(**id)) {
+        return Some(Repair::DropSeat(*id));
     }
     state.members.values().find_map(|row| {
         let seat = picture.nodes.get(&row.id)?;
@@ -53,6 +61,13 @@ async fn execute(core: &Core, own: LeaderId, picture: &Picture, repair: Repair) 
             tracing::info!(member = id, "its removal is finished");
             write_here(core, own, Command::RemoveMember { id }, rand::random()).await?;
             Ok(())
+        }
+        Repair::DropSeat(id) => {
+            tracing::info!(member = id, "it was removed, and its seat goes, too");
+            let one = BTreeSet::from([id]);
+            let votes = picture.voters.contains(&id);
+            let out = if votes { ChangeMembers::RemoveVoters(one) } else { ChangeMembers::RemoveNodes(one) };
+            picture.change(core, out).await
         }
         Repair::Move(id, node) => {
             tracing::info!(member = id, name = node.name, address = node.address, "it is reached elsewhere now");
@@ -96,6 +111,8 @@ async fn look(core: &Core) {
 mod tests {
     use super::*;
     use crate::sample::Sample;
+    use sdm_state::Reply;
+    use sdm_state::command::AddMember;
 
     fn node(name: &str, address: &str) -> MemberNode {
         MemberNode { name: name.to_owned(), address: address.to_owned() }
@@ -128,5 +145,31 @@ mod tests {
         sample.apply(Command::ReportStart { id: 1, starts: 2, address: "moved:1".to_owned() });
         let moved = Repair::Move(1, node(founder.name.as_str(), "moved:1"));
         assert_eq!(plan(&at_rest, &at_rest, &sample.state), Some(moved));
+    }
+
+    #[test]
+    fn the_seat_of_a_member_that_was_removed_is_taken_and_that_of_a_later_one_is_not() {
+        let mut sample = Sample::new();
+        sample.apply(Command::ReportMember { id: 1, version: String::new(), feature_level_max: 2 });
+        sample.apply(Command::RaiseFeatureLevel { level: 2 });
+        let add = Command::AddMember(AddMember {
+            name: "m2".parse().unwrap(),
+            address: "m2:1".to_owned(),
+            incarnation: "2".to_owned(),
+            version: String::new(),
+            feature_level_max: 2,
+        });
+        let Reply::Member(id) = sample.apply(add) else { panic!("it gets an id") };
+        let founder = &sample.state.members.get(&1).expect("the founder").address;
+        let mut picture = Picture::default();
+        picture.nodes = [(1, node("m1", founder)), (id, node("m2", "m2:1"))].into();
+        picture.voters = [1].into();
+        assert_eq!(plan(&picture, &picture, &sample.state), None);
+        sample.apply(Command::RemoveMember { id });
+        assert_eq!(plan(&picture, &picture, &sample.state), Some(Repair::DropSeat(id)));
+        picture.nodes.remove(&id);
+        // Its row is in an entry that is not applied here yet.
+        picture.nodes.insert(id + 1_000, node("m3", "m3:1"));
+        assert_eq!(plan(&picture, &picture, &sample.state), None);
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! Raft's membership goes first when a member leaves: a member whose row is gone is told that it is
 //! removed and stops, and its vote may be needed for the very change that takes it out. A removal that
-//! stopped in between leaves a row without a seat, and a joint configuration at worst: `keeper` ends
-//! both.
+//! stopped in between leaves a row without a seat, and a joint configuration at worst; one that nobody
+//! waited for may cross an admission and leave a seat without a row: `keeper` ends them all.
 
 mod execute;
 pub(crate) mod keeper;
