@@ -35,6 +35,11 @@ pub(crate) async fn run(core: Core) {
     }
 }
 
+/// Whether nothing is known against this state.
+pub(crate) fn agrees(view: &StateView) -> bool {
+    verdict(view) == Verdict::Agrees
+}
+
 fn verdict(view: &StateView) -> Verdict {
     view.state.hash_verdict(|| view.membership.membership().voter_ids().collect())
 }
@@ -50,6 +55,7 @@ async fn judge(core: &Core) {
             Verdict::Agrees => told = None,
             Verdict::Parted(parted) => core.inner.ending.end(has_parted(core, &view, &parted)),
             Verdict::Split(split) => {
+                core.inner.stopwatch.stand();
                 if told != Some(split.index) {
                     tracing::error!(index = split.index, "{}", is_split(&view, &split));
                 }
@@ -96,7 +102,7 @@ async fn enter(core: &Core) {
 /// # Errors
 /// STATE_DIVERGED. From a member that has parted as something to try again: another one will lead.
 pub(crate) async fn check(core: &Core, command: &Command) -> Result<(), WriteError> {
-    if command.passes_a_split() || verdict(&core.view()) == Verdict::Agrees {
+    if command.passes_a_split() || agrees(&core.view()) {
         return Ok(());
     }
     let decided = async {

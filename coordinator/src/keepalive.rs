@@ -20,6 +20,7 @@ use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::KeepAliveRequest;
 use sdm_proto::wire::internal::v1::SessionKey;
 use sdm_raft_store::LeaderId;
+use sdm_raft_store::StateView;
 use sdm_state::State;
 use sdm_state::command::SessionRef;
 use std::collections::BTreeMap;
@@ -82,6 +83,8 @@ impl Watched {
     fn sync(&mut self, state: &State, now_ms: u64) {
         while let Some((id, session)) = state.sessions.from_key(&self.newest.saturating_add(1)).next() {
             self.newest = *id;
+            // A session that is resumed under its id would pass unseen by here: there is no such thing.
+            debug_assert_eq!(session.epoch, *id, "a session keeps the epoch that it was opened with");
             self.set(
                 session.reference(),
                 Lease { deadline_ms: now_ms.saturating_add(session.ttl_ms), expiring: false },
@@ -145,9 +148,20 @@ impl Leases {
 
     /// Renews those of the sessions that live and do not expire. None: this is not the leadership
     /// that the caller confirmed.
-    pub fn renew(&self, leader: LeaderId, sessions: &[SessionRef], state: &State, now_ms: u64) -> Option<Renewal> {
+    ///
+    /// `view` loads the newest view. That happens in here: in one from before, a session could still
+    /// live that has expired and whose lease was forgotten since.
+    pub fn renew(
+        &self,
+        leader: LeaderId,
+        sessions: &[SessionRef],
+        view: impl FnOnce() -> Arc<StateView>,
+        now_ms: u64,
+    ) -> Option<Renewal> {
         let mut watched = self.lock();
         let watched = watched.as_mut().filter(|watched| watched.leader == leader)?;
+        let view = view();
+        let state = &view.state;
         watched.sync(state, now_ms);
         let mut renewed = BTreeSet::new();
         for session in sessions {
@@ -247,8 +261,8 @@ async fn renew_here(core: &Core, leader: LeaderId, sessions: &[SessionRef]) -> R
     if confirmed.leader_id != leader {
         return Err(not_leader(core));
     }
-    let (view, now_ms) = (core.view(), core.clock().now_ms());
-    core.inner.leases.renew(leader, sessions, &view.state, now_ms).ok_or_else(|| not_leader(core))
+    let now_ms = core.clock().now_ms();
+    core.inner.leases.renew(leader, sessions, || core.view(), now_ms).ok_or_else(|| not_leader(core))
 }
 
 /// The leader's side of a round that another member asked for.
@@ -291,8 +305,12 @@ mod tests {
         (sample.state.clone(), session.reference(), leases)
     }
 
+    fn view(state: &State) -> Arc<StateView> {
+        Arc::new(StateView { state: state.clone(), ..StateView::default() })
+    }
+
     fn renewed(leases: &Leases, session: SessionRef, state: &State, now_ms: u64) -> bool {
-        leases.renew(LEADER, &[session], state, now_ms).is_some_and(|renewed| renewed.contains(&session))
+        leases.renew(LEADER, &[session], || view(state), now_ms).is_some_and(|renewed| renewed.contains(&session))
     }
 
     /// The same state after its sessions ended.
@@ -333,9 +351,9 @@ mod tests {
         assert!(!renewed(&leases, session, &State::default(), 1));
         assert_eq!(leases.next_deadline_ms(&ended(&state)), None, "an ended session is forgotten");
         let later = LeaderId { term: 2, ..LEADER };
-        assert!(leases.renew(later, &[session], &state, 1).is_none());
+        assert!(leases.renew(later, &[session], || view(&state), 1).is_none());
         leases.end();
-        assert!(leases.renew(LEADER, &[session], &state, 1).is_none());
+        assert!(leases.renew(LEADER, &[session], || view(&state), 1).is_none());
     }
 
     #[test]

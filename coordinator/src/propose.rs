@@ -124,7 +124,12 @@ pub(crate) async fn write_here(
         return Ok(Proposed { index: view.applied_index().unwrap_or_default(), reply: Reply::Refused(refusal) });
     }
     let meta = &view.state.meta;
-    let Some(stamp_ms) = inner.stopwatch.stamp(leader, meta.clock_ms, meta.settings.clock_step_max_ms) else {
+    let stamp_ms = match comparing::agrees(&view) {
+        true => inner.stopwatch.stamp(leader, meta.clock_ms, meta.settings.clock_step_max_ms),
+        // Entries that may end the split; nothing falls due by them.
+        false => inner.stopwatch.standing_stamp(leader, meta.clock_ms),
+    };
+    let Some(stamp_ms) = stamp_ms else {
         return Err(WriteError::NotAppended(not_leader(core)));
     };
     let (responder, outcome) = ProgressResponder::complete_only();

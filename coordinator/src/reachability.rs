@@ -107,15 +107,21 @@ pub(crate) fn others(core: &Core) -> BTreeMap<NodeId, MemberNode> {
 /// Asks everyone at once.
 pub(crate) async fn ping_all(core: &Core, time: Duration) -> Vec<Ping> {
     let asked = others(core).into_iter().map(|(id, node)| async move {
-        let answer = ping(core, id, &node.address, time).await;
+        let answer = ping(core, id, &node.address, 0, time).await;
         Ping { id, node, answer }
     });
     futures_util::future::join_all(asked).await
 }
 
-async fn ping(core: &Core, id: NodeId, address: &str, time: Duration) -> Result<PingResponse, Refusal> {
+/// Whether another member has lost that leader too. One that does not answer in time has not.
+pub(crate) async fn has_lost(core: &Core, id: NodeId, node: &MemberNode, leader: NodeId, time: Duration) -> bool {
+    ping(core, id, &node.address, leader, time).await.is_ok_and(|answer| answer.leader_lost)
+}
+
+/// `leader`: whom to ask about besides, or 0.
+async fn ping(core: &Core, id: NodeId, address: &str, leader: NodeId, time: Duration) -> Result<PingResponse, Refusal> {
     let mut client = core.inner.peers.member(id, address)?;
-    match tokio::time::timeout(time, client.ping(within(PingRequest {}, time))).await {
+    match tokio::time::timeout(time, client.ping(within(PingRequest { leader }, time))).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(from_status(&status)),
         Err(_) => {

@@ -14,6 +14,8 @@ struct Running {
     leader: LeaderId,
     base_ms: u64,
     started_at_ms: u64,
+    /// No time passes until the next stamp that moves it, which starts from the cluster's clock.
+    stands: bool,
 }
 
 /// The stopwatch of this member's leadership, while it has one.
@@ -32,7 +34,25 @@ impl Stopwatch {
     /// Starts it for this leadership at the cluster's clock.
     pub fn start(&self, leader: LeaderId, clock_ms: u64) {
         let started_at_ms = self.clock.now_ms();
-        self.running.send_replace(Some(Running { leader, base_ms: clock_ms, started_at_ms }));
+        self.running.send_replace(Some(Running { leader, base_ms: clock_ms, started_at_ms, stands: false }));
+    }
+
+    /// Lets no time pass until the next stamp, and gives none up to then to it either: while nobody
+    /// knows which state is right, nothing may fall due by it.
+    pub fn stand(&self) {
+        self.running.send_if_modified(|running| {
+            if let Some(running) = running.as_mut() {
+                running.stands = true;
+            }
+            false
+        });
+    }
+
+    /// The stamp for an entry of this leadership that is written while the stopwatch stands.
+    pub fn standing_stamp(&self, leader: LeaderId, applied_ms: u64) -> Option<u64> {
+        self.stand();
+        let runs = self.running.borrow().is_some_and(|running| running.leader == leader);
+        runs.then_some(applied_ms)
     }
 
     /// Stops it: no more stamps.
@@ -55,10 +75,13 @@ impl Stopwatch {
         let now = self.clock.now_ms();
         self.running.send_if_modified(|running| {
             let Some(running) = running.as_mut().filter(|running| running.leader == leader) else { return false };
+            if running.stands {
+                *running = Running { leader, base_ms: applied_ms, started_at_ms: now, stands: false };
+            }
             let reading = running.base_ms.saturating_add(now.saturating_sub(running.started_at_ms));
             let limit = applied_ms.saturating_add(step_max_ms);
             if reading > limit {
-                *running = Running { leader, base_ms: limit, started_at_ms: now };
+                *running = Running { leader, base_ms: limit, started_at_ms: now, stands: false };
             }
             stamp = Some(reading.min(limit));
             false
@@ -108,6 +131,20 @@ mod tests {
         assert_eq!(stopwatch.stamp(leader(1), 1_000_000, STEP), Some(1_000_000 + STEP));
         clock.advance(10);
         assert_eq!(stopwatch.stamp(leader(1), 1_000_000 + STEP, STEP), Some(1_000_000 + STEP + 10));
+    }
+
+    #[test]
+    fn time_that_passes_while_it_stands_is_nobodys() {
+        let (clock, stopwatch) = running();
+        clock.advance(700);
+        assert_eq!(stopwatch.standing_stamp(leader(1), 1_000_000), Some(1_000_000));
+        clock.advance(50_000);
+        assert_eq!(stopwatch.standing_stamp(leader(1), 1_000_000), Some(1_000_000));
+        assert_eq!(stopwatch.standing_stamp(leader(2), 1_000_000), None);
+        clock.advance(50_000);
+        assert_eq!(stopwatch.stamp(leader(1), 1_000_000, STEP), Some(1_000_000), "it starts anew");
+        clock.advance(10);
+        assert_eq!(stopwatch.stamp(leader(1), 1_000_000, STEP), Some(1_000_010));
     }
 
     #[test]

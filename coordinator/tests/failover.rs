@@ -6,7 +6,15 @@ use cluster::Cluster;
 use cluster::PATIENCE;
 use cluster::open_session;
 use sdm_coordinator::Start;
+use sdm_proto::seams::Transport;
+use sdm_proto::seams::channel;
+use sdm_proto::wire::internal::v1 as wire;
+use sdm_proto::wire::internal::v1::member_service_client::MemberServiceClient;
+use sdm_proto::wire::internal::v1::raft_service_client::RaftServiceClient;
 use sdm_raft_store::raft::RaftTiming;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Nobody is elected by these within the patience of a test.
@@ -44,4 +52,56 @@ async fn a_member_that_loses_only_its_way_to_the_leader_does_not_depose_it() {
         cluster.core(other).await.read(Instant::now() + PATIENCE).await.unwrap();
     }
     assert_eq!(cluster.status(&leader).await.term, term);
+}
+
+/// Whether a member says that it has lost a leader.
+async fn has_lost(cluster: &Cluster, name: &str, leader: &str) -> bool {
+    let (leader, asked) = (cluster.core(leader).await, cluster.core(name).await);
+    let transport: Arc<dyn Transport> = Arc::new(cluster.network.host("test"));
+    let credentials = leader.credentials_internal(format!("member/{}", asked.node_id()));
+    let channel = channel(&transport, &format!("{name}:7400")).unwrap();
+    let mut client = MemberServiceClient::with_interceptor(channel, credentials);
+    client.ping(wire::PingRequest { leader: leader.node_id() }).await.unwrap().into_inner().leader_lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_refused_in_the_name_of_a_living_leader_still_counts_on_it() {
+    let mut cluster = Cluster::of(&["a"]).await;
+    cluster.timing = ENDLESS;
+    cluster.start("b", Start::Join("a:7400".to_owned()));
+    cluster.core("b").await;
+    // What a firewall does that rejects.
+    cluster.failure = Some(ErrorKind::ConnectionRefused);
+    cluster.start("c", Start::Join("a:7400".to_owned()));
+    let c = cluster.core("c").await;
+    assert_eq!(cluster.leader("b").await, "a");
+    // Both have their line to the leader after this.
+    for name in ["b", "c"] {
+        let core = cluster.core(name).await;
+        core.propose(open_session(name), Instant::now() + PATIENCE).await.unwrap();
+    }
+    assert!(!has_lost(&cluster, "b", "a").await && !has_lost(&cluster, "c", "a").await);
+
+    cluster.network.cut("a", "c");
+    let deadline = Instant::now() + PATIENCE;
+    while !has_lost(&cluster, "c", "a").await {
+        assert!(Instant::now() < deadline, "c does not notice that its line broke");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!has_lost(&cluster, "b", "a").await);
+
+    // It asks b for a second. Had it given up the lease of the leader, it would grant this.
+    let transport: Arc<dyn Transport> = Arc::new(cluster.network.host("test"));
+    let credentials = cluster.core("b").await.credentials_internal(format!("member/{}", c.node_id()));
+    let mut client = RaftServiceClient::with_interceptor(channel(&transport, "c:7400").unwrap(), credentials);
+    let asked_until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < asked_until {
+        let request = wire::VoteRequest {
+            vote: Some(wire::RaftVote { term: 900, node_id: 2, committed: false }),
+            last_log_id: Some(wire::LogId { term: 900, node_id: 2, index: 1_000_000 }),
+            leadership_transfer: false,
+        };
+        assert!(!client.pre_vote(request).await.unwrap().into_inner().vote_granted, "it gave up the lease");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -13,6 +13,7 @@ use sdm_proto::seams::SimulatedClock;
 use sdm_raft_store::SimulatedDisk;
 use sdm_raft_store::raft::RaftTiming;
 use sdm_state::Command;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -222,8 +223,10 @@ async fn nothing_that_was_answered_is_lost_when_all_members_lose_their_power_at_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_stopped_in_order_hands_over_before_it_goes() {
     let mut cluster = Cluster::of(&["a"]).await;
-    // Nobody but a named successor is elected within the patience of this test.
+    // Nobody but a named successor is elected within the patience of this test: no timer runs out, and
+    // nobody learns that the leader's process has ended.
     cluster.timing = RaftTiming { heartbeat_ms: 100, election_min_ms: 600_000, election_max_ms: 700_000 };
+    cluster.failure = Some(ErrorKind::HostUnreachable);
     for name in ["b", "c"] {
         cluster.start(name, Start::Join("a:7400".to_owned()));
         cluster.core(name).await;

@@ -44,7 +44,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a member holds a request while it knows no leader, before it answers NO_QUORUM. Covers
-/// an election (1 to 2 s, perhaps twice) with room to spare.
+/// an election by Raft's timers (3 to 4 s after the leader's last word, a second round up to 2 s more)
+/// with room to spare; a leader whose process ended is replaced within less than a second.
 pub const LEADER_WAIT: Duration = Duration::from_secs(8);
 
 /// Length of a worker's or client's lease.

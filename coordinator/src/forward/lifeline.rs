@@ -1,21 +1,29 @@
 //! The lifeline: every member that follows holds a line to the leader, also when it has nothing to
 //! forward. When the leader's process ends, however it ends, the kernel of its host breaks the line
 //! and refuses new connections, milliseconds later and long before Raft's timers run out. Then this
-//! member no longer counts on the leader's lease, and asks the others, who saw the same, for their
-//! votes.
+//! member asks the other voters whether they have lost the leader too. When a majority has, it no
+//! longer counts on the leader's lease, and asks for votes.
 //!
-//! Nothing is risked by a wrong conclusion. The election begins with a pre-vote, which every member
-//! refuses that still hears from the leader, and changes nothing then; and Raft is safe whenever
-//! elections are held. A host that loses power, or a network that drops packets, refuses nothing:
-//! those are found out by the timers, as ever.
+//! One member alone may be wrong: a firewall or a proxy refuses in the name of a leader that lives.
+//! The lease that it gave up would not come back while the leader leads on, so that it would take part
+//! in deposing it ever after; hence the question. Raft is safe whenever elections are held. A host that
+//! loses power, or a network that drops packets, refuses nothing: those are found out by the timers,
+//! as ever.
 
 use crate::core::Core;
+use crate::reachability;
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use sdm_raft_store::MemberNode;
 use sdm_raft_store::NodeId;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A process that dies closes its connections one after the other, and its port among them: it is
 /// tried so often, with this pause.
@@ -24,6 +32,16 @@ const PROBE_PAUSE: Duration = Duration::from_millis(15);
 
 /// How long one probe may take: a port that is closed refuses within a round trip.
 const PROBE_TIME: Duration = Duration::from_millis(300);
+
+/// How long another member may take to say whether it has lost the leader, and for its own probe: when
+/// asked about a leader that is gone it is answered within a round trip.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
+const ANSWER_PROBE_TIME: Duration = Duration::from_millis(100);
+
+/// For how long the others are asked, and the pause before they are asked again: they lose the leader
+/// within the same milliseconds, but not at once.
+const ASKING_TIME: Duration = Duration::from_secs(1);
+const ASKING_PAUSE: Duration = Duration::from_millis(25);
 
 /// The members stand for election one after the other, in the order of their ids, so that their votes
 /// are not split. The first has the majority by then, unless its log is behind.
@@ -86,8 +104,16 @@ async fn hold(core: &Core, id: NodeId, node: &MemberNode) {
             }
         };
         if broke && is_gone(core, &node.address).await {
-            tracing::info!(leader = node.name, "the leader's process is gone");
-            stand(core, id).await;
+            if is_lost_by_majority(core, id).await {
+                tracing::info!(leader = node.name, "the leader's process is gone");
+                stand(core, id).await;
+            } else {
+                tracing::warn!(
+                    leader = node.name,
+                    address = node.address,
+                    "connections to the leader are refused here, but no majority has lost it: see to the network"
+                );
+            }
         }
         tokio::time::sleep(REOPEN_PAUSE).await;
     }
@@ -106,16 +132,78 @@ async fn is_gone(core: &Core, address: &str) -> bool {
     false
 }
 
+/// Whether nothing listens there, by one try.
+async fn is_refused(core: &Core, address: &str, time: Duration) -> bool {
+    let tried = tokio::time::timeout(time, core.transport().connect(address.to_owned())).await;
+    matches!(tried, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// For a member that asks: whether this one has lost that leader. What is so now counts, not what was
+/// a heartbeat ago.
+pub(crate) async fn has_lost(core: &Core, leader: NodeId) -> bool {
+    let address = {
+        let leadership = core.inner.leadership.borrow();
+        if leadership.leader != Some(leader) {
+            return true;
+        }
+        // None: this member leads itself, or cannot know.
+        let Some((_, node)) = leadership.remote_leader() else { return false };
+        node.address.clone()
+    };
+    let line = core.inner.lines.to(&core.inner.peers, leader, &address);
+    let holds = line.is_ok_and(|line| line.was_open() && line.ended().now_or_never().is_none());
+    !holds && is_refused(core, &address, ANSWER_PROBE_TIME).await
+}
+
+/// Whether a majority of the voters has lost this leader, this member included, which has.
+async fn is_lost_by_majority(core: &Core, gone: NodeId) -> bool {
+    let until = Instant::now() + ASKING_TIME;
+    loop {
+        if ask_whether_lost(core, gone).await {
+            return true;
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        tokio::time::sleep(ASKING_PAUSE).await;
+    }
+}
+
+/// Asks the other voters once. Ends with the answer that makes the majority.
+async fn ask_whether_lost(core: &Core, gone: NodeId) -> bool {
+    let (configs, nodes) = {
+        let metrics = core.inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let nodes: BTreeMap<NodeId, MemberNode> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        (membership.get_joint_config().clone(), nodes)
+    };
+    let mut lost = BTreeSet::from([core.node_id()]);
+    let asked = nodes.iter().filter(|(id, _)| **id != gone && **id != core.node_id());
+    let asked = asked.filter(|(id, _)| configs.iter().any(|config| config.contains(id)));
+    let mut answers: FuturesUnordered<_> = asked
+        .map(|(id, node)| async move { (*id, reachability::has_lost(core, *id, node, gone, ANSWER_TIME).await) })
+        .collect();
+    while !is_majority(&configs, &lost) {
+        match answers.next().await {
+            Some((id, true)) => _ = lost.insert(id),
+            Some((_, false)) => {}
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Whether these are a majority of each configuration: while the membership changes there are two.
+fn is_majority(configs: &[BTreeSet<NodeId>], of: &BTreeSet<NodeId>) -> bool {
+    !configs.is_empty() && configs.iter().all(|voters| voters.intersection(of).count() > voters.len() / 2)
+}
+
 /// Gives up the lease of a leader that is gone, and stands for election in turn.
 async fn stand(core: &Core, gone: NodeId) {
     let raft = &core.inner.raft;
     let vote = raft.server_metrics().borrow_watched().vote;
     if !vote.committed || vote.leader_id.node_id != gone {
-        return;
-    }
-    // Who is named as the successor would stand at once, whatever the others know; named is the one
-    // that is gone, so that this only ends the lease here.
-    if raft.handle_transfer_leader(TransferLeaderRequest::new(vote, gone, None)).await.is_err() {
         return;
     }
     let turn = {
@@ -125,11 +213,35 @@ async fn stand(core: &Core, gone: NodeId) {
     };
     // A learner waits for the others.
     let Some(turn) = turn.and_then(|turn| u32::try_from(turn).ok()) else { return };
+    // Who is named as the successor would stand at once, whatever the others know; named is the one
+    // that is gone, so that this only ends the lease here.
+    if raft.handle_transfer_leader(TransferLeaderRequest::new(vote, gone, None)).await.is_err() {
+        return;
+    }
     tokio::time::sleep(TURN * turn).await;
     for _ in 0..ASKED_MAX {
         if raft.trigger().elect(true).await.is_err() {
             return;
         }
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_is_one_of_each_configuration() {
+        let set = |ids: &[NodeId]| ids.iter().copied().collect::<BTreeSet<NodeId>>();
+        let three = [set(&[1, 2, 3])];
+        assert!(!is_majority(&three, &set(&[3])));
+        assert!(is_majority(&three, &set(&[2, 3])));
+        assert!(!is_majority(&three, &set(&[3, 4, 5])), "who does not vote does not count");
+        assert!(!is_majority(&[set(&[1, 2])], &set(&[2])));
+        let joint = [set(&[1, 2, 3]), set(&[3, 4, 5])];
+        assert!(!is_majority(&joint, &set(&[2, 3])));
+        assert!(is_majority(&joint, &set(&[2, 3, 4])));
+        assert!(!is_majority(&[], &set(&[1])));
     }
 }

@@ -109,6 +109,7 @@ pub(crate) fn ping(core: &Core) -> wire::PingResponse {
         feature_level_max: FEATURE_LEVEL_MAX,
         state: Some(state_hash(view.state.applied_index(), view.state.hash())),
         hashes: view.state.hashes.values().map(|point| state_hash(point.index, point.own)).collect(),
+        leader_lost: false,
     }
 }
 
@@ -154,7 +155,10 @@ impl MemberService for MemberApi {
 
     async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PingResponse>, Status> {
         self.member(&request)?;
-        Ok(Response::new(wire::PingResponse { role: role(&self.core).to_owned(), ..ping(&self.core) }))
+        let leader = request.get_ref().leader;
+        let leader_lost = leader != 0 && forward::lifeline::has_lost(&self.core, leader).await;
+        let role = role(&self.core).to_owned();
+        Ok(Response::new(wire::PingResponse { role, leader_lost, ..ping(&self.core) }))
     }
 
     async fn join(&self, request: Request<wire::JoinRequest>) -> Result<Response<wire::JoinResponse>, Status> {

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use sdm_coordinator::Core;
 use sdm_coordinator::MemberConfig;
 use sdm_coordinator::MemberError;
@@ -10,6 +12,8 @@ use sdm_coordinator::Start;
 use sdm_proto::credentials::CallCredentials;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::seams::Clock;
+use sdm_proto::seams::Connection;
+use sdm_proto::seams::Incoming;
 use sdm_proto::seams::SimulatedNetwork;
 use sdm_proto::seams::Transport;
 use sdm_proto::seams::channel;
@@ -24,6 +28,7 @@ use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +54,24 @@ pub fn secret(text: &str) -> ClusterSecret {
 pub fn open_session(nonce: &str) -> Command {
     let owner = SessionOwner::Client("a test".to_owned());
     Command::OpenSession(OpenSession { owner, ttl_ms: 10_000, nonce: nonce.to_owned() })
+}
+
+/// A host's way into the network that gives one reason for whatever fails.
+#[derive(Debug)]
+struct FailingAs {
+    network: SimulatedNetwork,
+    kind: io::ErrorKind,
+}
+
+impl Transport for FailingAs {
+    fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Connection>> {
+        let kind = self.kind;
+        self.network.connect(address).map(move |made| made.map_err(|error| io::Error::new(kind, error))).boxed()
+    }
+
+    fn listen(&self, address: String) -> BoxFuture<'static, io::Result<(String, Incoming)>> {
+        self.network.listen(address)
+    }
 }
 
 /// How a member ends.
@@ -107,6 +130,9 @@ pub struct Cluster {
     pub timing: RaftTiming,
     /// Disks that take the place of folders, by member.
     pub disks: BTreeMap<String, SimulatedDisk>,
+    /// As what every connection fails that members make who start from now on, if it fails; the
+    /// network's own reason when not set.
+    pub failure: Option<io::ErrorKind>,
     /// The clock of members that start from now on; the kernel's when not set.
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -124,6 +150,7 @@ impl Cluster {
             channels: BTreeMap::new(),
             timing: TIMING,
             disks: BTreeMap::new(),
+            failure: None,
             clock: None,
         }
     }
@@ -152,7 +179,11 @@ impl Cluster {
     pub fn config(&self, name: &str, start: Start) -> MemberConfig {
         let mut config = MemberConfig::new(name.parse().unwrap(), format!("{name}:7400"), self.data_dir(name), start);
         config.secret = secret("the secret of this test");
-        config.transport = Arc::new(self.network.host(name));
+        let network = self.network.host(name);
+        config.transport = match self.failure {
+            Some(kind) => Arc::new(FailingAs { network, kind }),
+            None => Arc::new(network),
+        };
         config.timing = self.timing;
         config.disk = self.disks.get(name).map(SimulatedDisk::start);
         if let Some(clock) = &self.clock {

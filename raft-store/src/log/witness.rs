@@ -19,6 +19,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -130,6 +132,7 @@ impl Witness {
 pub(crate) struct WitnessHandle {
     witness: Arc<Mutex<Witness>>,
     newest: watch::Sender<Marks>,
+    vote_waits: Arc<AtomicBool>,
 }
 
 impl WitnessHandle {
@@ -137,7 +140,9 @@ impl WitnessHandle {
     pub(crate) fn start(witness: Witness, fatal: Fatal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (newest, follow) = watch::channel(witness.marks);
         let witness = Arc::new(Mutex::new(witness));
-        (WitnessHandle { witness: witness.clone(), newest }, follow_behind(witness, follow, fatal))
+        let vote_waits = Arc::<AtomicBool>::default();
+        let following = follow_behind(witness.clone(), follow, vote_waits.clone(), fatal);
+        (WitnessHandle { witness, newest, vote_waits }, following)
     }
 
     /// These marks are durable; the witness will say so soon.
@@ -145,14 +150,27 @@ impl WitnessHandle {
         self.newest.send_replace(*marks);
     }
 
+    /// A vote is about to be written, and its witness will be with `write_now`: what follows behind
+    /// makes no sync meanwhile that the vote would have to wait for.
+    pub(crate) fn vote_comes(&self) {
+        self.vote_waits.store(true, Ordering::Relaxed);
+    }
+
     /// These marks are durable, and so is their witness when it returns. Blocks.
     pub(crate) fn write_now(&self, marks: &Marks) -> io::Result<()> {
-        self.witness.lock().unwrap_or_else(PoisonError::into_inner).write(marks)
+        let written = self.witness.lock().unwrap_or_else(PoisonError::into_inner).write(marks);
+        self.vote_waits.store(false, Ordering::Relaxed);
+        written
     }
 }
 
 /// Writes the newest marks, until the writer has ended and its last ones are written.
-async fn follow_behind(witness: Arc<Mutex<Witness>>, mut newest: watch::Receiver<Marks>, fatal: Fatal) {
+async fn follow_behind(
+    witness: Arc<Mutex<Witness>>,
+    mut newest: watch::Receiver<Marks>,
+    vote_waits: Arc<AtomicBool>,
+    fatal: Fatal,
+) {
     let mut open = true;
     while open {
         open = newest.changed().await.is_ok();
@@ -163,6 +181,10 @@ async fn follow_behind(witness: Arc<Mutex<Witness>>, mut newest: watch::Receiver
         let marks = *newest.borrow_and_update();
         if fatal.check().is_err() {
             return;
+        }
+        // The vote's own witness says more, and the writer tells of it.
+        if open && vote_waits.load(Ordering::Relaxed) {
+            continue;
         }
         let written = witness.lock().unwrap_or_else(PoisonError::into_inner).write(&marks);
         if let Err(error) = written {
@@ -197,6 +219,29 @@ mod tests {
         }
         machine.crash(Crash::LoseUnsynced);
         assert_eq!(said(&machine).expect("readable"), Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_written_behind_while_a_vote_waits_and_all_of_it_when_the_writer_ends() {
+        let machine = SimulatedDisk::new();
+        let witness = Witness::create(machine.start().root.as_ref(), &marks(0)).expect("made");
+        let (handle, following) = WitnessHandle::start(witness, Fatal::default());
+        let following = tokio::spawn(following);
+        handle.vote_comes();
+        handle.durable(&marks(1));
+        // The clock of this test stands until all others wait.
+        tokio::time::sleep(2 * WRITTEN_EVERY).await;
+        assert_eq!(said(&machine).expect("readable"), Some(0));
+        handle.write_now(&marks(2)).expect("written");
+        assert_eq!(said(&machine).expect("readable"), Some(2));
+        handle.durable(&marks(3));
+        tokio::time::sleep(2 * WRITTEN_EVERY).await;
+        assert_eq!(said(&machine).expect("readable"), Some(3));
+        handle.vote_comes();
+        handle.durable(&marks(4));
+        drop(handle);
+        following.await.expect("it ends");
+        assert_eq!(said(&machine).expect("readable"), Some(4));
     }
 
     #[test]

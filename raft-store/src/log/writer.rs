@@ -177,6 +177,7 @@ impl Writer {
         let votes = writes.iter().any(|queued| matches!(queued.write, Write::Vote { .. }));
         let batch = self.batch(writes);
         if votes {
+            self.witness.vote_comes();
             failpoint::hit("log.vote.before")?;
         }
         failpoint::hit("log.append.before")?;

@@ -18,11 +18,16 @@ pub struct RaftTiming {
 }
 
 impl Default for RaftTiming {
-    /// A follower stands for election 1.5 to 2 s after it last heard from the leader: six heartbeats
-    /// and more. Shorter timers would depose healthy leaders on a machine whose processors are taken
-    /// for a second. A leader whose process ended is noticed long before, by its connections.
+    /// The least election timeout is also openraft's deadline for a vote's answer, and up to four syncs
+    /// stand before that answer: a batch of the log that is under way, the vote's own, and as many of
+    /// the witness. One second lets a disk take 250 ms for each; with less, a cluster on slow or busy
+    /// disks could stay without a leader for as long as they are.
+    ///
+    /// A follower stands for election 3 to 4 s after it last heard from the leader, far longer than the
+    /// processors of a machine are taken. A leader whose process ended is noticed long before, by its
+    /// connections.
     fn default() -> Self {
-        RaftTiming { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 1_000 }
+        RaftTiming { heartbeat_ms: 150, election_min_ms: 1_000, election_max_ms: 2_000 }
     }
 }
 
@@ -86,6 +91,7 @@ mod tests {
     #[test]
     fn the_default_timing_is_valid_and_the_dangerous_defaults_are_off() {
         let config = raft_config("c", RaftTiming::default()).expect("valid");
+        assert!(config.election_timeout_min >= 1_000, "a vote's answer takes up to four syncs");
         assert_eq!(config.enable_leader_restore, Some(false));
         assert_eq!(config.enable_pre_vote, Some(true));
         assert!(config.purge_batch_size >= 1_000);

@@ -80,6 +80,12 @@ impl HashPoint {
         }
     }
 
+    /// Whether a majority of these voters entered what this state has.
+    fn has_majority(&self, voters: &BTreeSet<u64>) -> bool {
+        let same = self.reports.iter().filter(|(member, hash)| voters.contains(member) && **hash == self.own);
+        same.count() > voters.len() / 2
+    }
+
     /// Whether all that was entered is what this state has.
     fn is_unanimous(&self) -> bool {
         self.reports.values().all(|hash| *hash == self.own)
@@ -110,6 +116,9 @@ impl State {
         let mut split = None;
         for point in self.hashes.values().rev() {
             match point.judge(&voters) {
+                // What parted once stays visible in every later hash: whoever is right here was right
+                // before, whatever those entered who have been removed or replaced since.
+                Verdict::Agrees if point.has_majority(&voters) => break,
                 Verdict::Agrees => {}
                 Verdict::Split(found) => {
                     split.get_or_insert(found);
@@ -176,6 +185,18 @@ mod tests {
         let reports = [(1, A), (4, B), (5, B)];
         assert_eq!(verdict(&state(A, &reports), &[1]), Verdict::Agrees);
         assert!(matches!(verdict(&state(B, &reports), &[1]), Verdict::Parted(_)));
+    }
+
+    #[test]
+    fn a_majority_at_a_later_entry_settles_what_was_before_and_a_minority_does_not() {
+        let with = |later: &[(u64, Hash)]| {
+            let mut state = state(A, &[(1, A), (2, B)]);
+            state.put_hash_point(HashPoint { index: 128, own: C, reports: later.iter().copied().collect() });
+            state
+        };
+        assert!(matches!(verdict(&with(&[(1, C)]), &[1, 2, 3]), Verdict::Split(split) if split.index == 64));
+        assert_eq!(verdict(&with(&[(1, C), (3, C)]), &[1, 2, 3]), Verdict::Agrees);
+        assert!(matches!(verdict(&with(&[(1, C), (3, B)]), &[1, 2, 3]), Verdict::Split(split) if split.index == 128));
     }
 
     #[test]
