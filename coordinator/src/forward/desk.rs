@@ -2,6 +2,7 @@
 //! of its own; answers that are ready at the same time go back in one message.
 
 use super::line::IN_FLIGHT_MAX;
+use super::line::LINE_BYTES_MAX;
 use crate::core::Core;
 use crate::propose::propose_forwarded;
 use crate::route::not_leader;
@@ -66,27 +67,35 @@ async fn work(
     };
     let mut over = std::pin::pin!(over);
     let mut writing = FuturesUnordered::new();
+    // Of the commands that are being written. The other end keeps to the same limit, or should.
+    let mut bytes = 0;
     loop {
         tokio::select! {
             biased;
             () = &mut over => return Some(not_leader(core)),
-            Some(answer) = writing.next(), if !writing.is_empty() => {
+            Some(first) = writing.next(), if !writing.is_empty() => {
                 let place = output.reserve().await.ok()?;
-                place.send(Ok(together(answer, &mut writing)));
+                let (answers, done) = together(first, &mut writing);
+                bytes -= done;
+                place.send(Ok(answers));
             }
-            message = input.message(), if writing.len() < IN_FLIGHT_MAX => {
+            message = input.message(), if writing.len() < IN_FLIGHT_MAX && bytes < LINE_BYTES_MAX => {
                 let Ok(Some(batch)) = message else { return None };
+                bytes += batch.items.iter().map(|item| item.command.len()).sum::<usize>();
                 writing.extend(batch.items.into_iter().map(|item| write(core, own, item)));
             }
         }
     }
 }
 
-/// This answer and whatever else is ready.
-fn together<F: Future<Output = wire::ForwardAnswer>>(
-    first: wire::ForwardAnswer,
+/// An answer, and how long its command was.
+type Written = (wire::ForwardAnswer, usize);
+
+/// This answer and whatever else is ready, and the bytes of their commands.
+fn together<F: Future<Output = Written>>(
+    (first, mut done): Written,
     writing: &mut FuturesUnordered<F>,
-) -> wire::ForwardAnswers {
+) -> (wire::ForwardAnswers, usize) {
     let bytes_of = |answer: &wire::ForwardAnswer| match &answer.outcome {
         Some(Outcome::Done(response)) => response.reply.len(),
         _ => 0,
@@ -94,14 +103,15 @@ fn together<F: Future<Output = wire::ForwardAnswer>>(
     let mut bytes = bytes_of(&first);
     let mut items = vec![first];
     while items.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-        let Some(Some(answer)) = writing.next().now_or_never() else { break };
+        let Some(Some((answer, length))) = writing.next().now_or_never() else { break };
         bytes += bytes_of(&answer);
+        done += length;
         items.push(answer);
     }
-    wire::ForwardAnswers { items }
+    (wire::ForwardAnswers { items }, done)
 }
 
-async fn write(core: &Core, own: LeaderId, item: wire::ForwardItem) -> wire::ForwardAnswer {
+async fn write(core: &Core, own: LeaderId, item: wire::ForwardItem) -> Written {
     let outcome = match propose_forwarded(core, own, &item.command, &item.entropy).await {
         Ok(proposed) => {
             let reply = envelope::encode_reply(&proposed.reply).into();
@@ -109,5 +119,5 @@ async fn write(core: &Core, own: LeaderId, item: wire::ForwardItem) -> wire::For
         }
         Err(refusal) => Outcome::Refused((&refusal).into()),
     };
-    wire::ForwardAnswer { number: item.number, outcome: Some(outcome) }
+    (wire::ForwardAnswer { number: item.number, outcome: Some(outcome) }, item.command.len())
 }

@@ -24,6 +24,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,6 +37,11 @@ const QUEUE_MAX: usize = 1024;
 
 /// Commands that the leader works on at once for one line. Past it they wait here.
 pub(crate) const IN_FLIGHT_MAX: usize = 4096;
+
+/// Bytes of the commands that wait for the line or for their answers. A command may be large: without
+/// this, four thousand of them would be a gigabyte, here and at the leader.
+pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
+const _: () = assert!(LINE_BYTES_MAX >= limits::COMMAND_BYTES_MAX);
 
 /// Commands in one message, and their bytes: far below what a message may hold.
 const BATCH_MAX: usize = 256;
@@ -51,7 +58,13 @@ const OPEN_TIME: Duration = Duration::from_secs(2);
 struct Waiting {
     command: Bytes,
     entropy: [u8; 16],
-    answer: oneshot::Sender<Result<wire::ForwardResponse, Refusal>>,
+    answer: Answer,
+}
+
+/// Who waits for an answer, and the room that the command takes until then.
+struct Answer {
+    sender: oneshot::Sender<Result<wire::ForwardResponse, Refusal>>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// What a leader did with a command, or that it has no lines.
@@ -68,6 +81,7 @@ pub(crate) struct Line {
     id: NodeId,
     address: String,
     queue: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
     opened: Arc<AtomicBool>,
     calls_only: Arc<AtomicBool>,
 }
@@ -93,13 +107,7 @@ impl Line {
         if self.calls_only() {
             return Forwarded::CallsOnly;
         }
-        let (answer, answered) = oneshot::channel();
-        let sent = self.queue.send(Waiting { command, entropy, answer }).await;
-        let answered = match sent {
-            Ok(()) => answered.await.ok(),
-            Err(_) => None,
-        };
-        match answered {
+        match self.answer(command, entropy).await {
             Some(Ok(response)) => Forwarded::Tried(Attempt::Done(response)),
             Some(Err(refusal)) => Forwarded::Tried(Attempt::of_refusal(refusal)),
             None if self.calls_only() => Forwarded::CallsOnly,
@@ -108,6 +116,17 @@ impl Line {
                 Forwarded::Tried(Attempt::Again(Refusal::new(Class::Unavailable, "LEADER_LOST", message)))
             }
         }
+    }
+
+    /// None: the line has ended.
+    async fn answer(&self, command: Bytes, entropy: [u8; 16]) -> Option<Result<wire::ForwardResponse, Refusal>> {
+        // The room comes back when the line ends, and then the queue takes nothing.
+        let bytes = u32::try_from(command.len().min(LINE_BYTES_MAX)).ok()?;
+        let room = self.room.clone().acquire_many_owned(bytes).await.ok()?;
+        let (sender, answered) = oneshot::channel();
+        let answer = Answer { sender, _room: room };
+        self.queue.send(Waiting { command, entropy, answer }).await.ok()?;
+        answered.await.ok()
     }
 }
 
@@ -133,8 +152,14 @@ impl Lines {
         let client = peers.member(id, address)?;
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let (opened, calls_only) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let line =
-            Line { id, address: address.to_owned(), queue, opened: opened.clone(), calls_only: calls_only.clone() };
+        let line = Line {
+            id,
+            address: address.to_owned(),
+            queue,
+            room: Arc::new(Semaphore::new(LINE_BYTES_MAX)),
+            opened: opened.clone(),
+            calls_only: calls_only.clone(),
+        };
         tokio::spawn(async move {
             let mut waiting = waiting;
             if let Err(status) = run(client, &mut waiting, &opened).await {
@@ -191,7 +216,7 @@ async fn run(mut client: Client, queue: &mut mpsc::Receiver<Waiting>, open: &Ato
 #[derive(Default)]
 struct Table {
     last: u64,
-    answers: BTreeMap<u64, oneshot::Sender<Result<wire::ForwardResponse, Refusal>>>,
+    answers: BTreeMap<u64, Answer>,
 }
 
 impl Table {
@@ -223,7 +248,7 @@ impl Table {
             };
             if let Some(waiting) = self.answers.remove(&answer.number) {
                 // Whoever gave up meanwhile needs no answer.
-                _ = waiting.send(outcome);
+                _ = waiting.sender.send(outcome);
             }
         }
         Ok(())
@@ -235,8 +260,40 @@ mod tests {
     use super::*;
 
     fn waiting(bytes: usize) -> (Waiting, oneshot::Receiver<Result<wire::ForwardResponse, Refusal>>) {
-        let (answer, answered) = oneshot::channel();
+        let (sender, answered) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let answer = Answer { sender, _room: room };
         (Waiting { command: vec![7; bytes].into(), entropy: [1; 16], answer }, answered)
+    }
+
+    #[tokio::test]
+    async fn commands_wait_for_room_and_learn_when_the_line_ends() {
+        let (queue, mut received) = mpsc::channel(QUEUE_MAX);
+        let room = Arc::new(Semaphore::new(LINE_BYTES_MAX));
+        let (opened, calls_only) = (Arc::default(), Arc::default());
+        let line = Line { id: 1, address: "a:1".to_owned(), queue, room, opened, calls_only };
+        let forward = |bytes: usize| {
+            let line = line.clone();
+            tokio::spawn(async move { line.answer(vec![7; bytes].into(), [1; 16]).await })
+        };
+        let first = forward(LINE_BYTES_MAX);
+        let waiting = received.recv().await.unwrap();
+        let second = forward(10);
+        tokio::task::yield_now().await;
+        assert!(received.try_recv().is_err(), "there was no room for it");
+        let done = wire::ForwardResponse { index: 9, reply: Bytes::new() };
+        let mut table = Table::default();
+        table.batch(&mut VecDeque::from([waiting]));
+        assert!(received.try_recv().is_err(), "the leader has not answered yet");
+        let items = vec![wire::ForwardAnswer { number: 1, outcome: Some(Outcome::Done(done.clone())) }];
+        table.answer(wire::ForwardAnswers { items }).unwrap();
+        assert_eq!(first.await.unwrap(), Some(Ok(done)));
+        let waiting = received.recv().await.unwrap();
+        assert_eq!(waiting.command.len(), 10);
+        let third = forward(LINE_BYTES_MAX);
+        tokio::task::yield_now().await;
+        drop((received, waiting));
+        assert_eq!((second.await.unwrap(), third.await.unwrap()), (None, None));
     }
 
     #[test]
