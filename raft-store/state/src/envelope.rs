@@ -112,9 +112,7 @@ fn not_decoded(version: u16, cause: &str) -> EnvelopeError {
 pub fn check_entry_version(bytes: &[u8]) -> Result<(), EnvelopeError> {
     match bytes {
         [ENTRY, high, low, ..] => readable(u16::from_be_bytes([*high, *low])).map(|_| ()),
-        [found, _, _, ..] => {
-            Err(EnvelopeError::WrongKind { found: char::from(*found), expected: char::from(ENTRY) })
-        }
+        [found, _, _, ..] => Err(EnvelopeError::WrongKind { found: char::from(*found), expected: char::from(ENTRY) }),
         _ => Err(EnvelopeError::TooShort { bytes: bytes.len() }),
     }
 }

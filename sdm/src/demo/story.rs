@@ -67,7 +67,11 @@ async fn start_members(stage: &mut Stage) -> Result<(), Failure> {
     }
     let ready = async |context: &Context| match status_of(context).await {
         Ok(status) => {
-            let up = status.members.iter().filter(|m| m.reachable && ["leader", "follower"].contains(&m.role.as_str())).count();
+            let up = status
+                .members
+                .iter()
+                .filter(|m| m.reachable && ["leader", "follower"].contains(&m.role.as_str()))
+                .count();
             if up == MEMBERS.len() && status.has_quorum {
                 Look::Found(status.leader)
             } else {

@@ -72,10 +72,9 @@ fn done_of(order: &Order, done: work::Done) -> wire::Done {
             wire::Done { volumes: report.volumes.into_iter().map(|report| volume(order, report)).collect(), bytes }
         }
         work::Done::Deleted(report) => wire::Done { volumes: Vec::new(), bytes: report.freed_bytes },
-        work::Done::DomainCreated(_)
-        | work::Done::DomainProbed(_)
-        | work::Done::Inspected(_)
-        | work::Done::Adopted => wire::Done::default(),
+        work::Done::DomainCreated(_) | work::Done::DomainProbed(_) | work::Done::Inspected(_) | work::Done::Adopted => {
+            wire::Done::default()
+        }
     }
 }
 
