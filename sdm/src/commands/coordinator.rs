@@ -1,7 +1,6 @@
 //! `sdm coordinator`: runs a member in the foreground until it is told to end.
 
 use super::data_folder::folder_class;
-use super::data_folder::is_denied;
 use super::listening::Listening;
 use crate::cli::GlobalOptions;
 use crate::logging;
@@ -15,6 +14,10 @@ use sdm_coordinator::MemberConfig;
 use sdm_coordinator::MemberError;
 use sdm_coordinator::Start;
 use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+use sdm_raft_store::OpenError;
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 /// Its options.
@@ -72,19 +75,55 @@ impl CoordinatorCommand {
         }
         let config = self.resolve(global).await?;
         global.log_secret_doubt();
+        refuse_nameless_log(&self.data_dir)?;
         sdm_coordinator::run(config, shutdown::requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
+}
+
+/// Refuses a folder whose member cannot be told any more. The witness is made after identity.json, so that
+/// one without the other is no folder that was about to become a member's.
+fn refuse_nameless_log(folder: &Path) -> Result<(), Failure> {
+    let identity = std::fs::symlink_metadata(folder.join("identity.json"));
+    let gone = identity.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if !gone || std::fs::symlink_metadata(folder.join("witness")).is_err() {
+        return Ok(());
+    }
+    let message = format!("the data folder {} holds a log and no identity.json: it is damaged", folder.display());
+    let hint = "keep the folder as it is, and replace the member: start a new one on an empty folder with --join, then \
+                `sdm member replace OLD --with NEW`";
+    Err(Refusal::new(Class::Precondition, "IDENTITY_GONE", message).hint(hint).into())
 }
 
 fn failure_of(error: MemberError) -> Failure {
     let mut refusal = error.refusal();
     if refusal.class == Class::Internal {
         refusal.class = match &error {
-            MemberError::Folder(_) | MemberError::Pending { .. } => folder_class(&error),
-            MemberError::Identity(_) | MemberError::Open(_) if is_denied(&error) => Class::Denied,
+            MemberError::Open(OpenError::Writer(_)) => Class::Internal,
+            MemberError::Folder(_) | MemberError::Pending { .. } | MemberError::Identity(_) | MemberError::Open(_) => {
+                folder_class(&error)
+            }
             _ => Class::Internal,
         };
     }
     refusal.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_without_its_identity_is_no_empty_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = || refuse_nameless_log(folder.path()).map_err(|failure| failure.refusal.reason);
+        assert_eq!(check(), Ok(()));
+        // As a start leaves it that ended before it was a member.
+        std::fs::create_dir(folder.path().join("log")).unwrap();
+        assert_eq!(check(), Ok(()));
+        std::fs::write(folder.path().join("witness"), "").unwrap();
+        assert_eq!(check(), Err("IDENTITY_GONE".to_owned()));
+        std::fs::write(folder.path().join("identity.json"), "").unwrap();
+        assert_eq!(check(), Ok(()));
+    }
 }

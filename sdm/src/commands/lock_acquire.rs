@@ -62,7 +62,8 @@ impl LockMode {
 /// COMMAND finds the fencing token in SDM_LOCK_TOKEN, and SDM_LOCK_RESOURCE and SDM_LOCK_SESSION beside
 /// it; the exit code is COMMAND's. SIGINT and SIGTERM end COMMAND, with all that it started, and then
 /// release the lock. When the session is lost COMMAND is ended, too, and the exit code is 12. Away from a
-/// terminal COMMAND runs in a process group of its own.
+/// terminal COMMAND runs in a process group of its own. When this command is killed (SIGKILL) only COMMAND
+/// itself dies with it: what COMMAND started goes on, without the lock.
 #[derive(Args, Debug)]
 pub struct AcquireLock {
     /// What to lock: a name of your own, beneath user/ (backup and user/backup are the same)
@@ -73,7 +74,8 @@ pub struct AcquireLock {
     /// How long to wait while others hold it [default: try once]
     #[arg(long, value_name = "DURATION")]
     wait: Option<String>,
-    /// How long the lock outlives this command when nothing is heard from it [default: 10s]
+    /// How long the lock outlives this command when nothing is heard from it; less than 3s is taken as 3s, more than
+    /// 10m as 10m [default: 10s]
     #[arg(long, value_name = "DURATION")]
     ttl: Option<String>,
     /// What for, shown to whoever waits

@@ -33,6 +33,9 @@ use uuid::Uuid;
 /// Of a cluster's first member, as at a bootstrap.
 const FIRST: u64 = 1;
 
+/// Volumes of a disk, when nobody says how many disks: a chain as daily snapshots make it.
+const VOLUMES_EACH: u64 = 10;
+
 /// How long the folder may take to be let go once it is written.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
@@ -45,9 +48,9 @@ pub struct FillBench {
     /// Volumes in the catalog
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     volumes: u64,
-    /// Disks that they are the chains of
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    disks: u64,
+    /// Disks that they are the chains of [default: one for every 10 volumes, at least 1]
+    #[arg(long, value_name = "N")]
+    disks: Option<u64>,
     /// Domains that the disks lie in
     #[arg(long, value_name = "N", default_value_t = 4)]
     domains: u64,
@@ -110,13 +113,17 @@ impl FillBench {
             listen,
             cluster_id: found.cluster_id.to_string(),
             volumes: self.volumes,
-            disks: self.disks,
+            disks: self.disks(),
             domains: self.domains,
             waiting: self.waiting,
             snapshot_bytes,
             seconds: begun.elapsed().as_secs_f64(),
             data_dir: self.data_dir,
         })
+    }
+
+    fn disks(&self) -> u64 {
+        self.disks.unwrap_or((self.volumes / VOLUMES_EACH).max(1))
     }
 
     fn found(&self, listen: &str) -> Result<Found, Failure> {
@@ -136,7 +143,7 @@ impl FillBench {
     }
 
     async fn seed(&self, found: Found, listen: &str) -> Result<u64, Failure> {
-        let fill = Fill { volumes: self.volumes, disks: self.disks, domains: self.domains, waiting: self.waiting };
+        let fill = Fill { volumes: self.volumes, disks: self.disks(), domains: self.domains, waiting: self.waiting };
         let identity = Identity {
             cluster_id: found.cluster_id,
             pool_id: found.pool_id,
@@ -150,8 +157,9 @@ impl FillBench {
         let made = tokio::task::spawn_blocking(move || fill.state(found)).await;
         let made = made.map_err(|panic| Failure::new(Class::Internal, "FILL_FAILED", panic.to_string()))?;
         let state = made.map_err(|error| {
-            Refusal::new(Class::Invalid, "BAD_FILL", error.to_string())
-                .hint("more volumes than disks, at least one domain, and no more than a cluster's settings allow")
+            Refusal::new(Class::Invalid, "BAD_FILL", error.to_string()).hint(
+                "at least as many volumes as disks, at least one domain, and no more than a cluster's settings allow",
+            )
         })?;
         let seeded = seed_folder(&disk, &identity, listen, state).await.map_err(seed_refusal)?;
         drop(disk);

@@ -23,6 +23,10 @@ const SECONDS_MAX: i64 = 24 * 3600;
 /// Pause of a client after an operation that failed: a cluster in trouble is not made worse.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long operations may go on once the time is over. Longer than any operation of a cluster in order
+/// takes, a change of leader included; without a worker a transaction waits for as long as its deadline.
+const UNFINISHED_AFTER: Duration = Duration::from_secs(10);
+
 /// Clients that are made ready, or closed, at once.
 pub const AT_ONCE: usize = 64;
 
@@ -52,15 +56,19 @@ pub struct Finished {
 }
 
 /// Runs all clients for the time asked for. An operation that is under way when the time is over is
-/// finished, and not counted.
+/// finished, and not counted; one that is not finished soon is given up, and counted as an error.
 pub async fn run<C: Client>(clients: Vec<C>, seconds: u64) -> Finished {
+    run_within(clients, seconds, UNFINISHED_AFTER).await
+}
+
+async fn run_within<C: Client>(clients: Vec<C>, seconds: u64, grace: Duration) -> Finished {
     let begun = Instant::now();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut working = JoinSet::new();
     let number = u32::try_from(clients.len()).unwrap_or(u32::MAX);
     for mut client in clients {
         let stopped = stopped.clone();
-        working.spawn(async move { work(&mut client, &stopped).await });
+        working.spawn(async move { work(&mut client, &stopped, grace).await });
     }
     let interrupted = tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(seconds)) => false,
@@ -78,11 +86,24 @@ pub async fn run<C: Client>(clients: Vec<C>, seconds: u64) -> Finished {
     Finished { report: tally.report(number, time), interrupted }
 }
 
-async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<bool>) -> Tally {
+async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<bool>, grace: Duration) -> Tally {
     let mut tally = Tally::default();
+    let mut overdue = std::pin::pin!(overdue(stopped.clone(), grace));
     while !*stopped.borrow() {
         let begun = Instant::now();
-        let outcome = client.operate().await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = client.operate() => outcome,
+            () = &mut overdue => {
+                let message = format!(
+                    "an operation was not finished {} s after the end and was given up; what it began in the cluster \
+                     ends by itself",
+                    grace.as_secs()
+                );
+                tally.failed("UNFINISHED", message);
+                break;
+            }
+        };
         let took = begun.elapsed();
         if *stopped.borrow() {
             break;
@@ -96,6 +117,13 @@ async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<
         }
     }
     tally
+}
+
+/// Completes so long after the load was stopped.
+async fn overdue(mut stopped: tokio::sync::watch::Receiver<bool>, grace: Duration) {
+    // An error means that nobody can stop it any more: the same.
+    _ = stopped.wait_for(|stopped| *stopped).await;
+    tokio::time::sleep(grace).await;
 }
 
 /// Prints the figures and ends the command.
@@ -139,5 +167,21 @@ mod tests {
         // Each client's last operation may have ended after the time was over.
         assert!((done - 2..=done).contains(&(report.ops + report.errors)), "{done} and {}", report.ops + report.errors);
         assert!(report.ops >= 4 && report.errors_by_reason["THIRD"] == report.errors && !interrupted);
+    }
+
+    /// Never finishes an operation.
+    struct Stuck;
+
+    impl Client for Stuck {
+        async fn operate(&mut self) -> Result<(), Failure> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_finished_after_the_time_is_given_up_and_counted() {
+        let running = run_within(vec![Stuck, Stuck], 0, Duration::from_millis(50));
+        let finished = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap();
+        assert_eq!((finished.report.ops, finished.report.errors_by_reason["UNFINISHED"]), (0, 2));
     }
 }

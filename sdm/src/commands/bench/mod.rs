@@ -29,7 +29,8 @@ pub enum BenchCommand {
     /// One operation is one transaction of kind noop, from the request to its outcome: it locks a name beneath
     /// user/bench/ that nobody else uses, a live worker receives its one step and reports that there was nothing to
     /// do, and the report commits it. Two entries of the log. At least one worker must be live; the transactions stay
-    /// in the audit log for its window.
+    /// in the audit log for its window. What is not finished 10 s after the time is over counts as an error,
+    /// UNFINISHED, and the command ends; such transactions end by themselves.
     Txns(txns::TxnsBench),
     /// Make the folder of a member with a large, made-up catalog, to measure what its size costs
     ///
