@@ -76,6 +76,9 @@ pub enum MemberError {
     Raft(String),
 }
 
+const FOLDER_HINT: &str =
+    "starting it again does not mend it: see to the data folder and its disk, or replace the member";
+
 impl MemberError {
     /// As a refusal: for a program the class, for people what to do next.
     #[must_use]
@@ -85,11 +88,12 @@ impl MemberError {
             Self::Folder(OpenFolderError::InUse { .. }) => (Class::Precondition, "FOLDER_IN_USE", ""),
             Self::Folder(OpenFolderError::Foreign { .. }) => (Class::Precondition, "FOLDER_NOT_EMPTY", ""),
             Self::Folder(_) => (Class::Internal, "FOLDER_UNUSABLE", ""),
-            Self::Identity(_) => (Class::Internal, "IDENTITY_UNUSABLE", ""),
+            Self::Identity(_) => (Class::Internal, "IDENTITY_UNUSABLE", FOLDER_HINT),
             Self::Pending { .. } => {
                 (Class::Internal, "FOLDER_UNUSABLE", "check the data folder, its owner and its disk")
             }
-            Self::Open(_) => (Class::Internal, "LOG_UNUSABLE", ""),
+            Self::Open(OpenError::Writer(_)) => (Class::Internal, "LOG_UNUSABLE", ""),
+            Self::Open(_) => (Class::Internal, "LOG_UNUSABLE", FOLDER_HINT),
             Self::NothingThere(_) => (
                 Class::Invalid,
                 "NO_MEMBER_HERE",

@@ -207,6 +207,17 @@ async fn a_dead_member_is_replaced_in_one_step_and_stops_when_it_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_by_one_that_votes_already_is_refused_and_removes_nobody() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    for (old, new) in [("c", "b"), ("a", "c")] {
+        let refusal = replace(&mut cluster, "b", old, new).await.unwrap_err();
+        assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Precondition, "ALREADY_VOTES"));
+        assert!(refusal.hint.contains(&format!("sdm member remove {old}")), "{refusal}");
+    }
+    voters_are(&mut cluster, "a", &["a", "b", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_and_the_only_voter_can_be_replaced() {
     let mut cluster = Cluster::of(&["a"]).await;
     start_learner(&mut cluster, "b");
@@ -221,8 +232,12 @@ async fn the_leader_and_the_only_voter_can_be_replaced() {
 async fn the_leadership_goes_to_whom_it_is_given() {
     let mut cluster = Cluster::of(&["a", "b", "c"]).await;
     for to in ["c", "b", "a"] {
-        transfer(&mut cluster, "a", to).await.unwrap();
-        cluster.status_until("a", |status| status.leader == to).await;
+        let led = cluster.leader("a").await;
+        let done = transfer(&mut cluster, "a", to).await.unwrap();
+        assert_eq!(done.changed, led != to, "{done:?}");
+        for seen_by in ["a", "b", "c"] {
+            cluster.status_until(seen_by, |status| status.leader == to).await;
+        }
         assert!(!transfer(&mut cluster, "c", to).await.unwrap().changed, "{to} leads already");
     }
     let anybody = transfer(&mut cluster, "b", "").await.unwrap();

@@ -247,6 +247,9 @@ impl Leading<'_> {
             let message = format!("{old} and {new} are the same member (id {id})");
             return Err(Refusal::new(Class::Invalid, "SAME_MEMBER", message).hint("name the one that shall come"));
         }
+        if votes {
+            self.refuse_a_mere_removal(leaving, name, id)?;
+        }
         self.refuse_old_members()?;
         let reach = self.reach().await;
         if !votes {
@@ -276,6 +279,23 @@ impl Leading<'_> {
         Ok(self.answer(true, format!("{} (id {}) is removed, and {name} votes in its place", leaving.name, leaving.id)))
     }
 
+    /// A replacement by one that votes beside the one that goes would only take a voter away. Two that vote
+    /// are let through: the only voter is replaced by way of them, and that may have been left in between.
+    fn refuse_a_mere_removal(&self, leaving: &Member, name: &Name, id: NodeId) -> Result<(), Refusal> {
+        let voters = &self.picture.voters;
+        if !voters.contains(&leaving.id) || *voters == BTreeSet::from([leaving.id, id]) {
+            return Ok(());
+        }
+        let old = &leaving.name;
+        let message = format!(
+            "{name} votes already, beside {old} (voters: {}): replacing {old} with it would leave a voter less",
+            self.picture.names(voters)
+        );
+        Err(Refusal::new(Class::Precondition, "ALREADY_VOTES", message).hint(format!(
+            "to shrink the cluster: sdm member remove {old}; to replace {old}: start a new one with --learner, and name that"
+        )))
+    }
+
     /// This member is to go: another one leads first, and does it. Always to be tried again, there.
     async fn step_aside(&self) -> Refusal {
         let until = Instant::now() + SUCCESSOR_TIME;
@@ -296,7 +316,11 @@ impl Leading<'_> {
 
     async fn transfer(&self, transfer: &TransferLeader) -> Result<ChangeMembershipResponse, Refusal> {
         let own = self.picture.name(self.core.node_id());
-        let leads = |name: &str| self.answer(false, format!("{name} leads"));
+        // An earlier try of this request may have handed over, and not heard of it: `from` led at its begin.
+        let leads = |name: &str| {
+            let changed = !transfer.from.is_empty() && transfer.from != name;
+            self.answer(changed, format!("{name} leads{}", if changed { " now" } else { "" }))
+        };
         let to: NodeId = if transfer.to.is_empty() {
             if !transfer.from.is_empty() && transfer.from != own {
                 return Ok(leads(&own));
