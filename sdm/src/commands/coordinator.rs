@@ -14,7 +14,6 @@ use sdm_coordinator::MemberConfig;
 use sdm_coordinator::MemberError;
 use sdm_coordinator::Start;
 use sdm_proto::refusal::Class;
-use sdm_raft_store::OpenError;
 use sdm_proto::refusal::Refusal;
 use sdm_raft_store::OpenError;
 use std::io;
