@@ -94,10 +94,7 @@ async fn keep_alive(cluster: Cluster, leases: Leases) {
 async fn close_all(cluster: &Cluster, leases: &Leases) {
     let closing = stream::iter(leases.keys()).for_each_concurrent(AT_ONCE, |key| async move {
         let request = v1::CloseSessionRequest { session: Some(key) };
-        let answer = cluster.call(|link| {
-            let request = request.clone();
-            async move { LockServiceClient::new(link).close_session(request).await }
-        });
+        let answer = cluster.call(|link| async move { LockServiceClient::new(link).close_session(request).await });
         if let Err(failure) = answer.await {
             tracing::warn!(%failure, "a session was not closed: it ends with its lease");
         }
@@ -156,10 +153,7 @@ impl LockClient {
     async fn begin_anew(&mut self) {
         let old = self.session;
         let request = v1::CloseSessionRequest { session: Some(old) };
-        let closed = self.cluster.call(|link| {
-            let request = request.clone();
-            async move { LockServiceClient::new(link).close_session(request).await }
-        });
+        let closed = self.cluster.call(|link| async move { LockServiceClient::new(link).close_session(request).await });
         if closed.await.is_ok() {
             self.leases.lock().remove(&(old.id, old.epoch));
         }
