@@ -10,6 +10,7 @@ use crate::history::Book;
 use crate::history::Grant;
 use crate::history::History;
 use crate::history::Promise;
+use crate::history::Question;
 use crate::history::Record;
 use sdm_proto::limits::PAGE_SIZE_MAX;
 use sdm_proto::token::Token;
@@ -91,10 +92,13 @@ fn look_at(record: &mut Record, client: usize, grant: &Grant) {
         }
         return;
     }
-    let asked = book.open.iter().position(|question| match &question.asked {
-        Asked::Acquire { resource, .. } => *resource == grant.resource,
-        Asked::Release(held) => held == grant,
-    });
+    // A client may ask once more for what it holds: that request is refused, and the lock is the one
+    // that it tried to give back.
+    let given_back =
+        book.open.iter().position(|question| matches!(&question.asked, Asked::Release(held) if held == grant));
+    let asked_for =
+        |question: &Question| matches!(&question.asked, Asked::Acquire { resource, .. } if *resource == grant.resource);
+    let asked = given_back.or_else(|| book.open.iter().position(asked_for));
     let Some(at) = asked else {
         let what = format!("client {client} holds {grant:?}, which it gave back or never asked for");
         record.violated(Promise::NoPhantom, what);
