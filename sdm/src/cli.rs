@@ -1,13 +1,15 @@
 //! The command line: global options, the nouns, and how a parsed command is run to its exit code.
 
 use crate::commands::Command;
+use crate::commands::LockCommand;
+use crate::commands::become_command;
 use crate::context::Context;
 use crate::output::EXIT_CODES;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Format;
 use crate::output::Printer;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
 use crate::values::parse_addresses;
 use crate::values::parse_duration;
 use clap::CommandFactory;
@@ -138,12 +140,13 @@ impl GlobalOptions {
         Ok(parse_addresses("--endpoints", &self.endpoints)?)
     }
 
-    /// What an operator's command works with.
+    /// What an operator's command works with, to be ended early by this.
     ///
     /// # Errors
     /// An option does not read as what it should be.
-    pub fn context(&self) -> Result<Context, Failure> {
-        Context::new(&self.addresses()?, self.secret()?, Arc::new(TcpTransport), Printer { format: self.output })
+    pub fn context(&self, shutdown: Shutdown) -> Result<Context, Failure> {
+        let printer = Printer { format: self.output };
+        Context::new(&self.addresses()?, self.secret()?, Arc::new(TcpTransport), printer, shutdown)
     }
 }
 
@@ -176,6 +179,10 @@ pub fn exit_codes_text() -> String {
 fn execute(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     let printer = Printer { format: global.output };
+    // What is about to become another program must die of signals as that one would.
+    if let Command::Lock(LockCommand::Become { holder, command }) = &command {
+        return printer.fail(&become_command(*holder, command));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -183,7 +190,10 @@ fn execute(cli: Cli) -> ExitCode {
             return printer.fail(&Failure::new(Class::Internal, "NO_RUNTIME", message));
         }
     };
-    let result = runtime.block_on(dispatch(command, &global));
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::listen().unwrap_or_else(|_| Shutdown::never());
+        dispatch(command, &global, shutdown).await
+    });
     // A read from a hung file system must not hold the command's end.
     runtime.shutdown_background();
     match result {
@@ -192,36 +202,26 @@ fn execute(cli: Cli) -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+async fn dispatch(command: Command, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     match command {
-        Command::Coordinator(command) => command.run(global).await,
-        Command::Worker(command) if command.is_process() => command.run(global).await,
-        Command::Demo(command) => command.run(global).await,
-        Command::Lock(command) if command.is_process() => command.run(global).await,
-        command => operate(command, global).await,
+        Command::Coordinator(command) => command.run(global, shutdown).await,
+        Command::Worker(command) if command.is_process() => command.run(global, shutdown).await,
+        Command::Demo(command) => command.run(global, shutdown).await,
+        Command::Lock(LockCommand::Acquire(command)) => command.run(global, shutdown).await,
+        command => operate(command, global, shutdown).await,
     }
 }
 
 /// Runs an operator's command until it is done, its time is over, or the user wants no more.
-async fn operate(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+async fn operate(command: Command, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     crate::logging::begin_quiet(global.log_format);
     let timeout = global.timeout()?;
-    let context = global.context()?;
+    let context = global.context(shutdown)?.within(timeout);
     global.warn_of_secret(&context.printer);
-    let expired = async {
-        match timeout {
-            Some(timeout) => {
-                tokio::time::sleep(timeout).await;
-                timeout
-            }
-            None => std::future::pending().await,
-        }
-    };
     let ends_itself = command.ends_itself();
     let result = tokio::select! {
         result = command.operate(&context) => result,
-        after = expired => Err(context.attachment.timed_out(after)),
-        () = shutdown::requested(), if !ends_itself => Err(context.attachment.interrupted()),
+        failure = context.unwanted(), if !ends_itself => Err(failure),
     };
     // A thread that still writes one does not learn that the command has ended.
     context.parts.remove_all();

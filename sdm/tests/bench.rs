@@ -58,6 +58,22 @@ fn a_load_that_is_interrupted_tells_what_it_measured_and_closes_its_sessions() {
 }
 
 #[test]
+fn a_load_whose_time_is_cut_tells_what_it_measured() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Shared::cluster();
+    let sdm = cluster.sdm();
+    let before = sessions(&sdm);
+    for kind in ["locks", "txns"] {
+        let ended = sdm.run(&["--timeout", "3s", "bench", kind, "--clients", "2", "--seconds", "3600"]);
+        assert_eq!(ended.code, 9, "{ended:?}");
+        let report: Value = serde_json::from_str(&ended.stdout).expect("figures");
+        // Each client was in the middle of one, at most.
+        assert!(report["ops"].as_u64() > Some(0) && report["errors"].as_u64() <= Some(2), "{report}");
+    }
+    assert_eq!(sessions(&sdm), before);
+}
+
+#[test]
 fn impossible_loads_are_refused_as_usage() {
     let sdm = Sdm::default();
     for arguments in [["--clients", "0"], ["--clients", "5000"], ["--seconds", "0"], ["--seconds", "x"]] {

@@ -247,10 +247,10 @@ fn who_is_interrupted_while_waiting_leaves_the_line() {
     let waiting = Holder::start(&sdm, &files, "waiting", "line", &["--wait", "5m"]);
     waits_in_line(&sdm, "user/line", 1);
     send(waiting.started.pid(), Signal::INT);
-    waiting.started.finish().refusal().states(130, "INTERRUPTED", &[]);
+    waiting.started.finish().refusal().says(130, "INTERRUPTED", &[]);
     waits_in_line(&sdm, "user/line", 0);
     let timed = ["--timeout", "300ms", "lock", "acquire", "line", "--wait", "5m", "--", "true"];
-    sdm.refused(&timed).states(9, "TIMED_OUT", &["300ms"]);
+    sdm.refused(&timed).says(9, "TIMED_OUT", &["timed out after 0.3s"]);
     waits_in_line(&sdm, "user/line", 0);
     holder.ends_with(7);
 }

@@ -22,6 +22,10 @@ pub enum Begun {
     Transfer(String),
     /// The deletion of garbage.
     Collection,
+    /// A change without a transaction, which may be repeated; with the command that shows it.
+    Change(String),
+    /// A folder that is being made, without any member.
+    Folder(String),
 }
 
 /// The command's slot for it.
@@ -55,7 +59,18 @@ impl Attachment {
 
     fn ended(&self, what: &str, class: Class, reason: &str) -> Failure {
         let (goes_on, hint, request_id) = match self.get() {
-            None => ("; nothing was begun".to_owned(), String::new(), None),
+            None => {
+                let hint = "repeat the command; `sdm status` tells whether the members answer";
+                ("; nothing was begun".to_owned(), hint.to_owned(), None)
+            }
+            Some(Begun::Change(look)) => {
+                let hint = format!("look: {look}; or repeat the command: nothing is done twice");
+                ("; whether it was done is not known".to_owned(), hint, None)
+            }
+            Some(Begun::Folder(folder)) => {
+                let hint = format!("look into {folder}; when it holds nothing else, remove it and repeat");
+                (format!("; {folder} may hold a part of what was to be made"), hint, None)
+            }
             Some(Begun::Collection) => ("; the deletion goes on".to_owned(), "look: sdm gc list".to_owned(), None),
             Some(Begun::Asked(id)) => {
                 let hint = format!("look: sdm txn show {id}, or {}", repeat_hint(&id));
@@ -91,7 +106,16 @@ mod tests {
     fn an_end_before_the_beginning_says_that_nothing_was_begun() {
         let failure = Attachment::default().interrupted();
         assert_eq!(failure.exit_code.number(), 130);
-        assert!(failure.refusal.message.contains("nothing was begun"));
+        assert!(failure.refusal.message.contains("nothing was begun") && !failure.refusal.hint.is_empty());
+    }
+
+    #[test]
+    fn a_change_that_may_be_repeated_is_neither_denied_nor_promised() {
+        let attachment = Attachment::default();
+        attachment.set(Begun::Change("sdm member list".into()));
+        let failure = attachment.interrupted();
+        assert_eq!(failure.refusal.message, "interrupted; whether it was done is not known");
+        assert!(failure.refusal.hint.contains("sdm member list"), "{failure:?}");
     }
 
     #[test]

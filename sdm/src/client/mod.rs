@@ -3,6 +3,7 @@
 //! to the user is the output's affair.
 
 mod abort;
+mod answers;
 mod attachment;
 mod cluster;
 mod cluster_error;
@@ -14,6 +15,7 @@ mod watch;
 
 pub use abort::abort;
 pub use abort::abort_own;
+pub use answers::ChangeAnswer;
 pub use attachment::Attachment;
 pub use attachment::Begun;
 pub use attachment::repeat_hint;

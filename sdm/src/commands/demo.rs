@@ -5,6 +5,7 @@ use crate::demo::DemoConfig;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Format;
+use crate::shutdown::Shutdown;
 use crate::values::parse_size;
 use clap::Args;
 use sdm_proto::refusal::Class;
@@ -46,8 +47,8 @@ impl DemoCommand {
     ///
     /// # Errors
     /// The options are wrong, or something did not go as it should.
-    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    pub async fn run(self, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         crate::logging::begin_quiet(global.log_format);
-        crate::demo::run(self.resolve(global.output)?).await
+        crate::demo::run(self.resolve(global.output)?, shutdown).await
     }
 }

@@ -84,9 +84,7 @@ pub struct CreateDisk {
     #[arg(long, value_enum, default_value = "raw")]
     format: DiskFormat,
     #[command(flatten)]
-    mutation: Mutation,
-    #[command(flatten)]
-    waiting: Waiting,
+    change: Change,
 }
 
 /// Options of `move`.
@@ -98,9 +96,7 @@ pub struct MoveDisk {
     #[arg(long, value_name = "D")]
     to: String,
     #[command(flatten)]
-    mutation: Mutation,
-    #[command(flatten)]
-    waiting: Waiting,
+    change: Change,
 }
 
 /// Options of `delete`.
@@ -109,9 +105,7 @@ pub struct DeleteDisk {
     /// Its name or id
     disk: String,
     #[command(flatten)]
-    mutation: Mutation,
-    #[command(flatten)]
-    waiting: Waiting,
+    change: Change,
 }
 
 impl DiskCommand {

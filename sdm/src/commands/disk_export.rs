@@ -77,7 +77,7 @@ impl ExportDisk {
     /// # Errors
     /// The file cannot be written, or the export was refused or aborted.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let exported = self.export(context).await?;
+        let Some(exported) = self.export(context).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&ExportResult {
             transaction: exported.transaction.into(),
             file: self.file.display().to_string(),
@@ -86,24 +86,26 @@ impl ExportDisk {
         })
     }
 
-    /// Does it.
+    /// Does it; answers with none after a dry run.
     ///
     /// # Errors
     /// As `run`.
-    pub async fn export(&self, context: &Context) -> Result<Exported, Failure> {
+    pub async fn export(&self, context: &Context) -> Result<Option<Exported>, Failure> {
         let header = self.mutation.header()?;
         let id = header.request_id.clone();
         let disk = parse_reference("DISK", &self.disk)?;
         if let Some(txn) = self.completed(context, &id).await {
-            return self.repeat(txn).await;
+            return self.repeat(txn).await.map(Some);
         }
         let target = TargetPath::new(&self.file, self.overwrite, &id, &context.parts)?;
-        target.remove_leftovers();
-        let request = v1::ExportDiskRequest { header: Some(header), disk };
+        if !header.dry_run {
+            target.remove_leftovers();
+        }
+        let request = v1::ExportDiskRequest { header: Some(header.clone()), disk };
         let export = async |link| DiskServiceClient::new(link).export_disk(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(export).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transfer(id.clone()), ask).await?;
-        self.receive(context, txn, target).await.map_err(|failure| failure.of_request(&id))
+        let ask = context.cluster.call(export);
+        let Some(txn) = begin(context, &header, Begun::Transfer(id.clone()), ask).await? else { return Ok(None) };
+        self.receive(context, txn, target).await.map(Some).map_err(|failure| failure.of_request(&id))
     }
 
     async fn receive(&self, context: &Context, txn: v1::Transaction, target: TargetPath) -> Result<Exported, Failure> {

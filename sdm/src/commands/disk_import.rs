@@ -55,15 +55,15 @@ impl ImportDisk {
     /// # Errors
     /// The file cannot be read, or the import was refused or aborted.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let txn = self.import(context).await?;
+        let Some(txn) = self.import(context).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&DiskResult::of(context, Verb::Import, txn).await)
     }
 
-    /// Does it; answers with the committed transaction.
+    /// Does it; answers with the committed transaction, or with none after a dry run.
     ///
     /// # Errors
     /// As `run`.
-    pub async fn import(&self, context: &Context) -> Result<v1::Transaction, Failure> {
+    pub async fn import(&self, context: &Context) -> Result<Option<v1::Transaction>, Failure> {
         let header = self.mutation.header()?;
         let id = header.request_id.clone();
         let name = parse_name("--name", &self.name)?.into();
@@ -71,11 +71,11 @@ impl ImportDisk {
         let source = match SourceFile::open(&self.file) {
             Ok(source) => Arc::new(source),
             // After completion the file is needed no more, and may be gone.
-            Err(failure) => return self.completed(context, &id).await.ok_or(failure),
+            Err(failure) => return self.completed(context, &id).await.map(Some).ok_or(failure),
         };
         self.doubt(context, &source);
         let request = v1::ImportDiskRequest {
-            header: Some(header),
+            header: Some(header.clone()),
             name,
             domain,
             format: v1::DiskFormat::from(self.format).into(),
@@ -83,9 +83,11 @@ impl ImportDisk {
             allocated_bytes: source.allocated_bytes(),
         };
         let import = async |link| DiskServiceClient::new(link).import_disk(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(import).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transfer(id.clone()), ask).await?;
-        self.send(context, txn, source).await
+        let ask = context.cluster.call(import);
+        match begin(context, &header, Begun::Transfer(id), ask).await? {
+            Some(txn) => self.send(context, txn, source).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Warns where the file looks like something else than what it was called.

@@ -1,9 +1,6 @@
 //! `sdm domain`: storage domains.
 
-use super::begin::Waiting;
-use super::begin::begin;
-use crate::client::Begun;
-use crate::client::Mutation;
+use super::begin::Change;
 use crate::client::all_pages;
 use crate::context::Context;
 use crate::output::ExitCode;
@@ -49,9 +46,7 @@ pub struct CreateDomain {
     #[arg(long)]
     local: bool,
     #[command(flatten)]
-    mutation: Mutation,
-    #[command(flatten)]
-    waiting: Waiting,
+    change: Change,
 }
 
 /// What `create` prints.
@@ -92,7 +87,7 @@ impl DomainCommand {
 impl CreateDomain {
     fn resolve(&self) -> Result<v1::CreateDomainRequest, Failure> {
         Ok(v1::CreateDomainRequest {
-            header: Some(self.mutation.header()?),
+            header: Some(self.change.mutation.header()?),
             name: parse_name("NAME", &self.name)?.into(),
             path: parse_absolute_path("--path", &self.path)?,
             local: self.local,
@@ -101,12 +96,11 @@ impl CreateDomain {
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let request = self.resolve()?;
-        let id = request.header.as_ref().map(|header| header.request_id.clone()).unwrap_or_default();
+        let header = request.header.clone().unwrap_or_default();
         let create = async |link| DomainServiceClient::new(link).create_domain(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(create).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
         let label = format!("create domain {}", self.name);
-        let txn = self.waiting.outcome(context, txn, &label).await?;
+        let ask = context.cluster.call(create);
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
         let made = txn.outcome.as_ref().map(|outcome| outcome.domain_id.clone()).filter(|id| !id.is_empty());
         let domain = match made {
             Some(id) => domain_of(context, &id).await.ok(),

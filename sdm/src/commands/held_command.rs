@@ -7,7 +7,7 @@
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Format;
-use crate::shutdown;
+use crate::shutdown::die_with_parent;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
@@ -17,6 +17,7 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use std::ffi::OsStr;
 use std::ffi::OsString;
+use std::future::Future;
 use std::io;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
@@ -37,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Becomes the command, in this very process. Returns only when that cannot be.
 pub fn become_command(holder: u32, command: &[OsString]) -> Failure {
-    if let Err(failure) = shutdown::die_with_parent(Some(holder)) {
+    if let Err(failure) = die_with_parent(Some(holder)) {
         return failure;
     }
     let Some((program, arguments)) = command.split_first() else {
@@ -112,11 +113,11 @@ impl HeldCommand {
     }
 
     /// Ends it and whatever of its group is left: asks, and kills after the grace, or at once when the
-    /// user asks again.
+    /// user is impatient.
     ///
     /// # Errors
     /// The kernel does not tell.
-    pub async fn end(&mut self) -> Result<ExitStatus, Failure> {
+    pub async fn end(&mut self, impatient: impl Future<Output = ()>) -> Result<ExitStatus, Failure> {
         self.send(Signal::TERM);
         let patience = tokio::time::timeout(GRACE, async {
             let status = self.child.wait().await;
@@ -128,7 +129,7 @@ impl HeldCommand {
         let begun = Instant::now();
         tokio::select! {
             ended = patience => if let Ok(Ok(status)) = ended { return Ok(status) },
-            () = shutdown::requested() => {}
+            () = impatient => {}
         }
         tracing::warn!(after_ms = begun.elapsed().as_millis(), "the command did not end: it is killed");
         self.send(Signal::KILL);

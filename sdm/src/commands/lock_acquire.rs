@@ -9,7 +9,9 @@ use crate::commands::held_command::exit_code;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
-use crate::shutdown;
+use crate::output::age_text;
+use crate::shutdown::Shutdown;
+use crate::values::milliseconds;
 use crate::values::parse_duration;
 use clap::Args;
 use clap::ValueEnum;
@@ -98,20 +100,20 @@ impl AcquireLock {
     ///
     /// # Errors
     /// The lock was not granted, the session was lost, or nobody answers.
-    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    pub async fn run(self, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         crate::logging::begin_quiet(global.log_format);
         let timeout = global.timeout()?;
         let wait = self.wait.as_deref().map(|text| parse_duration("--wait", text)).transpose()?;
         let ttl = self.ttl.as_deref().map(|text| parse_duration("--ttl", text)).transpose()?;
-        let context = global.context()?;
+        let context = global.context(shutdown)?;
         global.warn_of_secret(&context.printer);
-        let mut unwanted = std::pin::pin!(shutdown::requested());
+        let mut unwanted = std::pin::pin!(context.shutdown.clone().requested());
         let mut expired = std::pin::pin!(after(timeout));
         let opening = LockSession::open(&context.cluster, ttl.unwrap_or(SESSION_TTL), Arc::new(BootClock));
         let mut session = tokio::select! {
             session = opening => session?,
             () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
-            after = &mut expired => return Err(gave_up(&format!("timed out after {after:?}"), ExitCode::TimedOut)),
+            after = &mut expired => return Err(gave_up(&timed_out(after), ExitCode::TimedOut)),
         };
         let outcome = self.hold(&context, &mut session, wait.unwrap_or_default(), unwanted, expired).await;
         close(&context, &session).await;
@@ -135,7 +137,7 @@ impl AcquireLock {
             granted = session.acquire(wanted, wait, why) => granted?,
             why = &mut lost => return Err(lost_before(why)),
             () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
-            after = &mut expired => return Err(gave_up(&format!("timed out after {after:?}"), ExitCode::TimedOut)),
+            after = &mut expired => return Err(gave_up(&timed_out(after), ExitCode::TimedOut)),
         };
         tracing::info!(session = session.id(), lock = granted.lock_id, token = granted.token, "the lock is held");
         let environment = [
@@ -152,12 +154,13 @@ impl AcquireLock {
             after = &mut expired => Ending::TimedOut(after),
         };
         // The lease goes on being renewed while the command takes its time to end.
-        let status = command.end().await?;
+        let times = if matches!(ending, Ending::Unwanted) { 2 } else { 1 };
+        let status = command.end(context.shutdown.clone().requested_times(times)).await?;
         match ending {
             Ending::Unwanted => Ok(exit_code(status)),
             Ending::Lost(why) => Err(lost_under(why)),
             Ending::TimedOut(after) => {
-                Err(gave_up(&format!("timed out after {after:?}; the command was ended"), ExitCode::TimedOut))
+                Err(gave_up(&format!("{}; the command was ended", timed_out(after)), ExitCode::TimedOut))
             }
         }
     }
@@ -189,13 +192,18 @@ async fn after(timeout: Option<Duration>) -> Duration {
     }
 }
 
+fn timed_out(after: Duration) -> String {
+    format!("timed out after {}", age_text(milliseconds(after)))
+}
+
 fn gave_up(what: &str, code: ExitCode) -> Failure {
     let (class, reason) = match code {
         ExitCode::TimedOut => (Class::Timeout, "TIMED_OUT"),
         _ => (Class::Aborted, "INTERRUPTED"),
     };
     let message = format!("{what}; the lock is released, or no longer waited for");
-    Failure::from(Refusal::new(class, reason, message)).ending(code)
+    let hint = "look: sdm lock list; when nobody could be told, the lock ends with its lease (--ttl)";
+    Failure::from(Refusal::new(class, reason, message).hint(hint)).ending(code)
 }
 
 fn lost_before(why: Refusal) -> Failure {

@@ -32,6 +32,8 @@ pub use disk::disk_of;
 pub use disk_export::ExportDisk;
 pub use disk_import::ImportDisk;
 pub use gc::garbage_of;
+pub use held_command::become_command;
+pub use lock::LockCommand;
 pub use status::status_of;
 
 use crate::context::Context;
@@ -96,7 +98,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the command ends in order by itself when the user wants no more.
+    /// Whether the command ends in order by itself when the user wants no more, or its time is over.
     #[must_use]
     pub fn ends_itself(&self) -> bool {
         matches!(self, Self::Bench(_))

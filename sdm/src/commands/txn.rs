@@ -1,5 +1,6 @@
 //! `sdm txn`: operations, open ones and past ones.
 
+use crate::client::Begun;
 use crate::client::abort;
 use crate::client::all_pages;
 use crate::context::Context;
@@ -67,7 +68,9 @@ impl TxnCommand {
             Self::List { open } => list(context, open).await,
             Self::Show { id } => show(context, &parse_id(&id)?).await,
             Self::Abort { id, reason } => {
-                let txn = abort(&context.cluster, &parse_id(&id)?, reason.as_deref().unwrap_or_default()).await?;
+                let id = parse_id(&id)?;
+                context.attachment.set(Begun::Change(format!("sdm txn show {id}")));
+                let txn = abort(&context.cluster, &id, reason.as_deref().unwrap_or_default()).await?;
                 context.printer.print(&Aborted(txn.into()))
             }
         }

@@ -9,7 +9,8 @@ use crate::logging;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::causes_text;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
+use crate::shutdown::die_with_parent;
 use crate::values::parse_absolute_path;
 use crate::values::parse_addresses;
 use crate::values::parse_name;
@@ -120,14 +121,14 @@ impl WorkerCommand {
     ///
     /// # Errors
     /// The options are wrong, or the worker cannot go on.
-    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    pub async fn run(self, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         logging::begin(global.log_format);
         if let Some(starter) = self.die_with_parent {
-            shutdown::die_with_parent(starter)?;
+            die_with_parent(starter)?;
         }
         let config = self.resolve(global).await?;
         global.log_secret_doubt();
-        sdm_storage_worker::run(config, shutdown::requested()).await.map_err(failure_of)?;
+        sdm_storage_worker::run(config, shutdown.requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
 }

@@ -12,7 +12,7 @@ mod story;
 
 use crate::output::ExitCode;
 use crate::output::Failure;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
 use folder::DemoFolder;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -34,7 +34,7 @@ pub struct DemoConfig {
 ///
 /// # Errors
 /// Something did not go as it should, or the user wanted no more. The folder is left then.
-pub async fn run(config: DemoConfig) -> Result<ExitCode, Failure> {
+pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     let folder = DemoFolder::create(config.dir.as_deref())?;
     folder.check_space(config.size)?;
     let logs = folder.logs();
@@ -46,7 +46,7 @@ pub async fn run(config: DemoConfig) -> Result<ExitCode, Failure> {
     let result = tokio::select! {
         result = shown => result,
         // Dropping the stage kills its processes.
-        () = shutdown::requested() => Err(Failure::new(Class::Unavailable, "INTERRUPTED", "interrupted; the demo's \
+        () = shutdown.requested() => Err(Failure::new(Class::Unavailable, "INTERRUPTED", "interrupted; the demo's \
             processes are gone").ending(ExitCode::Interrupted)),
     };
     result.map(|()| ExitCode::Done).map_err(|failure| with_logs(failure, &logs.display().to_string()))

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::output::Failure;
 use crate::output::Format;
 use crate::output::Printer;
+use crate::shutdown::Shutdown;
 use sdm_proto::credentials::ClusterSecret;
 use sdm_proto::refusal::Class;
 use sdm_proto::seams::TcpTransport;
@@ -154,7 +155,8 @@ pub enum Look<T> {
 
 fn context_of(addresses: &[String]) -> Result<Context, Failure> {
     let printer = Printer { format: Format::Table };
-    Context::new(addresses, ClusterSecret::default(), Arc::new(TcpTransport), printer)
+    // The whole demo ends at a signal, whatever it asks just then.
+    Context::new(addresses, ClusterSecret::default(), Arc::new(TcpTransport), printer, Shutdown::never())
 }
 
 // A reader that went away (`| head`) does not stop the show: its exit code still counts.

@@ -4,6 +4,7 @@
 
 mod disk;
 mod domain;
+mod dry_run;
 mod garbage;
 mod job;
 mod list;
@@ -16,6 +17,7 @@ mod worker;
 
 pub use disk::DiskView;
 pub use domain::DomainView;
+pub use dry_run::DryRunView;
 pub use garbage::GarbageView;
 pub use job::JobView;
 pub use list::List;

@@ -1,6 +1,7 @@
 //! `sdm backup verify` and `sdm backup restore`: what can be done with a backup's file alone.
 
 use super::super::data_folder::folder_class;
+use crate::client::Begun;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
@@ -198,6 +199,7 @@ impl RestoreBackup {
             address: address.clone(),
             sdm_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        context.attachment.set(Begun::Folder(self.data_dir.display().to_string()));
         let restored = restore_backup(backup, &self.data_dir, plan).await.map_err(|error| not_restored(&error))?;
         context.printer.print(&RestoredCluster {
             data_dir: self.data_dir.display().to_string(),

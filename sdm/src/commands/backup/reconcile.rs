@@ -1,6 +1,7 @@
 //! `sdm backup reconcile`: shows what the storage of a restored cluster holds against its catalog,
 //! takes the domains over, and ends the suspension when the operator says so.
 
+use crate::client::Begun;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
@@ -181,6 +182,9 @@ impl ReconcileCluster {
             let mut client = BackupServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
             client.reconcile(request.clone()).await
         };
+        if !self.dry_run {
+            context.attachment.set(Begun::Change("sdm backup reconcile --dry-run".to_owned()));
+        }
         let mut stream = context.cluster.call(ask).await?;
         let mut domains: Vec<DomainView> = Vec::new();
         let summary = loop {
@@ -225,6 +229,7 @@ impl ReconcileCluster {
             let mut client = BackupServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
             client.release_suspension(request.clone()).await
         };
+        context.attachment.set(Begun::Change("sdm status".to_owned()));
         let released = context.cluster.call(ask).await?;
         context.printer.print(&Released { suspended: false, epoch: released.epoch, revision: released.revision })
     }

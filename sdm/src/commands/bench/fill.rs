@@ -2,12 +2,12 @@
 //! large as asked for, to see what a member of that size costs. It works on the folder alone: no
 //! member runs meanwhile, and none is asked.
 
+use crate::client::Begun;
 use crate::commands::data_folder::folder_class;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Report;
-use crate::shutdown;
 use crate::values::parse_address;
 use crate::values::parse_name;
 use clap::Args;
@@ -104,9 +104,10 @@ impl FillBench {
             "this member is for measuring only: its catalog is made up, and no storage lies beneath it",
             "never let a worker or another member join its cluster",
         );
+        context.attachment.set(Begun::Folder(self.data_dir.display().to_string()));
         let snapshot_bytes = tokio::select! {
             seeded = self.seed(found.clone(), &listen) => seeded?,
-            () = shutdown::requested() => return Err(context.attachment.interrupted()),
+            unwanted = context.unwanted() => return Err(unwanted),
         };
         context.printer.print(&Filled {
             name: found.member.name.to_string(),

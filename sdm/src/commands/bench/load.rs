@@ -6,7 +6,6 @@ use super::report::Tally;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
-use crate::shutdown;
 use clap::Args;
 use sdm_proto::refusal::Class;
 use std::future::Future;
@@ -51,31 +50,49 @@ pub trait Client: Send + 'static {
 pub struct Finished {
     /// The figures.
     pub report: BenchReport,
-    /// The user ended it early.
-    pub interrupted: bool,
+    /// Why it ended early: the user wanted no more, or `--timeout` was over.
+    pub cut: Option<Failure>,
 }
 
-/// Runs all clients for the time asked for. An operation that is under way when the time is over is
-/// finished, and not counted; one that is not finished soon is given up, and counted as an error.
-pub async fn run<C: Client>(clients: Vec<C>, seconds: u64) -> Finished {
-    run_within(clients, seconds, UNFINISHED_AFTER).await
+/// Runs all clients for the time asked for, or until it is unwanted. An operation that is under way when
+/// the time is over is finished, and not counted; one that is not finished soon is given up, and counted
+/// as an error.
+pub async fn run<C: Client>(clients: Vec<C>, seconds: u64, unwanted: impl Future<Output = Failure>) -> Finished {
+    run_within(clients, seconds, unwanted, UNFINISHED_AFTER).await
 }
 
-async fn run_within<C: Client>(clients: Vec<C>, seconds: u64, grace: Duration) -> Finished {
+/// When operations that are under way are given up, once the load is stopped.
+type Stop = tokio::sync::watch::Receiver<Option<GiveUp>>;
+
+#[derive(Clone, Copy)]
+struct GiveUp {
+    at: Instant,
+    grace: Duration,
+}
+
+async fn run_within<C: Client>(
+    clients: Vec<C>,
+    seconds: u64,
+    unwanted: impl Future<Output = Failure>,
+    grace: Duration,
+) -> Finished {
     let begun = Instant::now();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = tokio::sync::watch::channel(None);
     let mut working = JoinSet::new();
     let number = u32::try_from(clients.len()).unwrap_or(u32::MAX);
     for mut client in clients {
         let stopped = stopped.clone();
-        working.spawn(async move { work(&mut client, &stopped, grace).await });
+        working.spawn(async move { work(&mut client, &stopped).await });
     }
-    let interrupted = tokio::select! {
-        () = tokio::time::sleep(Duration::from_secs(seconds)) => false,
-        () = shutdown::requested() => true,
+    let cut = tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(seconds)) => None,
+        failure = unwanted => Some(failure),
     };
     let time = begun.elapsed();
-    stop.send_replace(true);
+    // `--timeout` says when the command ends, and the clients' sessions are still to be closed.
+    let timed_out = cut.as_ref().is_some_and(|failure| failure.exit_code == ExitCode::TimedOut);
+    let grace = if timed_out { Duration::ZERO } else { grace };
+    stop.send_replace(Some(GiveUp { at: Instant::now() + grace, grace }));
     let mut tally = Tally::default();
     while let Some(ended) = working.join_next().await {
         match ended {
@@ -83,18 +100,18 @@ async fn run_within<C: Client>(clients: Vec<C>, seconds: u64, grace: Duration) -
             Err(error) => tally.failed("INTERNAL", error.to_string()),
         }
     }
-    Finished { report: tally.report(number, time), interrupted }
+    Finished { report: tally.report(number, time), cut }
 }
 
-async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<bool>, grace: Duration) -> Tally {
+async fn work<C: Client>(client: &mut C, stopped: &Stop) -> Tally {
     let mut tally = Tally::default();
-    let mut overdue = std::pin::pin!(overdue(stopped.clone(), grace));
-    while !*stopped.borrow() {
+    let mut overdue = std::pin::pin!(overdue(stopped.clone()));
+    while stopped.borrow().is_none() {
         let begun = Instant::now();
         let outcome = tokio::select! {
             biased;
             outcome = client.operate() => outcome,
-            () = &mut overdue => {
+            grace = &mut overdue => {
                 let message = format!(
                     "an operation was not finished {} s after the end and was given up; what it began in the cluster \
                      ends by itself",
@@ -105,7 +122,7 @@ async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<
             }
         };
         let took = begun.elapsed();
-        if *stopped.borrow() {
+        if stopped.borrow().is_some() {
             break;
         }
         match outcome {
@@ -119,11 +136,13 @@ async fn work<C: Client>(client: &mut C, stopped: &tokio::sync::watch::Receiver<
     tally
 }
 
-/// Completes so long after the load was stopped.
-async fn overdue(mut stopped: tokio::sync::watch::Receiver<bool>, grace: Duration) {
+/// Completes when the grace after the load's end is over; how long it was.
+async fn overdue(mut stopped: Stop) -> Duration {
     // An error means that nobody can stop it any more: the same.
-    _ = stopped.wait_for(|stopped| *stopped).await;
-    tokio::time::sleep(grace).await;
+    let stop = stopped.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
+    let Some(GiveUp { at, grace }) = stop else { return Duration::ZERO };
+    tokio::time::sleep_until(at.into()).await;
+    grace
 }
 
 /// Prints the figures and ends the command.
@@ -131,14 +150,14 @@ async fn overdue(mut stopped: tokio::sync::watch::Receiver<bool>, grace: Duratio
 /// # Errors
 /// Not one operation succeeded.
 pub fn end(context: &Context, finished: &Finished) -> Result<ExitCode, Failure> {
-    let Finished { report, interrupted } = finished;
-    if report.ops == 0 && !interrupted {
+    let Finished { report, cut } = finished;
+    if report.ops == 0 && cut.is_none() {
         let said = report.first_error.as_deref().unwrap_or("none was finished in time");
         let message = format!("not one operation succeeded in {} s: {said}", report.seconds);
         return Err(Failure::new(Class::Aborted, "NOTHING_DONE", message));
     }
     context.printer.print(report)?;
-    Ok(if *interrupted { ExitCode::Interrupted } else { ExitCode::Done })
+    Ok(cut.as_ref().map_or(ExitCode::Done, |failure| failure.exit_code))
 }
 
 #[cfg(test)]
@@ -147,6 +166,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering;
+    use tokio::sync::Notify;
 
     /// Fails every third operation.
     struct Counting(Arc<AtomicU64>);
@@ -162,26 +182,48 @@ mod tests {
     #[tokio::test]
     async fn every_operation_is_counted_as_done_or_failed() {
         let done = Arc::new(AtomicU64::new(0));
-        let Finished { report, interrupted } = run(vec![Counting(done.clone()), Counting(done.clone())], 1).await;
+        let clients = vec![Counting(done.clone()), Counting(done.clone())];
+        let Finished { report, cut } = run(clients, 1, std::future::pending()).await;
         let done = done.load(Ordering::Relaxed);
         // Each client's last operation may have ended after the time was over.
         assert!((done - 2..=done).contains(&(report.ops + report.errors)), "{done} and {}", report.ops + report.errors);
-        assert!(report.ops >= 4 && report.errors_by_reason["THIRD"] == report.errors && !interrupted);
+        assert!(report.ops >= 4 && report.errors_by_reason["THIRD"] == report.errors && cut.is_none());
     }
 
-    /// Never finishes an operation.
-    struct Stuck;
+    /// Begins an operation and never finishes it.
+    struct Stuck(Arc<Notify>);
 
     impl Client for Stuck {
         async fn operate(&mut self) -> Result<(), Failure> {
+            self.0.notify_one();
             std::future::pending().await
         }
     }
 
+    async fn cut_when_stuck(failure: Failure, grace: Duration) -> Finished {
+        let begun = Arc::new(Notify::new());
+        let clients = vec![Stuck(begun.clone())];
+        let over = async {
+            begun.notified().await;
+            failure
+        };
+        let running = run_within(clients, 3600, over, grace);
+        tokio::time::timeout(Duration::from_secs(30), running).await.expect("it ends")
+    }
+
     #[tokio::test]
-    async fn what_is_not_finished_after_the_time_is_given_up_and_counted() {
-        let running = run_within(vec![Stuck, Stuck], 0, Duration::from_millis(50));
-        let finished = tokio::time::timeout(Duration::from_secs(30), running).await.unwrap();
-        assert_eq!((finished.report.ops, finished.report.errors_by_reason["UNFINISHED"]), (0, 2));
+    async fn what_is_not_finished_after_the_end_is_given_up_and_counted() {
+        let interrupted = Failure::new(Class::Unavailable, "INTERRUPTED", "").ending(ExitCode::Interrupted);
+        let finished = cut_when_stuck(interrupted, Duration::from_millis(50)).await;
+        assert_eq!((finished.report.ops, finished.report.errors_by_reason["UNFINISHED"]), (0, 1));
+        assert_eq!(finished.cut.unwrap().exit_code, ExitCode::Interrupted);
+    }
+
+    #[tokio::test]
+    async fn when_the_commands_time_is_over_nothing_is_waited_for_and_the_figures_are_told() {
+        let over = Failure::new(Class::Timeout, "TIMED_OUT", "timed out after 1s");
+        let finished = cut_when_stuck(over, Duration::from_secs(3600)).await;
+        assert_eq!(finished.report.errors_by_reason["UNFINISHED"], 1);
+        assert_eq!(finished.cut.unwrap().exit_code, ExitCode::TimedOut);
     }
 }

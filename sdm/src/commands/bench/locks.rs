@@ -42,14 +42,17 @@ impl LocksBench {
     /// No session could be opened, or not one operation succeeded.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let leases = Leases::default();
-        let opened: Result<Vec<LockClient>, Failure> = stream::iter(0..self.load.clients)
+        let opening = stream::iter(0..self.load.clients)
             .map(|number| LockClient::open(context.cluster.beginning_at(number as usize), leases.clone()))
             .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await;
+            .try_collect::<Vec<LockClient>>();
+        let opened = tokio::select! {
+            opened = opening => opened,
+            failure = context.unwanted() => Err(failure),
+        };
         let renewing = tokio::spawn(keep_alive(context.cluster.beginning_at(0), leases.clone()));
         let finished = match opened {
-            Ok(clients) => Ok(load::run(clients, self.load.seconds).await),
+            Ok(clients) => Ok(load::run(clients, self.load.seconds, context.unwanted()).await),
             Err(failure) => Err(failure),
         };
         renewing.abort();

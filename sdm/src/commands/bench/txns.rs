@@ -36,7 +36,8 @@ impl TxnsBench {
             cluster: context.cluster.beginning_at(number as usize),
             resource: format!("user/bench/{run:016x}/{number}"),
         };
-        let finished = load::run((0..self.load.clients).map(client).collect(), self.load.seconds).await;
+        let finished =
+            load::run((0..self.load.clients).map(client).collect(), self.load.seconds, context.unwanted()).await;
         load::end(context, &finished)
     }
 }
