@@ -10,6 +10,8 @@ use sdm_proto::seams;
 use sdm_proto::seams::Transport;
 use sdm_proto::wire::internal::v1::AdoptDomainRequest;
 use sdm_proto::wire::internal::v1::AdoptDomainResponse;
+use sdm_proto::wire::internal::v1::CheckPlacementsRequest;
+use sdm_proto::wire::internal::v1::CheckPlacementsResponse;
 use sdm_proto::wire::internal::v1::GetProgressRequest;
 use sdm_proto::wire::internal::v1::GetProgressResponse;
 use sdm_proto::wire::internal::v1::InspectDomainRequest;
@@ -67,6 +69,13 @@ impl WorkerDataService for HalfDone {
         &self,
         _request: Request<AdoptDomainRequest>,
     ) -> Result<Response<AdoptDomainResponse>, Status> {
+        Err(Status::unimplemented("not on this stage"))
+    }
+
+    async fn check_placements(
+        &self,
+        _request: Request<CheckPlacementsRequest>,
+    ) -> Result<Response<CheckPlacementsResponse>, Status> {
         Err(Status::unimplemented("not on this stage"))
     }
 }

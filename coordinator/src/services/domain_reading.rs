@@ -203,7 +203,7 @@ mod tests {
         let domain = sample.domain("nfs1").clone();
         let mut reading = DomainReading::begin(&sample.state, domain.id, "a".to_owned());
         let cluster_id = sample.state.cluster_id().to_string();
-        let page = wire::InspectDomainResponse { cluster_id, epoch: 1, images, next_after: String::new() };
+        let page = wire::InspectDomainResponse { cluster_id, epoch: 1, images, ..Default::default() };
         reading.take(&sample.state, page).unwrap();
         reading.finish(&sample.state).told(&domain, "read")
     }

@@ -179,6 +179,7 @@ impl Reconciliation {
                     domain: Some(target(domain)),
                     pool_id: self.view.state.meta.pool_id.to_string(),
                     after: after.clone(),
+                    ..Default::default()
                 };
                 let page = self.ask(worker, &address, async |mut client| client.inspect_domain(request).await).await?;
                 // Names rise from page to page, so this ends even with a worker that means harm.

@@ -170,6 +170,10 @@ impl Reading<'_> {
                 }
             }
             WireOrder::Delete(order) => Way::Step(self.delete(order)?),
+            WireOrder::RenameDomain(_)
+            | WireOrder::DetachDomain(_)
+            | WireOrder::AttachDomain(_)
+            | WireOrder::FormatDomain(_) => return Err(missing("this kind of order")),
             // The supervisor answers it itself.
             WireOrder::Noop(_) => return Err(Unreadable("a noop has nothing to run".to_owned())),
         })
@@ -271,7 +275,7 @@ fn total_bytes(order: &WireOrder) -> u64 {
         WireOrder::ServeSource(order) => of(&order.volumes),
         WireOrder::Receive(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
         WireOrder::Send(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
-        WireOrder::CreateDomain(_) | WireOrder::CreateDisk(_) | WireOrder::Delete(_) | WireOrder::Noop(_) => 0,
+        _ => 0,
     }
 }
 

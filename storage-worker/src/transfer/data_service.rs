@@ -16,6 +16,8 @@ use sdm_proto::limits;
 use sdm_proto::status::to_status;
 use sdm_proto::wire::internal::v1::AdoptDomainRequest;
 use sdm_proto::wire::internal::v1::AdoptDomainResponse;
+use sdm_proto::wire::internal::v1::CheckPlacementsRequest;
+use sdm_proto::wire::internal::v1::CheckPlacementsResponse;
 use sdm_proto::wire::internal::v1::GetProgressRequest;
 use sdm_proto::wire::internal::v1::GetProgressResponse;
 use sdm_proto::wire::internal::v1::InspectDomainRequest;
@@ -77,6 +79,13 @@ impl WorkerDataService for WorkerData {
     ) -> Result<Response<AdoptDomainResponse>, Status> {
         let answer = self.takeover.adopt(request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn check_placements(
+        &self,
+        _request: Request<CheckPlacementsRequest>,
+    ) -> Result<Response<CheckPlacementsResponse>, Status> {
+        Err(Status::unimplemented("placements cannot be checked yet"))
     }
 }
 

@@ -60,6 +60,7 @@ impl Takeover {
                 epoch: page.epoch,
                 images: page.images.into_iter().map(image).collect(),
                 next_after: page.next_after.unwrap_or_default(),
+                ..Default::default()
             }),
             other => Err(unexpected(&other)),
         }
@@ -145,7 +146,7 @@ fn image(found: FoundImage) -> wire::FoundImage {
             token,
             transaction_id: transaction,
             volume_ids: volumes.iter().map(Uuid::to_string).collect(),
-            words: String::new(),
+            ..Default::default()
         },
         FoundKind::DotName => {
             wire::FoundImage { name, kind: wire::found_image::Kind::DotName.into(), ..Default::default() }
