@@ -3,6 +3,7 @@
 
 use crate::core::Core;
 use crate::services::call::Call;
+use crate::services::mutation::Begun;
 use crate::services::mutation::Mutation;
 use crate::services::mutation::RequestHash;
 use crate::services::page::Page;
@@ -36,7 +37,7 @@ impl DiskApi {
         Self { core }
     }
 
-    async fn create(&self, request: v1::CreateDiskRequest) -> Result<v1::Transaction, Refusal> {
+    async fn create(&self, request: v1::CreateDiskRequest) -> Result<Begun, Refusal> {
         let name = resolve::new_name(&request.name)?;
         let format = format_of(request.format)?;
         let size = check_size(request.size)?.checked_next_multiple_of(SIZE_STEP).ok_or_else(|| {
@@ -51,12 +52,12 @@ impl DiskApi {
         let mutation = Mutation::parse(request.header, hash)?;
         let resolve = |state: &_| {
             let domain = resolve::domain(state, &request.domain)?.id;
-            Ok(Spec::CreateDisk { name, domain, size, format })
+            Ok(Spec::CreateDisk { name, domain, size, format, preallocated: false, description: String::new() })
         };
         mutation.begin(&self.core, resolve).await
     }
 
-    async fn import(&self, request: v1::ImportDiskRequest) -> Result<v1::Transaction, Refusal> {
+    async fn import(&self, request: v1::ImportDiskRequest) -> Result<Begun, Refusal> {
         let name = resolve::new_name(&request.name)?;
         let format = format_of(request.format)?;
         let file_size = check_size(request.file_size)?;
@@ -77,14 +78,14 @@ impl DiskApi {
         mutation.begin(&self.core, resolve).await
     }
 
-    async fn export(&self, request: v1::ExportDiskRequest) -> Result<v1::Transaction, Refusal> {
+    async fn export(&self, request: v1::ExportDiskRequest) -> Result<Begun, Refusal> {
         let hash = RequestHash::of("disk-export").text("disk", &request.disk);
         let mutation = Mutation::parse(request.header, hash)?;
         let resolve = |state: &_| Ok(Spec::ExportDisk { disk: resolve::disk(state, &request.disk)?.id });
         mutation.begin(&self.core, resolve).await
     }
 
-    async fn r#move(&self, request: v1::MoveDiskRequest) -> Result<v1::Transaction, Refusal> {
+    async fn r#move(&self, request: v1::MoveDiskRequest) -> Result<Begun, Refusal> {
         let hash = RequestHash::of("disk-move").text("disk", &request.disk).text("to", &request.to_domain);
         let mutation = Mutation::parse(request.header, hash)?;
         let resolve = |state: &_| {
@@ -94,7 +95,7 @@ impl DiskApi {
         mutation.begin(&self.core, resolve).await
     }
 
-    async fn delete(&self, request: v1::DeleteDiskRequest) -> Result<v1::Transaction, Refusal> {
+    async fn delete(&self, request: v1::DeleteDiskRequest) -> Result<Begun, Refusal> {
         let hash = RequestHash::of("disk-delete").text("disk", &request.disk);
         let mutation = Mutation::parse(request.header, hash)?;
         let resolve = |state: &_| Ok(Spec::DeleteDisk { disk: resolve::disk(state, &request.disk)?.id });
@@ -157,37 +158,37 @@ impl DiskService for DiskApi {
         &self,
         request: Request<v1::CreateDiskRequest>,
     ) -> Result<Response<v1::CreateDiskResponse>, Status> {
-        let transaction = Some(self.create(request.into_inner()).await.map_err(status)?);
-        Ok(Response::new(v1::CreateDiskResponse { transaction }))
+        let Begun { transaction, plan } = self.create(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::CreateDiskResponse { transaction, plan }))
     }
 
     async fn import_disk(
         &self,
         request: Request<v1::ImportDiskRequest>,
     ) -> Result<Response<v1::ImportDiskResponse>, Status> {
-        let transaction = Some(self.import(request.into_inner()).await.map_err(status)?);
-        Ok(Response::new(v1::ImportDiskResponse { transaction }))
+        let Begun { transaction, plan } = self.import(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::ImportDiskResponse { transaction, plan }))
     }
 
     async fn export_disk(
         &self,
         request: Request<v1::ExportDiskRequest>,
     ) -> Result<Response<v1::ExportDiskResponse>, Status> {
-        let transaction = Some(self.export(request.into_inner()).await.map_err(status)?);
-        Ok(Response::new(v1::ExportDiskResponse { transaction }))
+        let Begun { transaction, plan } = self.export(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::ExportDiskResponse { transaction, plan }))
     }
 
     async fn move_disk(&self, request: Request<v1::MoveDiskRequest>) -> Result<Response<v1::MoveDiskResponse>, Status> {
-        let transaction = Some(self.r#move(request.into_inner()).await.map_err(status)?);
-        Ok(Response::new(v1::MoveDiskResponse { transaction }))
+        let Begun { transaction, plan } = self.r#move(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::MoveDiskResponse { transaction, plan }))
     }
 
     async fn delete_disk(
         &self,
         request: Request<v1::DeleteDiskRequest>,
     ) -> Result<Response<v1::DeleteDiskResponse>, Status> {
-        let transaction = Some(self.delete(request.into_inner()).await.map_err(status)?);
-        Ok(Response::new(v1::DeleteDiskResponse { transaction }))
+        let Begun { transaction, plan } = self.delete(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::DeleteDiskResponse { transaction, plan }))
     }
 
     async fn get_disk(&self, request: Request<v1::GetDiskRequest>) -> Result<Response<v1::GetDiskResponse>, Status> {

@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::services::call::Call;
+use crate::services::mutation::Begun;
 use crate::services::mutation::Mutation;
 use crate::services::mutation::RequestHash;
 use crate::services::page::Page;
@@ -42,8 +43,9 @@ impl DomainApi {
             .text("path", &path)
             .number("local", u64::from(local));
         let mutation = Mutation::parse(request.header, hash)?;
-        let transaction = mutation.begin(&self.core, |_| Ok(Spec::CreateDomain { name, path, local })).await?;
-        Ok(v1::CreateDomainResponse { transaction: Some(transaction) })
+        let begun = mutation.begin(&self.core, |_| Ok(Spec::CreateDomain { name, path, local })).await?;
+        let Begun { transaction, plan } = begun;
+        Ok(v1::CreateDomainResponse { transaction, plan })
     }
 
     async fn get(&self, request: v1::GetDomainRequest) -> Result<v1::GetDomainResponse, Refusal> {

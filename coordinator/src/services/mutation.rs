@@ -71,6 +71,16 @@ pub(crate) struct Mutation {
     initiator: String,
     reason: String,
     lock_wait_ms: u64,
+    dry_run: bool,
+}
+
+/// What a mutation is answered with: the transaction, or its plan if it was to be done for show.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    /// As it is now.
+    pub transaction: Option<v1::Transaction>,
+    /// Of a dry run.
+    pub plan: Option<v1::DryRun>,
 }
 
 impl Mutation {
@@ -92,12 +102,12 @@ impl Mutation {
             }
             given => given,
         };
-        let (initiator, reason) = (header.initiator, header.reason);
-        Ok(Self { id, request_hash: hash.finish(), initiator, reason, lock_wait_ms })
+        let (initiator, reason, dry_run) = (header.initiator, header.reason, header.dry_run);
+        Ok(Self { id, request_hash: hash.finish(), initiator, reason, lock_wait_ms, dry_run })
     }
 
     /// Begins the transaction, or finds the one that is known under the request's id, and answers
-    /// with it as it is then.
+    /// with it as it is then. A dry run answers with the plan, from the same view and the same code.
     ///
     /// # Errors
     /// The recorded or the new refusal, or why nothing could be asked.
@@ -105,15 +115,19 @@ impl Mutation {
         self,
         core: &Core,
         resolve: impl FnOnce(&State) -> Result<Spec, Refusal>,
-    ) -> Result<v1::Transaction, Refusal> {
+    ) -> Result<Begun, Refusal> {
         let call = Call::begin(core);
         let view = call.read().await?;
         let state = &view.state;
         let id = self.id.unwrap_or_else(|| request_id::issue(state.meta.clock_ms, rand::random()));
         if let Some(recorded) = self.recorded(state, id) {
-            return recorded;
+            return recorded.map(|transaction| self.of_known(state, transaction));
         }
         let spec = resolve(state)?;
+        if self.dry_run {
+            let plan = state.dry_run(&spec, None)?;
+            return Ok(Begun { transaction: None, plan: Some(present::dry_run(state, plan)) });
+        }
         tracing::info!(txn = %id, kind = spec.kind(), initiator = self.initiator, "proposing a transaction");
         let begin = self.command(state, id, spec);
         let answered = call.propose(Command::Begin(begin)).await?;
@@ -121,8 +135,27 @@ impl Mutation {
         let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
         match &txn.phase {
             Phase::Refused(refusal) => Err(refusal.clone()),
-            _ => Ok(present::transaction(state, txn)),
+            _ => Ok(Begun { transaction: Some(present::transaction(state, txn)), plan: None }),
         }
+    }
+
+    /// The answer to a repetition; of a dry run, that there is nothing to do any more.
+    fn of_known(&self, state: &State, transaction: v1::Transaction) -> Begun {
+        if !self.dry_run {
+            return Begun { transaction: Some(transaction), plan: None };
+        }
+        let known = format!(
+            "request id {} is known, its transaction is {}: a repetition changes nothing and answers with it",
+            transaction.id, transaction.phase
+        );
+        let (summary, objects, revision) = (transaction.summary, transaction.objects, state.applied_index());
+        let plan = v1::DryRun { summary, objects, warnings: vec![known], revision, ..Default::default() };
+        Begun { transaction: None, plan: Some(plan) }
+    }
+
+    /// Whether nothing is to be done.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// Begins a transaction that resolves no names and may be forgotten and done again: nothing is

@@ -2,6 +2,7 @@
 //! for that. All of it is for whoever wants to know how fast the cluster is.
 
 use crate::core::Core;
+use crate::services::mutation::Begun;
 use crate::services::mutation::Mutation;
 use crate::services::mutation::RequestHash;
 use crate::services::present;
@@ -20,10 +21,13 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Names that it may lock.
 const PREFIX: &str = "bench/";
 
-pub(super) async fn begin(core: &Core, asked: v1::BeginNoopRequest) -> Result<v1::Transaction, Refusal> {
+pub(super) async fn begin(core: &Core, asked: v1::BeginNoopRequest) -> Result<Begun, Refusal> {
     let resource = name(&asked.resource)?;
     let hash = RequestHash::of("noop").text("resource", &resource);
     let mutation = Mutation::parse(asked.header, hash)?;
+    if mutation.is_dry_run() {
+        return mutation.begin(core, |_| Ok(Spec::Noop { resource })).await;
+    }
     let id = mutation.begin_unread(core, Spec::Noop { resource }).await?;
     let mut changes = core.watch_row(Touched::Txn(id));
     // Watched since before it is loaded: what is applied in between wakes once more.
@@ -41,7 +45,7 @@ pub(super) async fn begin(core: &Core, asked: v1::BeginNoopRequest) -> Result<v1
     }
     let view = core.view();
     let txn = view.state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
-    Ok(present::transaction(&view.state, txn))
+    Ok(Begun { transaction: Some(present::transaction(&view.state, txn)), plan: None })
 }
 
 fn name(resource: &str) -> Result<String, Refusal> {

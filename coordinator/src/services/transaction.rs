@@ -3,6 +3,7 @@
 
 use crate::core::Core;
 use crate::services::call::Call;
+use crate::services::mutation::Begun;
 use crate::services::noop;
 use crate::services::page::Page;
 use crate::services::present;
@@ -116,8 +117,8 @@ impl TransactionService for TransactionApi {
         &self,
         request: Request<v1::BeginNoopRequest>,
     ) -> Result<Response<v1::BeginNoopResponse>, Status> {
-        let transaction = noop::begin(&self.core, request.into_inner()).await;
-        let answer = transaction.map(|transaction| v1::BeginNoopResponse { transaction: Some(transaction) });
+        let begun = noop::begin(&self.core, request.into_inner()).await;
+        let answer = begun.map(|Begun { transaction, plan }| v1::BeginNoopResponse { transaction, plan });
         answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 

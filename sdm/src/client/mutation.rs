@@ -24,6 +24,9 @@ pub struct Mutation {
     /// Refuse at once, naming the holder, instead of waiting for a lock
     #[arg(long, help_heading = "Change options")]
     no_wait_lock: bool,
+    /// Print what would be done - locks, steps, space, who is in the way - and do nothing
+    #[arg(long, help_heading = "Change options")]
+    dry_run: bool,
 }
 
 /// Longest reason, in bytes: it is kept in every member's memory as long as the transaction.
@@ -34,6 +37,12 @@ impl Mutation {
     #[must_use]
     pub fn is_repetition(&self) -> bool {
         self.request_id.is_some()
+    }
+
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// The header, with a fresh request id if none was given.
@@ -60,6 +69,7 @@ impl Mutation {
             no_wait_lock: self.no_wait_lock || (self.wait_lock.is_some() && lock_wait_ms == 0),
             initiator: initiator(),
             reason,
+            dry_run: self.dry_run,
         })
     }
 }

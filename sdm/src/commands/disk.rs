@@ -1,14 +1,11 @@
 //! `sdm disk`: disks of virtual machines. Import and export, which carry bytes, stand in files of
 //! their own.
 
-use super::begin::Waiting;
-use super::begin::begin;
+use super::begin::Change;
 use super::disk_export::ExportDisk;
 use super::disk_import::ImportDisk;
 use super::disk_result::DiskResult;
 use super::disk_result::Verb;
-use crate::client::Begun;
-use crate::client::Mutation;
 use crate::client::all_pages;
 use crate::context::Context;
 use crate::output::ExitCode;
@@ -130,67 +127,59 @@ impl DiskCommand {
 }
 
 impl CreateDisk {
-    fn resolve(&self) -> Result<(String, v1::CreateDiskRequest), Failure> {
-        let header = self.mutation.header()?;
-        let id = header.request_id.clone();
+    fn resolve(&self) -> Result<(v1::MutationHeader, v1::CreateDiskRequest), Failure> {
+        let header = self.change.mutation.header()?;
         let request = v1::CreateDiskRequest {
-            header: Some(header),
+            header: Some(header.clone()),
             name: parse_name("NAME", &self.name)?.into(),
             domain: parse_reference("--domain", &self.domain)?,
             size: parse_size("--size", &self.size)?,
             format: v1::DiskFormat::from(self.format).into(),
         };
-        Ok((id, request))
+        Ok((header, request))
     }
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let (id, request) = self.resolve()?;
+        let (header, request) = self.resolve()?;
         let create = async |link| DiskServiceClient::new(link).create_disk(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(create).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
-        let label = format!("create {}", self.name);
-        let txn = self.waiting.outcome(context, txn, &label).await?;
+        let (label, ask) = (format!("create {}", self.name), context.cluster.call(create));
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&DiskResult::of(context, Verb::Create, txn).await)
     }
 }
 
 impl MoveDisk {
-    fn resolve(&self) -> Result<(String, v1::MoveDiskRequest), Failure> {
-        let header = self.mutation.header()?;
-        let id = header.request_id.clone();
+    fn resolve(&self) -> Result<(v1::MutationHeader, v1::MoveDiskRequest), Failure> {
+        let header = self.change.mutation.header()?;
         let request = v1::MoveDiskRequest {
-            header: Some(header),
+            header: Some(header.clone()),
             disk: parse_reference("DISK", &self.disk)?,
             to_domain: parse_reference("--to", &self.to)?,
         };
-        Ok((id, request))
+        Ok((header, request))
     }
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let (id, request) = self.resolve()?;
+        let (header, request) = self.resolve()?;
         let start = async |link| DiskServiceClient::new(link).move_disk(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(start).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
-        let label = format!("move {} to {}", self.disk, self.to);
-        let txn = self.waiting.outcome(context, txn, &label).await?;
+        let (label, ask) = (format!("move {} to {}", self.disk, self.to), context.cluster.call(start));
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&DiskResult::of(context, Verb::Move, txn).await)
     }
 }
 
 impl DeleteDisk {
-    fn resolve(&self) -> Result<(String, v1::DeleteDiskRequest), Failure> {
-        let header = self.mutation.header()?;
-        let id = header.request_id.clone();
-        Ok((id, v1::DeleteDiskRequest { header: Some(header), disk: parse_reference("DISK", &self.disk)? }))
+    fn resolve(&self) -> Result<(v1::MutationHeader, v1::DeleteDiskRequest), Failure> {
+        let header = self.change.mutation.header()?;
+        let disk = parse_reference("DISK", &self.disk)?;
+        Ok((header.clone(), v1::DeleteDiskRequest { header: Some(header), disk }))
     }
 
     async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let (id, request) = self.resolve()?;
+        let (header, request) = self.resolve()?;
         let delete = async |link| DiskServiceClient::new(link).delete_disk(request.clone()).await;
-        let ask = async { Ok(context.cluster.call(delete).await?.transaction) };
-        let txn = begin(context, &id, Begun::Transaction(id.clone()), ask).await?;
-        let label = format!("delete {}", self.disk);
-        let txn = self.waiting.outcome(context, txn, &label).await?;
+        let (label, ask) = (format!("delete {}", self.disk), context.cluster.call(delete));
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&DiskResult::of(context, Verb::Delete, txn).await)
     }
 }

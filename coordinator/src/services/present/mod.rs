@@ -4,6 +4,7 @@
 
 mod disk;
 mod domain;
+mod dry_run;
 mod garbage;
 mod job;
 mod lock;
@@ -13,6 +14,7 @@ mod worker;
 
 pub(crate) use disk::disk;
 pub(crate) use domain::domain;
+pub(crate) use dry_run::dry_run;
 pub(crate) use garbage::garbage;
 pub(crate) use job::job;
 pub(crate) use lock::lock;

@@ -107,6 +107,10 @@ impl State {
             attempts: 0,
             last_error: None,
             history: Vec::new(),
+            stage: 0,
+            built: Vec::new(),
+            fencing: None,
+            ending: None,
         }
     }
 
@@ -226,10 +230,11 @@ impl State {
             }
             Spec::DeleteDisk { disk } => self.commit_delete(turn, txn, disk),
             Spec::Noop { .. } => self.start_step(turn, txn, None),
+            _ => {}
         }
     }
 
-    fn check_start(&self, spec: &Spec) -> Result<(), Refusal> {
+    pub(crate) fn check_start(&self, spec: &Spec) -> Result<(), Refusal> {
         match spec {
             Spec::CreateDomain { path, .. } => self.check_path_owner(path),
             Spec::CreateDisk { domain, .. } => self.check_reachable(*domain),
@@ -245,6 +250,7 @@ impl State {
             }
             Spec::DeleteDisk { .. } => Ok(()),
             Spec::Noop { .. } => self.check_any_worker(),
+            _ => Err(crate::plan::not_yet(spec)),
         }
     }
 
@@ -273,7 +279,7 @@ impl State {
         Err(refusal)
     }
 
-    pub(super) fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
+    pub(crate) fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
         let volumes = self.disks.get(&disk).map(|disk| disk.volumes.as_slice()).unwrap_or_default();
         volumes.iter().filter_map(|id| self.volumes.get(id))
     }
