@@ -56,9 +56,15 @@ const LOOK_SOON: Duration = Duration::from_millis(300);
 const REPORT_TIME: Duration = Duration::from_secs(4);
 
 /// Refusals that mean that this process must not go on.
-const DECISIVE: [&str; 2] = ["REMOVED_MEMBER", OLD_COPY];
+const DECISIVE: [&str; 2] = [REMOVED_MEMBER, OLD_COPY];
+
+/// What members say to one that was removed.
+pub(crate) const REMOVED_MEMBER: &str = "REMOVED_MEMBER";
 
 const OLD_COPY: &str = "OLD_COPY";
+
+/// What a member says to one of another cluster.
+const WRONG_CLUSTER: &str = "WRONG_CLUSTER";
 
 /// What a member says of itself when it checks in.
 #[derive(Debug, Default)]
@@ -145,20 +151,41 @@ async fn ask_all(core: &Core, via: Option<&str>, voters: &[BTreeSet<NodeId>]) ->
     let request = request(core, true);
     let others = reachability::others(core).into_iter().map(|(id, node)| (Some(id), node.address));
     let asked = others.chain(via.map(|via| (None, via.to_owned())));
-    let mut asked: FuturesUnordered<_> = asked.map(|(id, address)| ask(core, id, address, request.clone())).collect();
+    let asking = |(id, address)| {
+        let request = request.clone();
+        async move { (id, ask(core, id, address, request).await) }
+    };
+    let mut asked: FuturesUnordered<_> = asked.map(asking).collect();
     let mut answered = BTreeSet::new();
-    let mut until = Instant::now() + if are_enough(core.node_id(), voters, &answered) { LATE_TIME } else { ASK_TIME };
-    while let Ok(Some(answer)) = tokio::time::timeout_at(until, asked.next()).await {
+    // What the operator named may belong to somebody else: that is waited for.
+    let mut via_is_open = via.is_some();
+    let enough = !via_is_open && are_enough(core.node_id(), voters, &answered);
+    let mut until = Instant::now() + if enough { LATE_TIME } else { ASK_TIME };
+    while let Ok(Some((asked_id, answer))) = tokio::time::timeout_at(until, asked.next()).await {
+        via_is_open &= asked_id.is_some();
         match answer {
             Ok(id) => answered.extend(id),
             Err(refusal) if DECISIVE.contains(&refusal.reason.as_str()) => return Err(refusal),
+            Err(refusal) if asked_id.is_none() && refusal.reason == WRONG_CLUSTER => {
+                return Err(of_another_cluster(via.unwrap_or_default(), &refusal));
+            }
             Err(refusal) => tracing::debug!(%refusal, "no answer to the check-in"),
         }
-        if are_enough(core.node_id(), voters, &answered) {
+        if !via_is_open && are_enough(core.node_id(), voters, &answered) {
             until = until.min(Instant::now() + LATE_TIME);
         }
     }
     Ok(answered)
+}
+
+/// The folder is a member's, and `--join` names a member of another cluster: one of them is a mistake.
+fn of_another_cluster(via: &str, theirs: &Refusal) -> Refusal {
+    let message =
+        format!("the data folder holds a member of another cluster than the one to join at {via}: {}", theirs.message);
+    Refusal::new(Class::Precondition, WRONG_CLUSTER, message).hint(
+        "to go on as the member that the folder holds, leave out --join or name one of its own cluster; to join the \
+         other cluster, give a new or an empty --data-dir",
+    )
 }
 
 /// Asks one; answers with who it was.

@@ -88,6 +88,13 @@ impl MemberError {
             Self::Folder(OpenFolderError::InUse { .. }) => (Class::Precondition, "FOLDER_IN_USE", ""),
             Self::Folder(OpenFolderError::Foreign { .. }) => (Class::Precondition, "FOLDER_NOT_EMPTY", ""),
             Self::Folder(_) => (Class::Internal, "FOLDER_UNUSABLE", ""),
+            Self::Identity(IdentityError::Gone(_)) => (
+                Class::Precondition,
+                "IDENTITY_GONE",
+                "keep the folder as it is, and replace the member: start a new one on an empty folder with --join, \
+                 then `sdm member replace OLD --with NEW`; what an interrupted `sdm backup restore` or `sdm bench \
+                 fill` left is removed, and that repeated",
+            ),
             Self::Identity(_) => (Class::Internal, "IDENTITY_UNUSABLE", FOLDER_HINT),
             Self::Pending { .. } => {
                 (Class::Internal, "FOLDER_UNUSABLE", "check the data folder, its owner and its disk")

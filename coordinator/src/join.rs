@@ -6,19 +6,26 @@ use crate::error::MemberError;
 use crate::peers::PeerChannel;
 use crate::peers::Peers;
 use crate::peers::within;
+use crate::route::ASK_THERE;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::seams::channel;
 use sdm_proto::status::from_status;
+use sdm_proto::status::refusal_in;
 use sdm_proto::wire::internal::v1::AdmitRequest;
 use sdm_proto::wire::internal::v1::JoinRequest;
 use sdm_proto::wire::internal::v1::JoinResponse;
 use sdm_proto::wire::internal::v1::member_service_client::MemberServiceClient;
+use sdm_proto::wire::v1::transfer_service_server;
 use sdm_raft_store::Identity;
 use sdm_state::members::FEATURE_LEVEL_MAX;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use uuid::Uuid;
 
 /// Pause before the next try, doubled each time ...
@@ -36,6 +43,9 @@ const JOIN_TIME: Duration = Duration::from_secs(20);
 /// take longer: then it is asked again, and nothing is lost.
 const ADMIT_TIME: Duration = Duration::from_secs(60);
 
+/// How long somebody who answered already may take to say what it is.
+const ASK_TIME: Duration = Duration::from_secs(2);
+
 /// The version that this build shows to others.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -50,7 +60,8 @@ pub(crate) async fn ask_for_id(
     address: &str,
     incarnation: Uuid,
 ) -> Result<Identity, MemberError> {
-    let mut client = peers.stranger(via).map_err(MemberError::Refused)?;
+    // Refused at once where it is no address.
+    peers.stranger(via).map_err(MemberError::Refused)?;
     let request = JoinRequest {
         name: name.to_string(),
         address: address.to_owned(),
@@ -58,12 +69,25 @@ pub(crate) async fn ask_for_id(
         feature_level_max: FEATURE_LEVEL_MAX,
         version: VERSION.to_owned(),
     };
+    let mut at = via.to_owned();
     let response = until_answered(&format!("join the cluster of {via}"), async || {
+        let mut client = peers.stranger(&at)?;
         let call = client.join(within(request.clone(), JOIN_TIME));
-        answer(JOIN_TIME, via, call).await
+        let outcome = answer(peers, JOIN_TIME, &at, call).await;
+        if let Some(next) = outcome.as_ref().err().and_then(elsewhere) {
+            tracing::info!(from = at, to = next, "asking another member of that cluster");
+            at = next;
+        }
+        outcome
     })
     .await?;
     identity(name, incarnation, &response)
+}
+
+/// Where a member that stops says that others are.
+fn elsewhere(refusal: &Refusal) -> Option<String> {
+    let stops = refusal.reason == "MEMBER_STOPPING";
+    refusal.blockers.iter().find(|blocker| stops && blocker.kind == ASK_THERE).map(|blocker| blocker.id.clone())
 }
 
 fn identity(name: &Name, incarnation: Uuid, response: &JoinResponse) -> Result<Identity, MemberError> {
@@ -92,7 +116,7 @@ pub(crate) async fn ask_for_admission(core: &Core, via: &str, stay_learner: bool
     until_answered("be admitted", async || {
         let (address, mut client) = whom_to_ask(core, via)?;
         let call = client.admit(within(request, ADMIT_TIME));
-        answer(ADMIT_TIME, &address, call).await
+        answer(&core.inner.peers, ADMIT_TIME, &address, call).await
     })
     .await
     .map(|response| response.role)
@@ -111,18 +135,41 @@ fn whom_to_ask(core: &Core, via: &str) -> Result<(String, MemberServiceClient<Pe
 }
 
 async fn answer<T>(
+    peers: &Peers,
     time: Duration,
     address: &str,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Refusal> {
     match tokio::time::timeout(time, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if status.code() == Code::Unimplemented && refusal_in(&status).is_none() => {
+            Err(no_member(peers, address).await)
+        }
         Ok(Err(status)) => Err(from_status(&status)),
         Err(_) => {
             let message = format!("{address} did not answer within {} s", time.as_secs());
             Err(Refusal::new(Class::Unavailable, "UNREACHABLE", message))
         }
     }
+}
+
+/// Something answers that knows no joins.
+async fn no_member(peers: &Peers, address: &str) -> Refusal {
+    let what = if is_worker(peers, address).await { "a worker" } else { "something that is no member of sdm" };
+    Refusal::new(
+        Class::Invalid,
+        "NOT_A_MEMBER",
+        format!("--join: {what} answers at {address}, and only members take joins"),
+    )
+    .hint("give the address of a member: `sdm member list` shows them; a worker's own is not one")
+}
+
+/// Whether a worker's services are there.
+async fn is_worker(peers: &Peers, address: &str) -> bool {
+    let Ok(channel) = channel(peers.transport(), address) else { return false };
+    let service = transfer_service_server::SERVICE_NAME.to_owned();
+    let asked = async move { HealthClient::new(channel).check(HealthCheckRequest { service }).await };
+    matches!(tokio::time::timeout(ASK_TIME, asked).await, Ok(Ok(_)))
 }
 
 /// Whether the same question may be answered later.
@@ -149,5 +196,22 @@ async fn until_answered<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, R
         let jitter = f64::from(rand::random::<u8>()) / 512.0;
         tokio::time::sleep(pause.mul_f64(0.75 + jitter)).await;
         pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_member_that_stops_sends_elsewhere() {
+        let refusal = |reason: &str| {
+            Refusal::new(Class::Unavailable, reason, "")
+                .blocker("member", "a", "does not answer")
+                .blocker(ASK_THERE, "b:7400", "member b")
+        };
+        assert_eq!(elsewhere(&refusal("MEMBER_STOPPING")).as_deref(), Some("b:7400"));
+        assert_eq!(elsewhere(&refusal("NO_QUORUM")), None);
+        assert_eq!(elsewhere(&Refusal::new(Class::Unavailable, "MEMBER_STOPPING", "")), None);
     }
 }

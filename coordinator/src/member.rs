@@ -29,6 +29,7 @@ use sdm_raft_store::Identity;
 use sdm_raft_store::IdentityFile;
 use sdm_raft_store::MemberDisk;
 use sdm_raft_store::disk::Closed;
+use sdm_raft_store::identity::IdentityError;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,7 @@ async fn run_on(
 ) -> Result<(), MemberError> {
     let pending_file = PendingFile::of(&disk);
     let known = IdentityFile::of(&disk).read().await?;
-    let pending = next_step(&config, known.as_ref(), &pending_file).await?;
+    let pending = next_step(&config, &disk, known.as_ref(), &pending_file).await?;
     refuse_exposed(&config)?;
     let (bound, incoming) = listen(&config).await?;
     let address = reachable_at(&config, &bound)?;
@@ -125,6 +126,7 @@ async fn run_on(
 /// What is still to be done before this is a member, written down before it is begun.
 async fn next_step(
     config: &MemberConfig,
+    disk: &MemberDisk,
     known: Option<&Identity>,
     file: &PendingFile,
 ) -> Result<Option<Pending>, MemberError> {
@@ -150,6 +152,10 @@ async fn next_step(
             );
         }
         return Ok(pending);
+    }
+    IdentityFile::of(disk).refuse_remains().await?;
+    if StartsFile::of(disk).read().await? > 0 {
+        return Err(IdentityError::Gone("a count of starts").into());
     }
     let next = match (&config.start, pending) {
         (Start::Resume, None) => return Err(MemberError::NothingThere(config.data_dir.clone())),
@@ -373,7 +379,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_member_without_a_seat_asks_whom_it_is_told_last_under_its_old_incarnation() {
-        let file = PendingFile::of(&SimulatedDisk::new().start());
+        let disk = SimulatedDisk::new().start();
+        let file = PendingFile::of(&disk);
         let incarnation = Uuid::from_u128(7);
         let joining = |via: &str, stay_learner| Pending::Joining { via: via.to_owned(), stay_learner, incarnation };
         file.write(joining("a:7400", false)).await.unwrap();
@@ -381,15 +388,15 @@ mod tests {
             Identity { node_id: 3, name: "c".to_owned(), incarnation, ..founding::new_identity(&"c".parse().unwrap()) };
         let config = |start| MemberConfig::new("c".parse().unwrap(), "c:7400", "in memory", start);
 
-        let resumed = next_step(&config(Start::Resume), Some(&identity), &file).await.unwrap();
+        let resumed = next_step(&config(Start::Resume), &disk, Some(&identity), &file).await.unwrap();
         assert_eq!(resumed, Some(joining("a:7400", false)));
         let mut elsewhere = config(Start::Join("b:7400".to_owned()));
         elsewhere.stay_learner = true;
-        let next = next_step(&elsewhere, Some(&identity), &file).await.unwrap();
+        let next = next_step(&elsewhere, &disk, Some(&identity), &file).await.unwrap();
         assert_eq!(next, Some(joining("b:7400", true)));
         assert_eq!(file.read().await.unwrap(), next, "the next start knows it, too");
         // Once it has its seat, it is a member, whatever it is told.
         file.clear().await.unwrap();
-        assert_eq!(next_step(&elsewhere, Some(&identity), &file).await.unwrap(), None);
+        assert_eq!(next_step(&elsewhere, &disk, Some(&identity), &file).await.unwrap(), None);
     }
 }

@@ -131,6 +131,11 @@ async fn ping(core: &Core, id: NodeId, address: &str, leader: NodeId, time: Dura
     }
 }
 
+/// A member by its name, and by the id that other messages call it by.
+fn named(name: &str, id: NodeId) -> String {
+    format!("{name} (id {id})")
+}
+
 /// The refusal for want of a leader that a quorum follows. `last` is what the last try met.
 pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refusal>, time: Duration) -> Refusal {
     let pings = core.inner.reachability.recent(core, time).await;
@@ -141,14 +146,15 @@ pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refus
         pings.iter().filter(|ping| votes(ping.id)).partition(|ping| ping.answer.is_ok());
     let reached = answered.len() + usize::from(votes(core.node_id()));
     let needed = voters / 2 + 1;
-    let names: Vec<&str> = silent.iter().map(|ping| ping.node.name.as_str()).collect();
+    let names: Vec<String> = silent.iter().map(|ping| named(&ping.node.name, ping.id)).collect();
     let who = if names.is_empty() { String::new() } else { format!(", but not {}", names.join(", ")) };
-    let last_known = leadership.leader_name().unwrap_or("nobody");
+    let last_known = leadership.leader.zip(leadership.leader_name());
+    let last_known = last_known.map_or_else(|| "nobody".to_owned(), |(id, name)| named(name, id));
     let why = last.map_or_else(String::new, |last| format!("; the last try met: {}", last.message));
     let message = format!(
         "no leader that a majority follows within {:.1} s: member {} reaches {reached} of {voters} voters, itself included{who} (the last leader known is {last_known}{why})",
         waited.as_secs_f64(),
-        core.member_name(),
+        named(core.member_name().as_str(), core.node_id()),
     );
     core.inner.reachability.judged(reached < needed, waited, Instant::now());
     let mut refusal = Refusal::new(Class::Unavailable, "NO_QUORUM", message).hint(format!(
@@ -159,7 +165,7 @@ pub(crate) async fn no_quorum(core: &Core, waited: Duration, last: Option<&Refus
             refusal = refusal.blocker(
                 "member",
                 ping.node.name.clone(),
-                format!("at {}: {}", ping.node.address, error.message),
+                format!("id {}, at {}: {}", ping.id, ping.node.address, error.message),
             );
         }
     }

@@ -12,6 +12,7 @@ use crate::route::at_leader;
 use crate::route::not_leader;
 use crate::route::report_time;
 use crate::route::stopping;
+use crate::route::unless_ending;
 use openraft::errors::LinearizableReadError;
 use openraft::errors::RaftError;
 use openraft::raft::ReadPolicy;
@@ -36,7 +37,8 @@ const TRY_TIME: Duration = Duration::from_secs(3);
 pub(crate) async fn read(core: &Core, deadline: Instant) -> Result<Arc<StateView>, Refusal> {
     let begun = Instant::now();
     let at = confirmed(core, deadline).await?;
-    match tokio::time::timeout_at(deadline, core.inner.view.wait_applied(at.index)).await {
+    let applied = tokio::time::timeout_at(deadline, core.inner.view.wait_applied(at.index));
+    match unless_ending(core, applied).await? {
         Ok(view) => Ok(view),
         Err(_) => {
             let own = core.view().applied_index().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Finding the leader: whatever only the leader can do is tried here or sent there in one hop, and
 //! tried again when the leader changes or does not answer, until a deadline.
 
+use crate::check_in::REMOVED_MEMBER;
 use crate::core::Core;
 use crate::leadership::Leadership;
 use crate::reachability;
@@ -108,21 +109,51 @@ pub(crate) fn report_time(deadline: Instant) -> Duration {
 /// Tries at the leader until it is done or refused, or the deadline passed.
 ///
 /// # Errors
-/// The attempt's refusal; NOT_A_MEMBER_YET; NO_QUORUM at the deadline.
+/// The attempt's refusal; NOT_A_MEMBER_YET; MEMBER_STOPPING; NO_QUORUM at the deadline.
 pub(crate) async fn at_leader<T, F>(core: &Core, deadline: Instant, attempt: impl Fn(Leader) -> F) -> Result<T, Refusal>
 where
     F: Future<Output = Attempt<T>>,
 {
+    unless_ending(core, std::future::ready(())).await?;
     refuse_outsider(core)?;
     let begun = Instant::now();
     let deadline = core.inner.reachability.held_until(deadline, begun);
     let report_time = report_time(deadline);
     let mut last = None;
     let trying = try_until_done(core, attempt, &mut last);
-    match tokio::time::timeout_at(deadline - report_time, trying).await {
+    match unless_ending(core, tokio::time::timeout_at(deadline - report_time, trying)).await? {
+        // Said of whoever called the leader: of this member, not of whoever asked here.
+        Ok(Err(refusal)) if refusal.reason == REMOVED_MEMBER => {
+            let told = ending(core, &refusal);
+            core.inner.ending.end(refusal);
+            Err(told)
+        }
         Ok(outcome) => outcome,
         Err(_) => Err(reachability::no_quorum(core, begun.elapsed(), last.as_ref(), report_time).await),
     }
+}
+
+/// Kind of the blockers that say where else to ask; their id is an address.
+pub(crate) const ASK_THERE: &str = "ask";
+
+/// Waits for this, unless this member must not go on.
+///
+/// # Errors
+/// MEMBER_STOPPING.
+pub(crate) async fn unless_ending<T>(core: &Core, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        reason = core.inner.ending.wait() => Err(ending(core, &reason)),
+        outcome = waiting => Ok(outcome),
+    }
+}
+
+/// This member must not go on, which concerns nobody who asks it: another one answers.
+fn ending(core: &Core, reason: &Refusal) -> Refusal {
+    let message = format!("member {} is stopping: {}", core.member_name(), reason.message);
+    let refusal = Refusal::new(Class::Unavailable, "MEMBER_STOPPING", message).hint("try another endpoint");
+    let others = reachability::others(core).into_values();
+    others.fold(refusal, |refusal, node| refusal.blocker(ASK_THERE, node.address, format!("member {}", node.name)))
 }
 
 async fn try_until_done<T, F>(

@@ -56,7 +56,7 @@ async fn promote(cluster: &mut Cluster, at: &str, member: &str) -> Answer {
 
 async fn replace(cluster: &mut Cluster, at: &str, old: &str, new: &str) -> Answer {
     let mut client = cluster.client(at);
-    let request = v1::ReplaceMemberRequest { old: old.to_owned(), new: new.to_owned() };
+    let request = v1::ReplaceMemberRequest { old: old.to_owned(), new: new.to_owned(), only_voter: false };
     settled(async || client.replace_member(request.clone()).await).await
 }
 
@@ -218,6 +218,72 @@ async fn a_replacement_by_one_that_votes_already_is_refused_and_removes_nobody()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_of_two_is_replaced_by_a_learner_and_never_by_the_other_one() {
+    let mut cluster = Cluster::of(&["a", "b"]).await;
+    transfer(&mut cluster, "a", "a").await.unwrap();
+    // Of the leader and of the other one, asked at either.
+    for (at, old, new) in [("a", "a", "b"), ("b", "b", "a"), ("b", "a", "b")] {
+        let refusal = replace(&mut cluster, at, old, new).await.unwrap_err();
+        assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Precondition, "ALREADY_VOTES"), "{refusal}");
+        assert!(refusal.message.contains("a voter less") && refusal.hint.contains("--learner"), "{refusal}");
+    }
+    voters_are(&mut cluster, "a", &["a", "b"]).await;
+    // What the hint says.
+    start_learner(&mut cluster, "c");
+    cluster.core("c").await;
+    assert!(replace(&mut cluster, "b", "a", "c").await.unwrap().changed);
+    ended_as(&mut cluster, "a", "REMOVED_MEMBER").await;
+    voters_are(&mut cluster, "b", &["b", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_of_the_only_voter_that_was_cut_in_the_middle_is_finished_by_its_repetition_alone() {
+    let mut cluster = Cluster::of(&["a"]).await;
+    start_learner(&mut cluster, "b");
+    cluster.core("b").await;
+    // The first half.
+    promote(&mut cluster, "a", "b").await.unwrap();
+    assert_eq!(replace(&mut cluster, "a", "a", "b").await.unwrap_err().reason, "ALREADY_VOTES");
+    let mut client = cluster.client("b");
+    let begun = v1::ReplaceMemberRequest { old: "a".to_owned(), new: "b".to_owned(), only_voter: true };
+    assert!(settled(async || client.replace_member(begun.clone()).await).await.unwrap().changed);
+    ended_as(&mut cluster, "a", "REMOVED_MEMBER").await;
+    voters_are(&mut cluster, "b", &["b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_a_removed_member_is_sent_on_and_not_told_that_it_was_removed() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    transfer(&mut cluster, "a", "a").await.unwrap();
+    let core = cluster.core("c").await;
+    let asking = tokio::spawn(async move {
+        let mut refusals = Vec::new();
+        let deadline = soon();
+        // Until it has ended, and Raft with it.
+        while Instant::now() < deadline {
+            if let Err(refusal) = core.read(Instant::now() + Duration::from_secs(5)).await {
+                let over = refusal.message.contains("shutting down");
+                refusals.push(refusal);
+                if over {
+                    return refusals;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("it never ended: {refusals:?}");
+    });
+    assert!(remove(&mut cluster, "a", "c").await.unwrap().changed);
+    let refusals = asking.await.unwrap();
+    assert!(refusals.iter().all(|refusal| refusal.class == Class::Unavailable), "{refusals:?}");
+    let sent_on = refusals.iter().find(|refusal| refusal.message.contains("was removed from the cluster"));
+    let sent_on = sent_on.expect("it says that it is stopping, and why");
+    assert_eq!(sent_on.reason, "MEMBER_STOPPING");
+    let there: Vec<&str> = sent_on.blockers.iter().map(|blocker| blocker.id.as_str()).collect();
+    assert_eq!(there, ["a:7400", "b:7400"], "{sent_on}");
+    ended_as(&mut cluster, "c", "REMOVED_MEMBER").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_and_the_only_voter_can_be_replaced() {
     let mut cluster = Cluster::of(&["a"]).await;
     start_learner(&mut cluster, "b");
@@ -283,7 +349,7 @@ async fn whenever_the_leader_dies_in_a_change_it_is_finished_by_a_repetition() {
         cluster.core("d").await;
         transfer(&mut cluster, "a", "a").await.unwrap();
         let mut client = cluster.client("a");
-        let request = v1::ReplaceMemberRequest { old: "c".to_owned(), new: "d".to_owned() };
+        let request = v1::ReplaceMemberRequest { old: "c".to_owned(), new: "d".to_owned(), only_voter: false };
         let asked = tokio::spawn(async move { client.replace_member(request).await });
         // A moment of the change: any is as good as any other.
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;

@@ -137,6 +137,37 @@ async fn a_folder_whose_log_is_gone_does_not_vote_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_left_of_a_member_without_its_identity_is_neither_founded_nor_joined_over() {
+    let mut cluster = Cluster::of(&["a", "b"]).await;
+    cluster.stop("b");
+    let folder = cluster.data_dir("b");
+    std::fs::remove_file(folder.join("identity.json")).unwrap();
+    let snapshots = folder.join("snapshots");
+    // Each time there is less of it.
+    for (lose, left) in [
+        (folder.join("nothing yet"), "witness"),
+        (folder.join("witness"), "a log"),
+        (folder.join("log"), "snapshots"),
+        (snapshots.clone(), "a count of starts"),
+    ] {
+        if lose.is_dir() { std::fs::remove_dir_all(&lose) } else { std::fs::remove_file(&lose) }.ok();
+        if left == "snapshots" {
+            std::fs::create_dir_all(&snapshots).unwrap();
+            std::fs::write(snapshots.join("snap-1-1-9"), "x").unwrap();
+        }
+        for start in [Start::Bootstrap, Start::Join("a:7400".to_owned()), Start::Resume] {
+            cluster.start("b", start);
+            let refusal = ended_as(&mut cluster, "b", "IDENTITY_GONE").await;
+            assert!(refusal.message.contains(left), "{left}: {refusal}");
+            assert!(refusal.hint.contains("replace the member"), "{refusal}");
+        }
+    }
+    std::fs::remove_file(folder.join("identity.json.starts")).unwrap();
+    cluster.start("b", Start::Resume);
+    ended_as(&mut cluster, "b", "NO_MEMBER_HERE").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_finds_nobody_to_ask_waits_and_takes_part_when_they_come() {
     let mut cluster = Cluster::of(&["a", "b", "c"]).await;
     for name in ["a", "b", "c"] {

@@ -9,6 +9,7 @@ use cluster::open_session;
 use cluster::run;
 use cluster::secret;
 use sdm_coordinator::Start;
+use sdm_proto::refusal::Class;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -142,6 +143,25 @@ async fn a_taken_name_another_secret_another_name_and_an_empty_folder_are_refuse
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_of_another_cluster_than_the_one_to_join_is_refused_with_both_their_ids() {
+    let mut cluster = Cluster::of(&["a", "b"]).await;
+    cluster.start("x", Start::Bootstrap);
+    let ids = [cluster.core("a").await, cluster.core("x").await].map(|core| core.view().state.cluster_id().to_string());
+    cluster.stop("b");
+    cluster.start("b", Start::Join("x:7400".to_owned()));
+    let ended = tokio::time::timeout(PATIENCE, cluster.members.remove("b").unwrap().ended()).await;
+    let refusal = ended.expect("it does not wait in silence").unwrap_err().refusal();
+    assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Precondition, "WRONG_CLUSTER"), "{refusal}");
+    for part in ids.iter().map(String::as_str).chain(["x:7400"]) {
+        assert!(refusal.message.contains(part), "no {part}: {refusal}");
+    }
+    assert!(refusal.hint.contains("--join") && refusal.hint.contains("empty"), "{refusal}");
+    // As the hint says.
+    cluster.start("b", Start::Resume);
+    cluster.core("b").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_on_one_folder_and_a_port_beyond_loopback_without_a_secret_are_refused() {
     let cluster = Cluster::of(&["a"]).await;
     let mut second = cluster.config("a", Start::Resume);
@@ -172,7 +192,7 @@ async fn a_process_that_waits_to_join_says_that_it_is_no_member_yet() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert_eq!(refusal.reason, "NOT_A_MEMBER_YET");
-    assert_eq!(refusal.class, sdm_proto::refusal::Class::Unavailable);
+    assert_eq!(refusal.class, Class::Unavailable);
     cluster.start("a", Start::Bootstrap);
     cluster.core("b").await;
 }

@@ -6,6 +6,7 @@ use crate::disk::Files;
 use crate::disk::MemberDisk;
 use crate::disk::read_exact_at;
 use crate::fatal::REPLACE_MEMBER;
+use crate::log::WITNESS_FILE;
 use crate::types::NodeId;
 use sdm_proto::failpoint;
 use sdm_proto::ids::ClusterId;
@@ -13,6 +14,7 @@ use sdm_proto::ids::PoolId;
 use serde::Deserialize;
 use serde::Serialize;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -20,6 +22,9 @@ use uuid::Uuid;
 pub(crate) const IDENTITY_FILE: &str = "identity.json";
 const TEMPORARY: &str = "identity.json.tmp";
 const FORMAT: u32 = 1;
+
+/// Behind every key of a log.
+const LAST_KEY: [u8; 16] = [u8::MAX; 16];
 
 /// A larger file is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -57,6 +62,9 @@ pub enum IdentityError {
     /// A newer version of sdm wrote it.
     #[error("{IDENTITY_FILE} has format {0}; start this member with the newer version of sdm")]
     Newer(u32),
+    /// Something of a member is there, and nothing says whose it is.
+    #[error("the data folder holds {0} and no {IDENTITY_FILE}: it is damaged, and nobody can say whose it is")]
+    Gone(&'static str),
     /// It could not be read or written.
     #[error("cannot {operation} {IDENTITY_FILE}: {source}; check the data folder and its disk")]
     Io {
@@ -98,6 +106,34 @@ impl IdentityFile {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => decode(&bytes).map(Some),
             Err(source) => Err(IdentityError::Io { operation: "read", source }),
+        }
+    }
+
+    /// Refuses a folder that has no identity and is not empty either. An identity is written before
+    /// anything else of a member, so what is there is left of one, and must not be founded or joined over.
+    ///
+    /// # Errors
+    /// `Gone`; it cannot be looked at.
+    pub async fn refuse_remains(&self) -> Result<(), IdentityError> {
+        let disk = self.disk.clone();
+        let look = move || {
+            if disk.root.names()?.iter().any(|name| name == WITNESS_FILE) {
+                return Ok(Some("the witness of a log"));
+            }
+            if !disk.snapshots.names()?.is_empty() {
+                return Ok(Some("snapshots"));
+            }
+            let mut entries = false;
+            disk.log.scan(&[], &LAST_KEY, &mut |_, _| {
+                entries = true;
+                ControlFlow::Break(())
+            })?;
+            Ok(entries.then_some("a log"))
+        };
+        match self.disk.blocking(look).await {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) => Err(IdentityError::Gone(found)),
+            Err(source) => Err(IdentityError::Io { operation: "look for what is left without", source }),
         }
     }
 

@@ -18,6 +18,7 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::ChangeMembershipResponse;
 use sdm_proto::wire::internal::v1::change_membership_request::Change;
+use sdm_proto::wire::internal::v1::change_membership_request::Replace;
 use sdm_proto::wire::internal::v1::change_membership_request::TransferLeader;
 use sdm_raft_store::LeaderId;
 use sdm_raft_store::NodeId;
@@ -58,7 +59,7 @@ pub(crate) async fn change_here(
         Change::Add(add) => leader.announce(&add.name, &add.address, add.learner).await,
         Change::Promote(who) => leader.promote(who).await,
         Change::Remove(who) => leader.remove(who).await,
-        Change::Replace(replace) => leader.replace(&replace.old, &replace.new).await,
+        Change::Replace(replace) => leader.replace(replace).await,
         Change::TransferLeader(transfer) => leader.transfer(transfer).await,
     }
 }
@@ -232,7 +233,8 @@ impl Leading<'_> {
         self.view.state.check_feature_level(&Command::RemoveMember { id: 0 })
     }
 
-    async fn replace(&self, old: &str, new: &str) -> Result<ChangeMembershipResponse, Refusal> {
+    async fn replace(&self, replace: &Replace) -> Result<ChangeMembershipResponse, Refusal> {
+        let Replace { old, new, only_voter } = replace;
         let arriving = self.seated(new)?;
         let (id, name) = (arriving.id, &arriving.name);
         let votes = self.picture.voters.contains(&id);
@@ -248,7 +250,7 @@ impl Leading<'_> {
             return Err(Refusal::new(Class::Invalid, "SAME_MEMBER", message).hint("name the one that shall come"));
         }
         if votes {
-            self.refuse_a_mere_removal(leaving, name, id)?;
+            self.refuse_a_mere_removal(leaving, name, id, *only_voter)?;
         }
         self.refuse_old_members()?;
         let reach = self.reach().await;
@@ -279,11 +281,18 @@ impl Leading<'_> {
         Ok(self.answer(true, format!("{} (id {}) is removed, and {name} votes in its place", leaving.name, leaving.id)))
     }
 
-    /// A replacement by one that votes beside the one that goes would only take a voter away. Two that vote
-    /// are let through: the only voter is replaced by way of them, and that may have been left in between.
-    fn refuse_a_mere_removal(&self, leaving: &Member, name: &Name, id: NodeId) -> Result<(), Refusal> {
+    /// A replacement by one that votes beside the one that goes would only take a voter away. Let through
+    /// where that one was the only voter at the request's begin: it is replaced by way of two.
+    fn refuse_a_mere_removal(
+        &self,
+        leaving: &Member,
+        name: &Name,
+        id: NodeId,
+        was_only_voter: bool,
+    ) -> Result<(), Refusal> {
         let voters = &self.picture.voters;
-        if !voters.contains(&leaving.id) || *voters == BTreeSet::from([leaving.id, id]) {
+        let goes_on = was_only_voter && *voters == BTreeSet::from([leaving.id, id]);
+        if !voters.contains(&leaving.id) || goes_on {
             return Ok(());
         }
         let old = &leaving.name;

@@ -36,6 +36,14 @@ use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::change_membership_request::Change;
 use tokio::time::Instant;
 
+/// Whether nobody else votes, as this member sees it now. `who`: a name or an id.
+pub(crate) fn is_only_voter(core: &Core, who: &str) -> bool {
+    let picture = Picture::now(core);
+    let mut voters = picture.voters.iter();
+    let only = voters.next().filter(|_| voters.next().is_none() && !picture.joint);
+    only.is_some_and(|id| picture.name(*id) == who || who.parse() == Ok(*id))
+}
+
 /// Does it at the leader.
 ///
 /// # Errors

@@ -124,8 +124,9 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<v1::ReplaceMemberRequest>,
     ) -> Result<Response<v1::ChangeMembershipResponse>, Status> {
-        let v1::ReplaceMemberRequest { old, new } = request.into_inner();
-        self.change(Change::Replace(wire::change_membership_request::Replace { old, new })).await
+        let v1::ReplaceMemberRequest { old, new, only_voter } = request.into_inner();
+        let only_voter = only_voter || membership::is_only_voter(&self.core, &old);
+        self.change(Change::Replace(wire::change_membership_request::Replace { old, new, only_voter })).await
     }
 
     async fn transfer_leader(

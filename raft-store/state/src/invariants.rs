@@ -2,6 +2,7 @@
 //! `apply`, never of its input.
 
 use crate::locks::Owner as LockOwner;
+use crate::locks::Unsettled;
 use crate::state::State;
 use crate::txns::Phase;
 use crate::work::Owner;
@@ -46,7 +47,10 @@ fn locks_do_not_conflict(state: &State, wrong: &mut Vec<String>) {
 
 fn waiters_wait_for_something(state: &State, wrong: &mut Vec<String>) {
     for lock in state.locks.values().filter(|lock| lock.granted.is_none()) {
-        if !state.is_blocked(lock) {
+        let is_next = |unsettled: &Unsettled| {
+            lock.resources.contains_key(&unsettled.resource) && (unsettled.again || lock.id >= unsettled.from)
+        };
+        if !state.is_blocked(lock) && !state.meta.unsettled.iter().any(is_next) {
             wrong.push(format!("lock {} waits although nothing is in its way", lock.id));
         }
     }

@@ -6,7 +6,6 @@
 use crate::locks::LockSet;
 use crate::locks::Mode;
 use crate::locks::Resource;
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -61,6 +60,16 @@ impl Ids {
         self.iter().next()
     }
 
+    /// Those that are not less than this, rising.
+    fn from(&self, from: u64) -> impl Iterator<Item = u64> + '_ {
+        let (one, many) = match self {
+            Self::Empty => (None, None),
+            Self::One(id) => (Some(*id).filter(|id| *id >= from), None),
+            Self::Many(ids) => (None, Some(ids.range(from..))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().copied())
+    }
+
     /// All of them, rising.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         let (one, many) = match self {
@@ -80,6 +89,9 @@ impl Modes {
     pub(crate) fn add(&mut self, mode: Mode) {
         self.0 |= 1 << mode as u8;
     }
+
+    /// All of them.
+    pub(crate) const ALL: Self = Self(0b1111);
 
     /// Whether one of them conflicts with this mode.
     fn conflict_with(self, mode: Mode) -> bool {
@@ -129,8 +141,10 @@ impl Queue {
         found
     }
 
-    /// Waiters that nothing holds up here any more, of the modes that what was freed held up.
-    fn let_through(&self, freed: Modes, through: &mut BTreeSet<u64>) {
+    /// Waiters from `from` on that nothing holds up here any more, of the modes that what was freed held
+    /// up. The first `most` at least, if there are so many.
+    fn let_through(&self, freed: Modes, from: u64, most: usize) -> BTreeSet<u64> {
+        let mut through = BTreeSet::new();
         for mode in MODES.into_iter().filter(|mode| freed.conflict_with(*mode)) {
             let mine = &self.waiting[mode as usize];
             if Self::in_conflict(&self.held, mode).any(|ids| !ids.is_empty()) {
@@ -140,9 +154,15 @@ impl Queue {
             // itself that is the second one of this very queue.
             let others = MODES.into_iter().zip(&self.waiting).filter(|(other, _)| *other != mode);
             let barrier = others.filter(|(other, _)| !other.agrees_with(mode)).filter_map(|(_, ids)| ids.first()).min();
-            let most = if mode.agrees_with(mode) { usize::MAX } else { 1 };
-            through.extend(mine.iter().take_while(|id| barrier.is_none_or(|first| *id < first)).take(most));
+            let excludes_itself = !mode.agrees_with(mode);
+            if excludes_itself && mine.first().is_some_and(|first| first < from) {
+                // The only one of them that could go on was looked at.
+                continue;
+            }
+            let most = if excludes_itself { 1 } else { most };
+            through.extend(mine.from(from).take_while(|id| barrier.is_none_or(|first| *id < first)).take(most));
         }
+        through
     }
 }
 
@@ -209,20 +229,10 @@ impl LockQueues {
         queues.flat_map(|queue| queue.waiting.iter().flat_map(Ids::iter)).collect()
     }
 
-    /// Waiters that this release lets through at one of its resources, by rising id. Whoever is not
-    /// among them waits as before.
-    pub(crate) fn let_through(&self, released: &[LockSet]) -> BTreeSet<u64> {
-        let mut freed: BTreeMap<&Resource, Modes> = BTreeMap::new();
-        for (resource, mode) in released.iter().flat_map(|lock| &lock.resources) {
-            freed.entry(resource).or_default().add(*mode);
-        }
-        let mut through = BTreeSet::new();
-        for (resource, modes) in freed {
-            if let Some(queue) = self.queues.get(resource) {
-                queue.let_through(modes, &mut through);
-            }
-        }
-        through
+    /// Waiters that a release of these modes lets through at this resource, by rising id from `from` on:
+    /// the first `most`, and perhaps some more. Whoever is not among them waits as before.
+    pub(crate) fn let_through(&self, resource: &Resource, freed: Modes, from: u64, most: usize) -> BTreeSet<u64> {
+        self.queues.get(resource).map(|queue| queue.let_through(freed, from, most)).unwrap_or_default()
     }
 }
 
@@ -233,6 +243,7 @@ mod tests {
     use crate::locks::Owner;
     use proptest::prelude::*;
     use sdm_proto::token::Token;
+    use std::collections::BTreeMap;
 
     fn lock(id: u64, resources: &[(&str, Mode)], held: bool) -> LockSet {
         LockSet {
@@ -244,6 +255,27 @@ mod tests {
             deadline_ms: 0,
             granted: held.then(|| Granted { token: Token::default(), at_ms: 0 }),
         }
+    }
+
+    /// Of a release of all these, looked at in pieces.
+    fn let_through(queues: &LockQueues, released: &[LockSet]) -> BTreeSet<u64> {
+        let mut freed: BTreeMap<&Resource, Modes> = BTreeMap::new();
+        for (resource, mode) in released.iter().flat_map(|lock| &lock.resources) {
+            freed.entry(resource).or_default().add(*mode);
+        }
+        let mut through = BTreeSet::new();
+        for (resource, modes) in freed {
+            let mut from = 0;
+            loop {
+                let some = queues.let_through(resource, modes, from, 2);
+                through.extend(some.iter().take(2));
+                match some.iter().nth(1) {
+                    Some(last) => from = last + 1,
+                    None => break,
+                }
+            }
+        }
+        through
     }
 
     /// What is asked of the queues, answered by looking at every lock set.
@@ -307,7 +339,7 @@ mod tests {
                     queues.remove(&lock);
                     gone.push(lock);
                 }
-                let through = queues.let_through(&gone);
+                let through = let_through(&queues, &gone);
                 let free: Vec<u64> = through.into_iter().filter(|id| !queues.block(&scan.0[id])).collect();
                 prop_assert_eq!(&free, &scan.free(), "exactly those that nothing holds up any more");
                 for id in free {
@@ -332,7 +364,7 @@ mod tests {
             queues.insert(&lock(id, &[("r", Mode::Exclusive)], false));
         }
         let released = [lock(1, &[("r", Mode::Exclusive)], true)];
-        assert_eq!(queues.let_through(&released), BTreeSet::from([2]));
+        assert_eq!(let_through(&queues, &released), BTreeSet::from([2]));
     }
 
     #[test]
@@ -343,7 +375,7 @@ mod tests {
             queues.insert(&lock(id, &[("r", Mode::Shared)], false));
         }
         let released = [lock(1, &[("r", Mode::Exclusive)], true)];
-        assert_eq!(queues.let_through(&released), BTreeSet::from([2]));
+        assert_eq!(let_through(&queues, &released), BTreeSet::from([2]));
     }
 
     #[test]
@@ -355,7 +387,7 @@ mod tests {
             queues.insert(&lock(id, &both, false));
         }
         let released = [lock(2, &[("domain", Mode::IntentExclusive)], true)];
-        assert_eq!(queues.let_through(&released), BTreeSet::new());
+        assert_eq!(let_through(&queues, &released), BTreeSet::new());
         assert!(!queues.block(&lock(10_001, &[("domain", Mode::IntentExclusive)], false)));
     }
 }

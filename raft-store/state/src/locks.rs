@@ -155,6 +155,18 @@ pub fn resource_words<'a>(resources: impl ExactSizeIterator<Item = &'a Resource>
     words.join(", ")
 }
 
+/// A resource whose waiters were not all looked at when a lock on it was released: one entry does only so
+/// much.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsettled {
+    /// Which.
+    pub resource: Resource,
+    /// Id of the first lock set that was not looked at.
+    pub from: u64,
+    /// Another lock on it was released meanwhile: the look begins again when it is over.
+    pub again: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

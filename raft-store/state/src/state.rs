@@ -15,6 +15,7 @@ use crate::lock_queues::Ids;
 use crate::lock_queues::LockQueues;
 use crate::locks::LockSet;
 use crate::locks::Owner as LockOwner;
+use crate::locks::Unsettled;
 use crate::members::AnnouncedMember;
 use crate::members::Member;
 use crate::members::RemovedMember;
@@ -74,6 +75,9 @@ pub struct Meta {
     /// Set in a cluster that was restored from a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// Resources that were released and whose waiters were not all looked at yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsettled: Vec<Unsettled>,
 }
 
 /// What is derived from the tables; never stored.
@@ -193,7 +197,8 @@ impl State {
         if self.is_suspended() {
             return None;
         }
-        self.index.due.get_min().map(|(at, _)| *at)
+        let settling = (!self.meta.unsettled.is_empty()).then_some(self.meta.clock_ms);
+        settling.or_else(|| self.index.due.get_min().map(|(at, _)| *at))
     }
 
     /// The disk of this name.

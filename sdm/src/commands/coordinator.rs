@@ -6,7 +6,8 @@ use crate::cli::GlobalOptions;
 use crate::logging;
 use crate::output::ExitCode;
 use crate::output::Failure;
-use crate::shutdown;
+use crate::shutdown::Shutdown;
+use crate::shutdown::die_with_parent;
 use crate::values::parse_address;
 use crate::values::parse_name;
 use clap::Args;
@@ -14,10 +15,7 @@ use sdm_coordinator::MemberConfig;
 use sdm_coordinator::MemberError;
 use sdm_coordinator::Start;
 use sdm_proto::refusal::Class;
-use sdm_proto::refusal::Refusal;
 use sdm_raft_store::OpenError;
-use std::io;
-use std::path::Path;
 use std::path::PathBuf;
 
 /// Its options.
@@ -68,31 +66,16 @@ impl CoordinatorCommand {
     ///
     /// # Errors
     /// The options are wrong, or the member cannot go on.
-    pub async fn run(self, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    pub async fn run(self, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         logging::begin(global.log_format);
         if let Some(starter) = self.die_with_parent {
-            shutdown::die_with_parent(starter)?;
+            die_with_parent(starter)?;
         }
         let config = self.resolve(global).await?;
         global.log_secret_doubt();
-        refuse_nameless_log(&self.data_dir)?;
-        sdm_coordinator::run(config, shutdown::requested()).await.map_err(failure_of)?;
+        sdm_coordinator::run(config, shutdown.requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
-}
-
-/// Refuses a folder whose member cannot be told any more. The witness is made after identity.json, so that
-/// one without the other is no folder that was about to become a member's.
-fn refuse_nameless_log(folder: &Path) -> Result<(), Failure> {
-    let identity = std::fs::symlink_metadata(folder.join("identity.json"));
-    let gone = identity.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if !gone || std::fs::symlink_metadata(folder.join("witness")).is_err() {
-        return Ok(());
-    }
-    let message = format!("the data folder {} holds a log and no identity.json: it is damaged", folder.display());
-    let hint = "keep the folder as it is, and replace the member: start a new one on an empty folder with --join, then \
-                `sdm member replace OLD --with NEW`";
-    Err(Refusal::new(Class::Precondition, "IDENTITY_GONE", message).hint(hint).into())
 }
 
 fn failure_of(error: MemberError) -> Failure {
@@ -107,23 +90,4 @@ fn failure_of(error: MemberError) -> Failure {
         };
     }
     refusal.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_without_its_identity_is_no_empty_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let check = || refuse_nameless_log(folder.path()).map_err(|failure| failure.refusal.reason);
-        assert_eq!(check(), Ok(()));
-        // As a start leaves it that ended before it was a member.
-        std::fs::create_dir(folder.path().join("log")).unwrap();
-        assert_eq!(check(), Ok(()));
-        std::fs::write(folder.path().join("witness"), "").unwrap();
-        assert_eq!(check(), Err("IDENTITY_GONE".to_owned()));
-        std::fs::write(folder.path().join("identity.json"), "").unwrap();
-        assert_eq!(check(), Ok(()));
-    }
 }

@@ -1,5 +1,6 @@
 //! `sdm member`: the members of the cluster, and changes of who they are.
 
+use crate::client::Begun;
 use crate::client::all_pages;
 use crate::context::Context;
 use crate::output::ExitCode;
@@ -114,6 +115,7 @@ macro_rules! change {
     ($context:expr, $method:ident, $request:expr) => {{
         let request = $request;
         let ask = async |link| ClusterServiceClient::new(link).$method(request.clone()).await;
+        $context.attachment.set(Begun::Change("sdm member list".to_owned()));
         let answer = $context.cluster.call(ask).await?;
         $context.printer.print(&MembershipChange::from(answer))
     }};
@@ -140,7 +142,11 @@ impl MemberCommand {
                 change!(context, remove_member, v1::RemoveMemberRequest { member })
             }
             Self::Replace(ReplaceMember { old, with: new }) => {
-                change!(context, replace_member, v1::ReplaceMemberRequest { old, new })
+                let status = async |link| ClusterServiceClient::new(link).get_status(v1::GetStatusRequest {}).await;
+                let members = context.cluster.call(status).await?.members;
+                // Kept through repetitions: on its way the cluster has two voters.
+                let only_voter = is_only_voter(&members, &old);
+                change!(context, replace_member, v1::ReplaceMemberRequest { old, new, only_voter })
             }
             Self::TransferLeader(TransferLeader { to }) => {
                 let status = async |link| ClusterServiceClient::new(link).get_status(v1::GetStatusRequest {}).await;
@@ -151,6 +157,12 @@ impl MemberCommand {
             }
         }
     }
+}
+
+fn is_only_voter(members: &[v1::Member], who: &str) -> bool {
+    let mut voters = members.iter().filter(|member| ["leader", "follower"].contains(&member.role.as_str()));
+    let only = voters.next().filter(|_| voters.next().is_none());
+    only.is_some_and(|member| member.name == who || who.parse() == Ok(member.id))
 }
 
 async fn list(context: &Context) -> Result<ExitCode, Failure> {

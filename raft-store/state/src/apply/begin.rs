@@ -334,40 +334,8 @@ impl State {
         }
     }
 
-    /// Grants what the released locks held up, in the order of the requests. A grant can release
-    /// again (a refused or an instant transaction), so this goes on until nothing is left.
-    pub(super) fn settle_locks(&mut self, turn: &mut Turn) {
-        if self.meta.feature_level < 2 {
-            return self.settle_locks_one_by_one(turn);
-        }
-        while !turn.released.is_empty() {
-            let released = std::mem::take(&mut turn.released);
-            let mut free = self.index.lock_queues.let_through(&released);
-            free.retain(|id| self.locks.get(id).is_some_and(|asked| !self.is_blocked(asked)));
-            for id in free {
-                let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
-                if !self.is_blocked(&asked) {
-                    self.grant_waiting(turn, asked);
-                }
-            }
-        }
-    }
-
-    /// As the first level did it: one released set after the other, the last one first, each time
-    /// looking at everyone who waits for any of its resources. The grants are the same; the order of
-    /// their tokens is not.
-    fn settle_locks_one_by_one(&mut self, turn: &mut Turn) {
-        while let Some(released) = turn.released.pop() {
-            for id in self.index.lock_queues.waiters(&released) {
-                let Some(asked) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { continue };
-                if !self.is_blocked(&asked) {
-                    self.grant_waiting(turn, asked);
-                }
-            }
-        }
-    }
-
-    fn grant_waiting(&mut self, turn: &mut Turn, asked: LockSet) {
+    /// Its turn has come: nothing is in its way any more.
+    pub(super) fn grant_waiting(&mut self, turn: &mut Turn, asked: LockSet) {
         let granted = Some(Granted { token: turn.next_token(self), at_ms: self.meta.clock_ms });
         let owner = asked.owner;
         let locks = asked.resources.clone();

@@ -10,6 +10,7 @@ mod passing;
 mod reports;
 mod restore;
 mod sessions;
+mod settling;
 
 pub use restore::RestoreAs;
 

@@ -32,6 +32,10 @@ impl State {
 
     fn lock_wait_over(&mut self, turn: &mut Turn, id: u64) {
         let Some(lock) = self.locks.get(&id).filter(|lock| lock.granted.is_none()).cloned() else { return };
+        if self.meta.feature_level >= 2 && !self.is_blocked(&lock) {
+            // Its turn had come; no entry has come to it yet.
+            return self.grant_waiting(turn, lock);
+        }
         let blockers = self.lock_blockers(&lock);
         match lock.owner {
             LockOwner::Session(_) => self.release(turn, id),
