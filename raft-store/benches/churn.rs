@@ -66,11 +66,10 @@ fn entry(index: u64) -> LogEntry {
     }
 }
 
-/// What is on the disk: sled's file, its separate blobs, its index files; the rest of the folder.
+/// What is on the disk: the log's segments; the rest of the folder.
 #[derive(Default)]
 struct Space {
     database: u64,
-    blobs: u64,
     other: u64,
 }
 
@@ -84,9 +83,7 @@ fn space(folder: &Path, into: &mut Space) -> std::io::Result<()> {
         let bytes = metadata.blocks() * 512;
         if metadata.is_dir() {
             space(&path, into)?;
-        } else if path.parent().is_some_and(|parent| parent.ends_with("blobs")) {
-            into.blobs += bytes;
-        } else if path.ends_with("log/db") {
+        } else if path.parent().is_some_and(|parent| parent.ends_with("log")) {
             into.database += bytes;
         } else {
             into.other += bytes;
@@ -158,10 +155,9 @@ impl Churn {
         let mut used = Space::default();
         space(&self.folder, &mut used)?;
         println!(
-            "{entries:>9} {:>9.1} {:>9.1} {:>7.1} {:>7.1} {:>9.1} {:>9.0} {:>9.1} {:>9}",
+            "{entries:>9} {:>9.1} {:>9.1} {:>7.1} {:>9.1} {:>9.0} {:>9.1} {:>9}",
             mib(self.live.iter().sum()),
             mib(used.database),
-            mib(used.blobs),
             mib(used.other),
             mib(status_kib("VmRSS:") * 1024),
             REPORT_ENTRIES as f64 / took.as_secs_f64(),
@@ -207,7 +203,7 @@ async fn run(entries: u64, folder: &Path) -> Result<(), Box<dyn Error>> {
         snapshots: 0,
         slowest: Duration::ZERO,
     };
-    println!("  entries  live MiB    db MiB   blobs   other   RSS MiB entries/s  worst ms snapshots");
+    println!("  entries  live MiB    db MiB   other   RSS MiB entries/s  worst ms snapshots");
     let mut began = Instant::now();
     let mut next = 0;
     while next < entries {

@@ -2,8 +2,12 @@
 
 use sdm_proto::wire::internal::v1;
 use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
+use sdm_proto::wire::internal::v1::layer::From as WireFrom;
 use sdm_state::assignments::Assignment;
+use sdm_state::assignments::BuildSource;
 use sdm_state::assignments::CopySource;
+use sdm_state::assignments::From;
+use sdm_state::assignments::Layer;
 use sdm_state::assignments::NewPlacement;
 use sdm_state::assignments::Order;
 use sdm_state::assignments::Target;
@@ -77,8 +81,67 @@ fn order(order: &Order) -> WireOrder {
                 whole_domain: *whole_domain,
             })
         }
+        Order::Build { new, source, layers } => WireOrder::Build(v1::BuildOrder {
+            target: Some(placement(new)),
+            source: source.as_ref().map(build_source),
+            layers: layers.iter().enumerate().map(|(at, row)| layer(new.template, layers.len(), at, row)).collect(),
+        }),
+        Order::Resize { target, placement, made_by, volume: row, new_size } => WireOrder::Resize(v1::ResizeOrder {
+            domain: Some(domain(target)),
+            placement_id: placement.to_string(),
+            made_by_token: made_by.to_string(),
+            disk_id: row.disk.to_string(),
+            volume: Some(volume(row)),
+            new_size: *new_size,
+        }),
+        Order::Project { target, placement, made_by, disk, description, disk_description, template, volumes } => {
+            WireOrder::Project(v1::ProjectOrder {
+                domain: Some(domain(target)),
+                placement_id: placement.to_string(),
+                made_by_token: made_by.to_string(),
+                disk_id: disk.to_string(),
+                description: description.clone(),
+                disk_description: disk_description.clone(),
+                template: *template,
+                layers: volumes.iter().enumerate().map(|(at, row)| place(*template, volumes.len(), at, row)).collect(),
+            })
+        }
         Order::Noop => WireOrder::Noop(v1::NoopOrder {}),
     }
+}
+
+fn build_source(source: &BuildSource) -> v1::BuildSource {
+    let (domain, pull) = match &source.source {
+        CopySource::Local(target) => (Some(domain(target)), None),
+        CopySource::Pull { address, ticket } => {
+            (None, Some(v1::PullSource { address: address.clone(), ticket: ticket.clone().into() }))
+        }
+    };
+    let volumes = source.volumes.iter().map(volume).collect();
+    v1::BuildSource { placement_id: source.placement.to_string(), volumes, domain, pull }
+}
+
+/// A volume's place in its chain.
+fn place(template: bool, chain: usize, at: usize, row: &Volume) -> v1::Layer {
+    let role = match (template, at + 1 == chain) {
+        (true, _) => v1::layer::Role::Shared,
+        (false, true) => v1::layer::Role::Leaf,
+        (false, false) => v1::layer::Role::Internal,
+    };
+    let sequence = u32::try_from(at + 1).unwrap_or(u32::MAX);
+    v1::Layer { volume: Some(volume(row)), role: role.into(), sequence, from: None }
+}
+
+fn layer(template: bool, chain: usize, at: usize, row: &Layer) -> v1::Layer {
+    let from = match &row.from {
+        From::Link => WireFrom::Link(v1::LinkLayer {}),
+        From::Fresh => WireFrom::Fresh(v1::FreshLayer {}),
+        From::Bytes(volume) => WireFrom::Bytes(v1::BytesLayer { volume_id: volume.to_string() }),
+        From::Flatten(volumes) => {
+            WireFrom::Flatten(v1::FlattenLayer { volume_ids: volumes.iter().map(ToString::to_string).collect() })
+        }
+    };
+    v1::Layer { from: Some(from), ..place(template, chain, at, &row.volume) }
 }
 
 fn placement(new: &NewPlacement) -> v1::PlacementTarget {
@@ -88,6 +151,8 @@ fn placement(new: &NewPlacement) -> v1::PlacementTarget {
         placement_id: new.placement.to_string(),
         disk_id: new.disk.to_string(),
         description: new.description.clone(),
+        disk_description: new.disk_description.clone(),
+        template: new.template,
     }
 }
 
@@ -100,6 +165,8 @@ fn volume(volume: &Volume) -> v1::VolumeSpec {
         allocated_bytes: volume.allocated_bytes,
         parent_id: volume.parent.map(|parent| parent.to_string()).unwrap_or_default(),
         blake3: volume.blake3.map(|hash| hash.to_vec()).unwrap_or_default().into(),
+        preallocated: volume.preallocated,
+        illegal: !volume.legal,
     }
 }
 

@@ -135,6 +135,7 @@ impl Operations {
             reason: String::new(),
             lock_wait_ms: 0,
             spec,
+            under: None,
         };
         self.timed(name, Command::Begin(begin));
         id
@@ -161,7 +162,7 @@ impl Operations {
 
     fn disks(&mut self, round: u64) {
         let name = format!("bench-{round}").parse().expect("a name");
-        let spec = Spec::CreateDisk { name, domain: self.domains[0], size: 10 << 30, format: Format::Raw };
+        let spec = Spec::CreateDisk { name, domain: self.domains[0], size: 10 << 30, format: Format::Raw, preallocated: false, description: String::new() };
         let txn = self.begin("disk create: begin", spec);
         self.done("disk create: commit", txn);
         let disk = self.state.disk_named(&disk_name(round).parse().expect("a name")).expect("a disk").clone();

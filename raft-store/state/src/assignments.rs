@@ -2,15 +2,20 @@
 //! lost work. The full set each time; what is absent is to stop.
 
 use crate::catalog::Volume;
+use crate::domain_catalog::DomainCatalog;
+use crate::domain_change::DomainChange;
+use crate::garbage::Kind;
 use crate::garbage::Place;
 use crate::state::State;
 use crate::txns::Spec;
+use crate::txns::Txn;
 use crate::work::Attempt;
 use crate::work::Owner;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::token::Token;
 
@@ -51,6 +56,10 @@ pub struct NewPlacement {
     pub disk: DiskId,
     /// The disk's name.
     pub description: String,
+    /// What users wrote about it.
+    pub disk_description: String,
+    /// Whether nobody writes any of its volumes.
+    pub template: bool,
 }
 
 /// What to do.
@@ -129,8 +138,110 @@ pub enum Order {
         /// The names are of a domain's own folder.
         whole_domain: bool,
     },
+    /// Build a placement whose layers each come from somewhere else.
+    Build {
+        /// Where to.
+        new: NewPlacement,
+        /// What it is built from; None when every layer is new.
+        source: Option<BuildSource>,
+        /// The chain as it shall be, root first.
+        layers: Vec<Layer>,
+    },
+    /// Grow the leaf in place.
+    Resize {
+        /// Where.
+        target: Target,
+        /// In which placement.
+        placement: PlacementId,
+        /// What the published folder must carry.
+        made_by: Token,
+        /// The leaf as it is recorded now.
+        volume: Volume,
+        /// Virtual size in bytes; it can never shrink.
+        new_size: u64,
+    },
+    /// Write the `.meta` files of a published placement anew.
+    Project {
+        /// Where.
+        target: Target,
+        /// Which.
+        placement: PlacementId,
+        /// What the published folder must carry.
+        made_by: Token,
+        /// Whose.
+        disk: DiskId,
+        /// The disk's name.
+        description: String,
+        /// What users wrote about it.
+        disk_description: String,
+        /// Whether nobody writes any of its volumes.
+        template: bool,
+        /// The chain, root first.
+        volumes: Vec<Volume>,
+    },
+    /// Write a domain's name into its metadata.
+    RenameDomain {
+        /// Which.
+        target: Target,
+        /// The name.
+        name: String,
+    },
+    /// Give a domain up, with the catalog of what lies in it.
+    DetachDomain {
+        /// Which.
+        target: Target,
+        /// What a later attach is to find there.
+        catalog: Box<DomainCatalog>,
+    },
+    /// Take over a domain that no cluster has.
+    AttachDomain {
+        /// Which.
+        target: Target,
+        /// Its name here.
+        name: String,
+    },
+    /// Delete the folder of a domain in which nothing lies any more.
+    FormatDomain {
+        /// Which.
+        target: Target,
+        /// Name it gets before its files are unlinked.
+        dot_name: String,
+    },
     /// Report that there was nothing to do.
     Noop,
+}
+
+/// The placement that another one is built from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildSource {
+    /// Which.
+    pub placement: PlacementId,
+    /// Its chain as it lies there, root first.
+    pub volumes: Vec<Volume>,
+    /// How the worker gets at it.
+    pub source: CopySource,
+}
+
+/// A volume of a placement that is to be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Its row as it shall be; sizes that are not known yet are 0.
+    pub volume: Volume,
+    /// Where its bytes come from.
+    pub from: From,
+}
+
+/// Where a layer's bytes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A hard link of the same volume in the source placement.
+    Link,
+    /// New and empty, over the layer beneath.
+    Fresh,
+    /// The bytes of this volume's file in the source placement.
+    Bytes(VolumeId),
+    /// What a guest sees through these volumes of the source placement, base first, over the layer beneath.
+    Flatten(Vec<VolumeId>),
 }
 
 /// Where a copy reads from.
@@ -178,6 +289,8 @@ impl State {
             placement: attempt.token.placement(cluster),
             disk,
             description: name.to_owned(),
+            disk_description: String::new(),
+            template: false,
         })
     }
 
@@ -187,6 +300,8 @@ impl State {
             Owner::Step(txn) => (txn, self.step_order(txn, attempt)?),
             Owner::Job(job) => (self.jobs.get(&job)?.txn, self.job_order(worker, job, attempt)?),
             Owner::Deletion(garbage) => (self.garbage.get(&garbage)?.txn, self.deletion_order(garbage)?),
+            Owner::Describe(domain) => (TxnId::default(), self.describe_order(domain)?),
+            Owner::Projection(placement) => self.project_order(placement)?,
         };
         Some(Assignment { token: attempt.token, txn, attempt: attempt.number, order })
     }
@@ -200,25 +315,35 @@ impl State {
                 name: name.to_string(),
                 dot_name: attempt.token.dot_name(cluster),
             }),
-            Spec::CreateDisk { name, domain, size, format } => {
-                let marker = txn.marker.as_ref()?;
-                let disk = marker.disk?;
-                let new = self.new_placement(*domain, attempt, disk, name.as_str())?;
-                let volume = |id: &_| Volume {
-                    id: *id,
-                    disk,
-                    parent: None,
-                    format: *format,
-                    virtual_size: *size,
-                    file_size: 0,
-                    allocated_bytes: 0,
-                    legal: true,
-                    blake3: None,
+            Spec::CreateDisk { domain, description, .. } => {
+                let blueprint = self.blueprint(txn)?;
+                let new = NewPlacement {
+                    disk_description: description.clone(),
+                    ..self.new_placement(*domain, attempt, blueprint.disk, blueprint.name.as_str())?
                 };
-                Some(Order::CreateDisk { new, volumes: marker.volumes.iter().map(volume).collect() })
+                Some(Order::CreateDisk { new, volumes: blueprint.layers.into_iter().map(|layer| layer.volume).collect() })
             }
+            Spec::ResizeDisk { disk, size } => {
+                let disk = self.disks.get(disk)?;
+                let placement = self.placements.get(&disk.placement)?;
+                Some(Order::Resize {
+                    target: self.target(placement.domain)?,
+                    placement: placement.id,
+                    made_by: placement.token,
+                    volume: self.chain(disk.id).last()?.clone(),
+                    new_size: *size,
+                })
+            }
+            Spec::Domain(DomainChange::Detach { domain }) => Some(Order::DetachDomain {
+                target: self.target(*domain)?,
+                catalog: Box::new(self.domain_catalog(*domain)?),
+            }),
+            Spec::Domain(DomainChange::Attach(attach)) => Some(Order::AttachDomain {
+                target: Target { domain: attach.domain, path: attach.path.clone(), local: attach.local },
+                name: attach.name.to_string(),
+            }),
             Spec::Noop { .. } => Some(Order::Noop),
-            _ => None,
+            _ => self.build_order(attempt.worker, txn, attempt),
         }
     }
 
@@ -238,6 +363,8 @@ impl State {
                     allocated_bytes: *allocated_bytes,
                     legal: true,
                     blake3: None,
+                    preallocated: false,
+                    snapshot: None,
                 };
                 let new = self.new_placement(*domain, attempt, disk, name.as_str())?;
                 Some(Order::Receive { new, volume, ticket: attempt.ticket.clone() })
@@ -252,7 +379,7 @@ impl State {
                 })
             }
             Spec::MoveDisk { disk, to } => self.move_order(worker, attempt, *disk, *to),
-            _ => None,
+            _ => self.build_order(worker, txn, attempt),
         }
     }
 
@@ -264,18 +391,79 @@ impl State {
         if worker != attempt.worker {
             return Some(Order::ServeSource { source, placement: disk.placement, volumes, ticket });
         }
-        let copy_source = match attempt.source_worker {
-            None => CopySource::Local(source),
-            Some(id) => CopySource::Pull { address: self.workers.get(&id)?.identity.address.clone(), ticket },
+        let copy_source = self.copy_source(attempt, source)?;
+        let new = NewPlacement {
+            disk_description: disk.description.clone(),
+            template: disk.template,
+            ..self.new_placement(to, attempt, disk.id, disk.name.as_str())?
         };
-        let new = self.new_placement(to, attempt, disk.id, disk.name.as_str())?;
         Some(Order::Copy { new, volumes, source_placement: disk.placement, source: copy_source })
+    }
+
+    /// How the worker that writes gets at what it reads.
+    fn copy_source(&self, attempt: &Attempt, source: Target) -> Option<CopySource> {
+        Some(match attempt.source_worker {
+            None => CopySource::Local(source),
+            Some(id) => CopySource::Pull {
+                address: self.workers.get(&id)?.identity.address.clone(),
+                ticket: attempt.ticket.clone(),
+            },
+        })
+    }
+
+    /// The placement that a stage builds by layers; to the source of a pull, that it is to serve it.
+    fn build_order(&self, worker: WorkerId, txn: &Txn, attempt: &Attempt) -> Option<Order> {
+        let blueprint = self.blueprint(txn)?;
+        let mut source = None;
+        if let Some(from) = blueprint.source {
+            let target = self.target(from.domain)?;
+            let pulls = attempt.source_worker.is_some();
+            let wanted = |row: &Volume| blueprint.layers.iter().any(|layer| layer.from == From::Bytes(row.id));
+            let volumes = from.volumes.into_iter().filter(|row| !pulls || wanted(row)).collect();
+            if worker != attempt.worker {
+                let ticket = attempt.ticket.clone();
+                return Some(Order::ServeSource { source: target, placement: from.placement, volumes, ticket });
+            }
+            let placement = from.placement;
+            source = Some(BuildSource { placement, volumes, source: self.copy_source(attempt, target)? });
+        }
+        let new = NewPlacement {
+            disk_description: blueprint.description,
+            template: blueprint.template,
+            ..self.new_placement(blueprint.target, attempt, blueprint.disk, blueprint.name.as_str())?
+        };
+        Some(Order::Build { new, source, layers: blueprint.layers })
+    }
+
+    fn project_order(&self, id: PlacementId) -> Option<(TxnId, Order)> {
+        let placement = self.placements.get(&id)?;
+        let disk = self.disks.get(&placement.disk)?;
+        let order = Order::Project {
+            target: self.target(placement.domain)?,
+            placement: id,
+            made_by: placement.token,
+            disk: disk.id,
+            description: disk.name.to_string(),
+            disk_description: disk.description.clone(),
+            template: disk.template,
+            volumes: self.chain(disk.id).cloned().collect(),
+        };
+        Some((placement.txn, order))
+    }
+
+    fn describe_order(&self, domain: DomainId) -> Option<Order> {
+        let name = self.domains.get(&domain)?.name.to_string();
+        Some(Order::RenameDomain { target: self.target(domain)?, name })
     }
 
     fn deletion_order(&self, id: Token) -> Option<Order> {
         let garbage = self.garbage.get(&id)?;
         let cluster = garbage.cluster.unwrap_or_else(|| self.cluster_id());
         let Place { domain, path, local, whole_domain } = garbage.place.clone();
+        if whole_domain && garbage.kind == Kind::Deleted {
+            let target = Target { domain, path, local };
+            return Some(Order::FormatDomain { target, dot_name: garbage.id.dot_name(cluster) });
+        }
         Some(Order::Delete {
             target: Target { domain, path, local },
             dot_name: garbage.made_by.dot_name(cluster),

@@ -5,9 +5,10 @@ use crate::apply::Turn;
 use crate::garbage::Garbage;
 use crate::garbage::Kind;
 use crate::garbage::Place;
+use crate::shape::JobShape;
+use crate::shape::Shape;
 use crate::state::State;
 use crate::txns::Event;
-use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Attempt;
 use crate::work::Owner;
@@ -31,6 +32,18 @@ impl State {
                     self.put_job(job);
                 }
             }
+            Owner::Projection(id) => {
+                if let Some(mut projection) = self.projections.get(&id).cloned() {
+                    projection.work = work;
+                    self.put_projection(projection);
+                }
+            }
+            Owner::Describe(id) => {
+                if let Some(mut domain) = self.domains.get(&id).filter(|domain| domain.describing.is_some()).cloned() {
+                    domain.describing = Some(Box::new(work));
+                    self.put_domain(domain);
+                }
+            }
             Owner::Deletion(id) => {
                 if let Some(mut garbage) = self.garbage.get(&id).cloned() {
                     garbage.work = work;
@@ -45,7 +58,7 @@ impl State {
         match owner {
             Owner::Step(id) => Some(id),
             Owner::Job(id) => self.jobs.get(&id).map(|job| job.txn),
-            Owner::Deletion(_) => None,
+            Owner::Deletion(_) | Owner::Projection(_) | Owner::Describe(_) => None,
         }
     }
 
@@ -79,6 +92,12 @@ impl State {
             return false;
         }
         let Some(mut work) = self.work_of(owner).cloned().filter(|work| work.attempt.is_none()) else { return false };
+        if self.meta.feature_level >= 2 && work.attempts > 0 && self.frees_own_space(turn, owner) {
+            // Looked at again when that is gone, or after a while.
+            work.retry_at_ms = self.meta.clock_ms.saturating_add(self.meta.settings.retry_first_ms);
+            self.put_work(owner, work);
+            return false;
+        }
         let Some(choice) = self.choose_worker(owner) else {
             if work.unassigned_since_ms == 0 {
                 work.unassigned_since_ms = self.meta.clock_ms;
@@ -88,6 +107,7 @@ impl State {
         };
         let token = turn.next_token(self);
         work.attempts += 1;
+        work.in_place = self.will_write_in_place(owner);
         work.retry_at_ms = 0;
         work.unassigned_since_ms = 0;
         let streams = self.needs_peer(owner);
@@ -130,7 +150,8 @@ impl State {
     /// Whether a command sends or reads the bytes.
     fn needs_peer(&self, owner: Owner) -> bool {
         let Owner::Job(id) = owner else { return false };
-        self.jobs.get(&id).is_some_and(|job| job.source.is_none() || job.target.is_none())
+        let txn = self.jobs.get(&id).and_then(|job| self.txns.get(&job.txn));
+        txn.is_some_and(|txn| matches!(self.shape(txn), Shape::Job(JobShape { peer: true, .. })))
     }
 
     /// Where an attempt of this owner makes names; None when it makes none that could stay.
@@ -140,11 +161,11 @@ impl State {
             Some(Place { domain: id, path: domain.path.clone(), local: domain.local, whole_domain: false })
         };
         match owner {
-            Owner::Step(id) => match &self.txns.get(&id)?.spec {
-                Spec::CreateDisk { domain, .. } => Some((in_domain(*domain)?, id)),
-                Spec::CreateDomain { path, local, .. } => {
+            Owner::Step(id) => match self.shape(self.txns.get(&id)?) {
+                Shape::Step { domain, builds: true } => Some((in_domain(domain)?, id)),
+                Shape::AtPath { path, local, makes: true } => {
                     let domain = self.work_of(owner)?.attempt.as_ref()?.token.domain(self.cluster_id());
-                    Some((Place { domain, path: path.clone(), local: *local, whole_domain: true }, id))
+                    Some((Place { domain, path, local, whole_domain: true }, id))
                 }
                 _ => None,
             },
@@ -154,6 +175,8 @@ impl State {
             }
             // Deletions of one garbage share its own dot name, so a closed one leaves nothing new.
             Owner::Deletion(_) => None,
+            // It writes into a published folder, and leaves no name behind.
+            Owner::Projection(_) | Owner::Describe(_) => None,
         }
     }
 
@@ -179,6 +202,9 @@ impl State {
             since_ms: self.meta.clock_ms,
             due_ms: self.meta.clock_ms,
             work: Work::default(),
+            trash: None,
+            held: None,
+            doomed: None,
         });
     }
 
@@ -197,5 +223,6 @@ impl State {
                 self.put_work(owner, work);
             }
         }
+        self.assign_projections(turn, most.saturating_sub(assigned));
     }
 }

@@ -1,5 +1,7 @@
 //! The catalog: domains, disks, volumes and placements. It is the truth; storage holds the bytes.
 
+use crate::work::Work;
+use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
@@ -28,6 +30,46 @@ pub struct Domain {
     /// The epoch under which a restored cluster took the domain over; None where none had to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_epoch: Option<u64>,
+    /// How long its deleted disks can be restored, in milliseconds; None: as long as the settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_ms: Option<u64>,
+    /// Whether new work may begin in it.
+    #[serde(default, skip_serializing_if = "DomainState::is_active")]
+    pub state: DomainState,
+    /// Set while its name on the storage may be another than here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub describing: Option<Box<Work>>,
+}
+
+/// Whether new work may begin in a domain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum DomainState {
+    /// It may.
+    #[default]
+    Active,
+    /// Only what reads; whatever runs finishes.
+    Maintenance(Maintenance),
+}
+
+impl DomainState {
+    /// Whether new work may begin.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+/// Since when and why a domain is in maintenance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// Since when, on the cluster's clock.
+    pub since_ms: u64,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The transaction.
+    pub txn: TxnId,
 }
 
 /// A disk.
@@ -45,6 +87,12 @@ pub struct Disk {
     pub created_by: TxnId,
     /// When, on the cluster's clock.
     pub created_ms: u64,
+    /// What users wrote about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Read-only for ever, the leaf too: a base for many linked clones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
 }
 
 /// Format of a volume's file.
@@ -72,7 +120,7 @@ impl Format {
 pub struct Volume {
     /// For life; its file's name.
     pub id: VolumeId,
-    /// Whose layer.
+    /// The disk that made it, for life; clones of that disk may use it, too.
     pub disk: DiskId,
     /// The layer beneath.
     pub parent: Option<VolumeId>,
@@ -88,6 +136,26 @@ pub struct Volume {
     pub legal: bool,
     /// BLAKE3 of the file's bytes; valid until the next writable attachment.
     pub blake3: Option<[u8; 32]>,
+    /// All its blocks are allocated, and stay so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preallocated: bool,
+    /// Set when it is a snapshot of the disk that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What a frozen volume of a chain is to users: how its disk was at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Unique among the snapshots of its disk.
+    pub name: Name,
+    /// What users wrote about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// When, on the cluster's clock.
+    pub created_ms: u64,
+    /// The transaction that made it.
+    pub txn: TxnId,
 }
 
 /// One folder of one domain, made by one attempt.
@@ -103,4 +171,8 @@ pub struct Placement {
     pub token: Token,
     /// Of that attempt.
     pub txn: TxnId,
+    /// The cluster whose log made it, where that is neither this one nor one before it: it came with a domain that was
+    /// attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
 }

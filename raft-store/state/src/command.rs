@@ -120,6 +120,15 @@ pub enum Command {
         /// What happened.
         report: Report,
     },
+    /// An operator gives a session's lock set back, outside the session's numbering.
+    ReleaseLockOf {
+        /// Whose it is.
+        session: SessionRef,
+        /// Index of the entry that asked for it.
+        lock: u64,
+    },
+    /// An operator takes a lock set away from its owner.
+    BreakLock(BreakLock),
     /// Opens a transaction.
     Begin(Begin),
     /// Aborts a transaction.
@@ -128,6 +137,13 @@ pub enum Command {
         txn: TxnId,
         /// Why, in words.
         reason: String,
+    },
+    /// Has a transaction that waits for its next attempt try at once.
+    RetryTxn {
+        /// Which.
+        txn: TxnId,
+        /// Who asks, for people.
+        by: String,
     },
     /// Has garbage deleted that is due.
     Collect {
@@ -213,6 +229,29 @@ pub struct AcquireLocks {
     pub why: String,
 }
 
+/// Takes a lock set away from its owner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BreakLock {
+    /// Index of the entry that asked for it.
+    pub lock: u64,
+    /// Why, in words; never empty.
+    pub reason: String,
+    /// Who, for people.
+    pub by: String,
+    /// The session of whose holder the operator says that it is down, as it was shown to him.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_session: Option<u64>,
+}
+
+/// A client's lock under which a transaction is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Under {
+    /// The session that holds it.
+    pub session: SessionRef,
+    /// Its fencing token.
+    pub token: Token,
+}
+
 /// Opens a transaction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
@@ -236,6 +275,9 @@ pub struct Begin {
     pub lock_wait_ms: u64,
     /// What to do, with names resolved to ids.
     pub spec: Spec,
+    /// The client's lock under which it is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<Under>,
 }
 
 impl Command {
@@ -260,8 +302,11 @@ impl Command {
             Self::ReleaseLocks { .. } => "release-locks",
             Self::ReportDomains { .. } => "report-domains",
             Self::ReportAttempt { .. } => "report-attempt",
+            Self::ReleaseLockOf { .. } => "release-lock-of",
+            Self::BreakLock(_) => "break-lock",
             Self::Begin(_) => "begin",
             Self::Abort { .. } => "abort",
+            Self::RetryTxn { .. } => "retry-txn",
             Self::Collect { .. } => "collect",
             Self::Reconcile(_) => "reconcile",
         }

@@ -1,16 +1,21 @@
 //! What an operation would do now: the same plan and the same checks as when it begins, and nothing
 //! changed. Words for people are made here from the rows, because only the plan knows what they mean.
 
+use crate::command::Under;
+use crate::assignments::From;
+use crate::assignments::Layer;
+use crate::blueprint::Blueprint;
+use crate::command::Begin;
 use crate::locks::LockSet;
 use crate::locks::Mode;
 use crate::locks::Owner;
 use crate::locks::Resource;
 use crate::state::State;
 use crate::txns::Spec;
+use crate::txns::Txn;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::refusal::Refusal;
-use sdm_proto::token::Token;
 use std::collections::BTreeMap;
 
 /// What would be done.
@@ -52,11 +57,13 @@ impl State {
     /// # Errors
     /// What `Begin` would be refused with, except that a lock that others hold is no refusal here:
     /// it is shown.
-    pub fn dry_run(&self, spec: &Spec, under: Option<Token>) -> Result<PlanShown, Refusal> {
-        _ = under;
+    pub fn dry_run(&self, spec: &Spec, under: Option<Under>) -> Result<PlanShown, Refusal> {
         self.refuse_suspended()?;
-        let plan = self.plan(spec)?;
-        self.check_start(spec)?;
+        let plan = self.plan_admitted(spec, None)?;
+        let drafts: Vec<Txn> = (0..self.stages(spec)).map(|stage| self.draft(spec, stage)).collect();
+        for draft in &drafts {
+            self.check_start(draft)?;
+        }
         let asked = LockSet {
             // Behind everybody who waits already.
             id: u64::MAX,
@@ -66,22 +73,26 @@ impl State {
             asked_ms: self.meta.clock_ms,
             deadline_ms: self.meta.clock_ms,
             granted: None,
+            txn: None,
         };
-        let waits_for = self.lock_blockers(&asked);
-        let (steps, placements, log_entries) = self.shown_work(spec);
+        // Under a client's lock nothing is waited for: what that does not cover is refused.
+        let covered = under.map(|under| self.lock_under(&under, &asked.resources)).transpose()?.flatten().is_some();
+        let waits_for = if covered { Vec::new() } else { self.lock_blockers(&asked) };
+        let (steps, placements, log_entries) = self.shown_work(spec, &drafts);
+        let warnings = self.shown_warnings(spec, &placements);
         let (summary, objects, locks) = (plan.summary, plan.objects, plan.locks);
-        Ok(PlanShown { summary, objects, locks, steps, placements, log_entries, waits_for, warnings: Vec::new() })
+        Ok(PlanShown { summary, objects, locks, steps, placements, log_entries, waits_for, warnings })
     }
 
     /// Steps, placements and log entries of an operation that is allowed.
-    fn shown_work(&self, spec: &Spec) -> (Vec<String>, Vec<PlacementShown>, u32) {
+    fn shown_work(&self, spec: &Spec, drafts: &[Txn]) -> (Vec<String>, Vec<PlacementShown>, u32) {
         let step = |text: &str| vec![text.to_owned()];
         let placement = |domain: &DomainId, layer: String, reserved_bytes| {
             vec![PlacementShown { domain: *domain, layers: vec![layer], reserved_bytes }]
         };
         match spec {
             Spec::CreateDomain { path, .. } => (vec![format!("make the domain's folder in {path}")], Vec::new(), 2),
-            Spec::CreateDisk { domain, size, format, .. } => {
+            Spec::CreateDisk { domain, size, format, preallocated: false, .. } => {
                 let layer = format!("new {} volume of {size} bytes", format.word());
                 (step("make an empty volume"), placement(domain, layer, 0), 2)
             }
@@ -102,8 +113,83 @@ impl State {
             }
             Spec::DeleteDisk { .. } => (step("nothing on the storage: its place becomes garbage"), Vec::new(), 1),
             Spec::Noop { .. } => (step("a worker receives and reports it"), Vec::new(), 2),
-            #[allow(unreachable_patterns)]
-            _ => (Vec::new(), Vec::new(), 2),
+            Spec::RenameDisk { .. }
+            | Spec::DescribeDisk { .. }
+            | Spec::SetVolumeLegality { .. }
+            | Spec::RepairProjection { .. } => {
+                (step("nothing is waited for; afterwards a worker writes the words into .meta"), Vec::new(), 1)
+            }
+            Spec::ResizeDisk { size, .. } => {
+                let grows = format!("grow the leaf in place to {size} bytes; once it is assigned, only its report or the \
+                                     fencing of its worker ends it");
+                (vec![grows], Vec::new(), 2)
+            }
+            Spec::Garbage(_) | Spec::Attachment(_) | Spec::Worker(_) => (Vec::new(), Vec::new(), 1),
+            Spec::Domain(change) => (Vec::new(), Vec::new(), if change.has_step() { 2 } else { 1 }),
+            _ => {
+                let built: Vec<Blueprint> = drafts.iter().filter_map(|draft| self.blueprint(draft)).collect();
+                let entries = u32::try_from(built.len()).unwrap_or(u32::MAX).saturating_add(1);
+                (built.iter().map(build_words).collect(), built.iter().map(placement_shown).collect(), entries)
+            }
+        }
+    }
+
+    /// A stage of an operation as it would be begun now. Its new ids are not those that it would get.
+    fn draft(&self, spec: &Spec, stage: u32) -> Txn {
+        let begin = Begin {
+            id: TxnId::default(),
+            request_hash: [0; 32],
+            not_after_ms: 0,
+            looked_up_ms: 0,
+            unix_ms: 0,
+            initiator: String::new(),
+            reason: String::new(),
+            lock_wait_ms: 0,
+            under: None,
+            spec: spec.clone(),
+        };
+        Txn { stage, marker: self.marker(begin.id, spec, stage), ..self.new_txn(&begin) }
+    }
+
+    fn shown_warnings(&self, spec: &Spec, placements: &[PlacementShown]) -> Vec<String> {
+        let mut warnings = match spec {
+            Spec::DeleteDisk { disk } => self.deletion_warnings(*disk),
+            Spec::ResizeDisk { .. } => vec!["a disk never shrinks again".to_owned()],
+            Spec::RevertSnapshot { .. } => vec!["what the disk holds now is lost".to_owned()],
+            _ => Vec::new(),
+        };
+        if placements.iter().any(|placement| placement.reserved_bytes > 0) {
+            warnings.push("the space is reserved for the time of the copy; what it takes in the end may be less".to_owned());
+        }
+        warnings
+    }
+}
+
+fn build_words(blueprint: &Blueprint) -> String {
+    if blueprint.is_job() {
+        format!("build a placement of disk {}: up to {} bytes are moved", blueprint.name, blueprint.total_bytes())
+    } else {
+        format!("build a placement of disk {} of links and empty files: a moment", blueprint.name)
+    }
+}
+
+fn placement_shown(blueprint: &Blueprint) -> PlacementShown {
+    let layers = blueprint.layers.iter().map(layer_words).collect();
+    PlacementShown { domain: blueprint.target, layers, reserved_bytes: blueprint.reserved_bytes() }
+}
+
+/// New volumes get their ids when it is begun, so none is shown of those.
+fn layer_words(layer: &Layer) -> String {
+    let row = &layer.volume;
+    let (format, size) = (row.format.word(), row.virtual_size);
+    let kind = if row.preallocated { "preallocated " } else { "" };
+    match &layer.from {
+        From::Link => format!("link of {format} volume {}", row.id),
+        From::Fresh => format!("new empty {kind}{format} volume of {size} bytes"),
+        From::Bytes(id) => format!("new {format} volume of {size} bytes: the file of volume {id}"),
+        From::Flatten(ids) => {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            format!("new {kind}{format} volume of {size} bytes: what is seen through {}", ids.join(", "))
         }
     }
 }

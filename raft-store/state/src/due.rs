@@ -34,11 +34,18 @@ pub(crate) fn of_work(owner: Owner, work: &Work, settings: &Settings) -> Vec<(u6
             if attempt.peer_deadline_ms > 0 {
                 times.push(attempt.peer_deadline_ms);
             }
-            if let Some(at) = hang_deadline_ms(owner, attempt, settings) {
+            // Time alone does not prove that nobody writes in place any more.
+            if let Some(at) = hang_deadline_ms(owner, attempt, settings).filter(|_| !work.in_place) {
                 times.push(at);
             }
         }
         None if matches!(owner, Owner::Deletion(_)) => {}
+        None if matches!(owner, Owner::Describe(_) | Owner::Projection(_)) => {
+            // Nobody waits for it, so it is never given up.
+            if work.retry_at_ms > 0 {
+                times.push(work.retry_at_ms);
+            }
+        }
         None => {
             if work.retry_at_ms > 0 {
                 times.push(work.retry_at_ms);
@@ -73,7 +80,7 @@ impl WaitingGarbage {
     }
 
     pub(crate) fn insert(&mut self, garbage: &Garbage) {
-        if garbage.work.attempt.is_none() {
+        if garbage.work.attempt.is_none() && garbage.held.is_none() {
             self.0.insert(Self::key(garbage));
         }
     }

@@ -211,6 +211,7 @@ mod tests {
             reason: String::new(),
             lock_wait_ms: 0,
             spec: crate::txns::Spec::DeleteDisk { disk: sdm_proto::ids::DiskId::default() },
+            under: None,
         };
         let newer = patched(&entry(Command::Begin(begin)), "DeleteDisk", "PolishDisk");
         assert_eq!(decode_entry(&newer), unknown("PolishDisk"));

@@ -41,7 +41,8 @@ impl Command {
             | Self::RemoveMember { .. }
             | Self::WithdrawMember { .. } => 2,
             Self::ReportAttempt { report, .. } => report.feature_level(),
-            Self::Begin(begin) => begin.spec.feature_level(),
+            Self::ReleaseLockOf { .. } | Self::BreakLock(_) | Self::RetryTxn { .. } => 2,
+            Self::Begin(begin) => begin.spec.feature_level().max(if begin.under.is_some() { 2 } else { 1 }),
         }
     }
 
@@ -65,12 +66,33 @@ impl Spec {
     fn feature_level(&self) -> u32 {
         match self {
             Self::CreateDomain { .. }
-            | Self::CreateDisk { .. }
             | Self::ImportDisk { .. }
             | Self::ExportDisk { .. }
             | Self::MoveDisk { .. }
             | Self::DeleteDisk { .. } => FEATURE_LEVEL_FIRST,
-            Self::Noop { .. } => 2,
+            Self::CreateDisk { preallocated, description, .. } => {
+                if *preallocated || !description.is_empty() {
+                    2
+                } else {
+                    FEATURE_LEVEL_FIRST
+                }
+            }
+            Self::RenameDisk { .. }
+            | Self::DescribeDisk { .. }
+            | Self::ResizeDisk { .. }
+            | Self::CopyDisk { .. }
+            | Self::CloneLinked { .. }
+            | Self::ConvertDisk { .. }
+            | Self::CreateSnapshot { .. }
+            | Self::DeleteSnapshot { .. }
+            | Self::RevertSnapshot { .. }
+            | Self::SetVolumeLegality { .. }
+            | Self::RepairProjection { .. }
+            | Self::Domain(_)
+            | Self::Attachment(_)
+            | Self::Worker(_)
+            | Self::Garbage(_)
+            | Self::Noop { .. } => 2,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::catalog::Disk;
 use crate::catalog::Domain;
+use crate::catalog::DomainState;
 use crate::catalog::Format;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
@@ -141,7 +142,7 @@ fn put_domain(state: &mut State, number: u64) -> Result<DomainId, FillError> {
     let path = format!("/srv/sdm-fill/{number}");
     let created_by = made_by(state, "domain", number);
     let created_ms = state.meta.clock_ms;
-    state.put_domain(Domain { id, name, path, local: false, created_by, created_ms, adopted_epoch: None });
+    state.put_domain(Domain { id, name, path, local: false, created_by, created_ms, adopted_epoch: None, state: DomainState::Active, describing: None, retention_ms: None });
     Ok(id)
 }
 
@@ -165,12 +166,23 @@ fn put_disk(state: &mut State, number: u64, domain: DomainId, volumes: u64) -> R
             allocated_bytes: ALLOCATED_BYTES,
             legal: true,
             blake3: Some(*blake3::hash(volume.bytes()).as_bytes()),
+            preallocated: false,
+            snapshot: None,
         });
         chain.push(volume);
     }
-    state.put_placement(Placement { id: placement, domain, disk: id, token, txn: created_by });
+    state.put_placement(Placement { id: placement, domain, disk: id, token, txn: created_by, cluster: None });
     let name = disk_name(number).parse()?;
-    state.put_disk(Disk { id, name, placement, volumes: chain, created_by, created_ms: state.meta.clock_ms });
+    state.put_disk(Disk {
+        id,
+        name,
+        placement,
+        volumes: chain,
+        created_by,
+        created_ms: state.meta.clock_ms,
+        description: String::new(),
+        template: false,
+    });
     Ok(())
 }
 
@@ -188,6 +200,7 @@ fn put_session(state: &mut State, holds: bool) {
         nonce: format!("fill-{id}"),
         last_sequence: 0,
         last_reply: None,
+        broken: Vec::new(),
     });
     state.meta.applied_index += 1;
     let lock = state.meta.applied_index;
@@ -200,6 +213,7 @@ fn put_session(state: &mut State, holds: bool) {
         asked_ms: now,
         deadline_ms: now.saturating_add(state.meta.settings.session_ttl_max_ms),
         granted: holds.then_some(Granted { token, at_ms: now }),
+        txn: None,
     });
 }
 

@@ -1,11 +1,15 @@
 //! Garbage: names on storage that lost their place in the catalog, with the evidence for it. Once
 //! a deletion is assigned nothing restores it.
 
+use crate::catalog::Disk;
+use crate::catalog::Placement;
+use crate::catalog::Volume;
 use crate::work::Work;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
+use sdm_proto::ids::WorkerId;
 use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
@@ -19,6 +23,8 @@ pub enum Kind {
     Superseded,
     /// The placement of a deleted disk.
     Deleted,
+    /// Found on storage by an audit: made by an attempt that did not win, and forgotten.
+    Orphan,
 }
 
 impl Kind {
@@ -29,8 +35,12 @@ impl Kind {
             Self::ClosedAttempt => "closed-attempt",
             Self::Superseded => "superseded",
             Self::Deleted => "deleted",
+            Self::Orphan => "orphan",
         }
     }
+
+    /// All of them, as users write them.
+    pub const ALL: [Self; 4] = [Self::ClosedAttempt, Self::Superseded, Self::Deleted, Self::Orphan];
 }
 
 /// Where the names are.
@@ -75,4 +85,54 @@ pub struct Garbage {
     pub due_ms: u64,
     /// Its deletions; doomed once one was assigned.
     pub work: Work,
+    /// What a restore puts back, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<Box<Trashed>>,
+    /// Nothing deletes it while this is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Hold>,
+    /// The first deletion that was assigned: from then on nothing restores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doomed: Option<Doomed>,
+}
+
+/// A deleted disk as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its row.
+    pub disk: Disk,
+    /// Of its whole chain, root first; some may be other disks' as well.
+    pub volumes: Vec<Volume>,
+    /// Where it lay, and lies.
+    pub placement: Placement,
+}
+
+/// That garbage is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why, in words.
+    pub reason: String,
+    /// Who said so, for people.
+    pub by: String,
+    /// The transaction in which it was said.
+    pub txn: TxnId,
+    /// When, on the cluster's clock.
+    pub since_ms: u64,
+}
+
+/// That a deletion was assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doomed {
+    /// When, on the cluster's clock.
+    pub at_ms: u64,
+    /// To whom.
+    pub worker: WorkerId,
+}
+
+impl Garbage {
+    /// Whether a deletion was assigned, now or before.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        self.doomed.is_some() || self.work.attempts > 0
+    }
 }

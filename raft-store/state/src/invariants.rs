@@ -1,6 +1,9 @@
 //! What must hold after every entry. Tests and debug builds check it; a violation is a defect of
 //! `apply`, never of its input.
 
+use crate::garbage::Kind as GarbageKind;
+use crate::attachments::Access;
+use crate::attachments::AttachmentOwner;
 use crate::locks::Owner as LockOwner;
 use crate::locks::Unsettled;
 use crate::state::State;
@@ -21,7 +24,9 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     jobs_belong_to_running_txns(state, &mut wrong);
     catalog_is_whole(state, &mut wrong);
     garbage_names_nothing_live(state, &mut wrong);
+    trash_can_be_put_back(state, &mut wrong);
     attempts_are_unique_and_live(state, &mut wrong);
+    attachments_agree(state, &mut wrong);
     indexes_match(state, &mut wrong);
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
@@ -59,7 +64,7 @@ fn waiters_wait_for_something(state: &State, wrong: &mut Vec<String>) {
 fn open_txns_hold_their_locks(state: &State, wrong: &mut Vec<String>) {
     for txn in state.txns.values() {
         let lock = txn.lock.and_then(|id| state.locks.get(&id));
-        let owned = lock.is_some_and(|lock| lock.owner == LockOwner::Txn(txn.id));
+        let owned = lock.is_some_and(|lock| lock.owner == LockOwner::Txn(txn.id) || lock.txn == Some(txn.id));
         let granted = lock.is_some_and(|lock| lock.granted.is_some());
         let fine = match txn.phase {
             Phase::Running => owned && granted,
@@ -85,6 +90,10 @@ fn open_txns_hold_their_locks(state: &State, wrong: &mut Vec<String>) {
             LockOwner::Txn(id) => state.txns.get(&id).is_some_and(|txn| txn.lock == Some(lock.id)),
             LockOwner::Session(id) => state.sessions.contains(&id),
         };
+        let under = lock.txn.and_then(|id| state.txns.get(&id)).map(|txn| txn.lock == Some(lock.id) && txn.under.is_some());
+        if lock.txn.is_some() && (under != Some(true) || !matches!(lock.owner, LockOwner::Session(_))) {
+            wrong.push(format!("lock {} names a transaction that does not run under it", lock.id));
+        }
         if !alive {
             wrong.push(format!("lock {} has no owner", lock.id));
         }
@@ -142,17 +151,54 @@ fn garbage_names_nothing_live(state: &State, wrong: &mut Vec<String>) {
     }
 }
 
+fn trash_can_be_put_back(state: &State, wrong: &mut Vec<String>) {
+    for row in state.garbage.values() {
+        let Some(trash) = &row.trash else { continue };
+        let chain: Vec<_> = trash.volumes.iter().map(|volume| volume.id).collect();
+        let whole = row.placement == Some(trash.placement.id)
+            && row.made_by == trash.placement.token
+            && row.place.domain == trash.placement.domain
+            && trash.disk.placement == trash.placement.id
+            && trash.disk.volumes == chain;
+        if !whole || row.kind != GarbageKind::Deleted {
+            wrong.push(format!("trash {} is not a whole deleted disk", row.id));
+        }
+        if state.disks.contains(&trash.disk.id) {
+            wrong.push(format!("disk {} is in the trash and in the catalog", trash.disk.id));
+        }
+        if row.held.is_some() && row.work.attempt.is_some() {
+            wrong.push(format!("garbage {} is held and being deleted", row.id));
+        }
+    }
+    let settings = &state.meta.settings;
+    for plan in state.gc_plans.values() {
+        if plan.items.len() as u64 > settings.gc_plan_items_max {
+            wrong.push(format!("plan {} has too many rows", plan.id));
+        }
+    }
+    if state.gc_plans.len() as u64 > settings.gc_plans_max.max(1) {
+        wrong.push("more plans are kept than may be".to_owned());
+    }
+}
+
 fn attempts_are_unique_and_live(state: &State, wrong: &mut Vec<String>) {
     let mut tokens = BTreeSet::new();
     let steps = state.txns.values().filter(|txn| !txn.phase.is_final()).filter_map(|txn| txn.step.as_ref());
     let works = steps
         .chain(state.jobs.values().map(|job| &job.work))
+        .chain(state.projections.values().map(|projection| &projection.work))
+        .chain(state.domains.values().filter_map(|domain| domain.describing.as_deref()))
         .chain(state.garbage.values().map(|garbage| &garbage.work));
     for attempt in works.filter_map(|work| work.attempt.as_ref()) {
         if !tokens.insert(attempt.token) {
             wrong.push(format!("token {} was given twice", attempt.token));
         }
-        for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
+        // Work in place stays with a lost worker until that is fenced.
+        let unfenced = state.index.attempts.get(&attempt.token).is_some_and(|owner| {
+            let txn = state.txn_of(*owner).and_then(|txn| state.txns.get(&txn));
+            state.writes_in_place(*owner) && txn.is_some_and(|txn| txn.fencing.is_some())
+        });
+        for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten().filter(|_| !unfenced) {
             if !state.workers.get(&worker).is_some_and(crate::workers::Worker::is_live) {
                 wrong.push(format!("attempt {} is with worker {worker}, which is not live", attempt.token));
             }
@@ -161,6 +207,29 @@ fn attempts_are_unique_and_live(state: &State, wrong: &mut Vec<String>) {
     let indexed: BTreeSet<_> = state.index.attempts.keys().copied().collect();
     if indexed != tokens {
         wrong.push("the index of attempts does not match the rows".to_owned());
+    }
+}
+
+fn attachments_agree(state: &State, wrong: &mut Vec<String>) {
+    let mut by_disk: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for attachment in state.attachments.values() {
+        by_disk.entry(attachment.disk).or_default().push(attachment);
+        let token = attachment.token;
+        if !state.disks.contains(&attachment.disk) || !state.workers.contains(&attachment.worker) {
+            wrong.push(format!("attachment {token} names a disk or a worker that is not there"));
+        }
+        if let AttachmentOwner::Session { id, .. } = &attachment.owner
+            && !attachment.is_unfenced()
+            && !state.sessions.contains(id)
+        {
+            wrong.push(format!("attachment {token} is for session {id}, which is over"));
+        }
+    }
+    for (disk, attachments) in by_disk {
+        let writers = attachments.iter().filter(|attachment| attachment.access == Access::Write).count();
+        if writers > 0 && attachments.len() > 1 {
+            wrong.push(format!("disk {disk} has {writers} writers among {} attachments", attachments.len()));
+        }
     }
 }
 
@@ -182,8 +251,15 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.open_txns == state.index.open_txns
         && fresh.index.contents == state.index.contents
         && fresh.index.waiting_garbage == state.index.waiting_garbage
+        && fresh.index.attempt_garbage == state.index.attempt_garbage
         && fresh.index.locks_held == state.index.locks_held
         && fresh.index.finished_txns == state.index.finished_txns
+        && fresh.index.attachments_by_disk == state.index.attachments_by_disk
+        && fresh.index.attachments_by_worker == state.index.attachments_by_worker
+        && fresh.index.attachments_by_session == state.index.attachments_by_session
+        && fresh.index.unfenced_attachments == state.index.unfenced_attachments
+        && fresh.index.fencing_txns == state.index.fencing_txns
+        && fresh.index.describing == state.index.describing
         && fresh.index.finished_noops == state.index.finished_noops;
     if !same {
         wrong.push("the indexes differ from those built anew from the rows".to_owned());

@@ -199,6 +199,11 @@ impl LockQueues {
         }
     }
 
+    /// Whether somebody holds this resource for itself alone.
+    pub(crate) fn is_held_exclusively(&self, resource: &Resource) -> bool {
+        self.queues.get(resource).is_some_and(|queue| !queue.held[Mode::Exclusive as usize].is_empty())
+    }
+
     /// Whether this request has to wait.
     pub(crate) fn block(&self, asked: &LockSet) -> bool {
         asked
@@ -218,6 +223,35 @@ impl LockQueues {
                 if found.len() < most && !found.contains(&id) {
                     found.push(id);
                 }
+            }
+        }
+        found
+    }
+
+    /// Everyone who stands at a resource.
+    pub(crate) fn at(&self, resource: &Resource) -> Vec<u64> {
+        let queue = self.queues.get(resource).into_iter();
+        queue.flat_map(|queue| queue.held.iter().chain(&queue.waiting).flat_map(Ids::iter)).collect()
+    }
+
+    /// Those who wait before this waiting lock set for something in conflict with it, the first ones; at most this many
+    /// of each resource.
+    pub(crate) fn before(&self, asked: &LockSet, most: usize) -> BTreeSet<u64> {
+        self.beside(asked, most, |id| id < asked.id)
+    }
+
+    /// Those who wait behind this lock set because of what it holds or wants, the first ones; at most this many of each
+    /// resource.
+    pub(crate) fn behind(&self, lock: &LockSet, most: usize) -> BTreeSet<u64> {
+        self.beside(lock, most, |id| lock.granted.is_some() || id > lock.id)
+    }
+
+    fn beside(&self, lock: &LockSet, most: usize, counts: impl Fn(u64) -> bool + Copy) -> BTreeSet<u64> {
+        let mut found = BTreeSet::new();
+        for (resource, mode) in &lock.resources {
+            let Some(queue) = self.queues.get(resource) else { continue };
+            for ids in Queue::in_conflict(&queue.waiting, *mode) {
+                found.extend(ids.iter().filter(|id| counts(*id)).take(most));
             }
         }
         found
@@ -254,6 +288,7 @@ mod tests {
             asked_ms: 0,
             deadline_ms: 0,
             granted: held.then(|| Granted { token: Token::default(), at_ms: 0 }),
+            txn: None,
         }
     }
 

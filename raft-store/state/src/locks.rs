@@ -111,6 +111,9 @@ pub struct LockSet {
     pub deadline_ms: u64,
     /// Set once it is held.
     pub granted: Option<Granted>,
+    /// The transaction that runs under it, where it is a session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<TxnId>,
 }
 
 /// That a lock set is held.

@@ -2,12 +2,14 @@
 //! first, ties by id.
 
 use crate::locks::BLOCKERS_SHOWN;
+use crate::shape::JobShape;
+use crate::shape::Shape;
 use crate::state::State;
-use crate::txns::Spec;
 use crate::work::Owner;
 use crate::work::Work;
 use crate::workers::Worker;
 use sdm_proto::ids::DomainId;
+use sdm_proto::ids::TxnId;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -40,7 +42,7 @@ impl State {
     pub(crate) fn choose_worker(&self, owner: Owner) -> Option<Choice> {
         let work = self.work_of(owner)?;
         let contents = &self.index.contents;
-        let fresh = |id: &WorkerId| !work.excluded.contains(id);
+        let fresh = |id: &WorkerId| !work.excluded.contains(id) && self.takes_work(*id);
         let owns = |id: &WorkerId, path: &str| self.workers.get(id).is_some_and(|worker| worker.owns_path(path));
         let reaches = |id: &WorkerId, domain| self.workers.get(id).is_some_and(|worker| worker.reaches(domain));
         let alone = |worker| Choice { worker, source_worker: None };
@@ -50,23 +52,25 @@ impl State {
             self.least_busy(work, owners).map(alone)
         };
         match owner {
-            Owner::Step(txn) => match &self.txns.get(&txn)?.spec {
-                Spec::CreateDomain { path, .. } => at_path(path),
-                Spec::CreateDisk { domain, .. } => at_domain(*domain),
-                Spec::Noop { .. } => self.least_busy(work, contents.live().filter(fresh)).map(alone),
-                _ => None,
+            Owner::Step(txn) => match self.shape(self.txns.get(&txn)?) {
+                Shape::AtPath { path, .. } => at_path(&path),
+                Shape::Step { domain, .. } | Shape::InPlace { domain, .. } => at_domain(domain),
+                Shape::Anywhere => self.least_busy(work, contents.live().filter(fresh)).map(alone),
+                Shape::Instant | Shape::Job(_) => None,
             },
             Owner::Deletion(id) => {
                 let place = &self.garbage.get(&id)?.place;
                 if place.whole_domain { at_path(&place.path) } else { at_domain(place.domain) }
             }
+            Owner::Describe(domain) => at_domain(domain),
+            Owner::Projection(id) => at_domain(self.placements.get(&id)?.domain),
             Owner::Job(id) => {
                 let job = self.jobs.get(&id)?;
                 match (job.source, job.target) {
                     (Some(source), Some(target)) => self
                         .least_busy(work, contents.reaching(source).filter(|id| reaches(id, target) && fresh(id)))
                         .map(alone)
-                        .or_else(|| self.choose_pull(work, source, target)),
+                        .or_else(|| self.choose_pull(work, source, target).filter(|_| self.may_pull(job.txn))),
                     (Some(only), None) | (None, Some(only)) => at_domain(only),
                     (None, None) => None,
                 }
@@ -74,15 +78,43 @@ impl State {
         }
     }
 
+    /// Whether what a job reads may be read by another worker than the one that writes.
+    fn may_pull(&self, txn: TxnId) -> bool {
+        self.txns.get(&txn).is_some_and(|txn| matches!(self.shape(txn), Shape::Job(JobShape { pull: true, .. })))
+    }
+
+    /// Refuses when no live worker reaches both domains: what a guest sees through a chain is read and written by one.
+    pub(crate) fn check_common_worker(&self, source: DomainId, target: DomainId) -> Result<(), Refusal> {
+        let reaches = |id: &WorkerId| self.workers.get(id).is_some_and(|worker| worker.reaches(target));
+        if self.index.contents.reaching(source).any(|id| reaches(&id) && self.takes_work(id)) {
+            return Ok(());
+        }
+        let name = |id: DomainId| self.domains.get(&id).map_or_else(|| id.to_string(), |row| row.name.to_string());
+        let message = format!(
+            "no live worker reaches both {} and {}, and a chain that becomes one volume, or another format, is read and \
+             written by one worker",
+            name(source),
+            name(target)
+        );
+        Err(Refusal::new(Class::Precondition, "NO_COMMON_WORKER", message)
+            .hint("copy it within its domain first, then move the copy (sdm disk move); or start a worker that reaches both"))
+    }
+
     fn choose_pull(&self, work: &Work, source: DomainId, target: DomainId) -> Option<Choice> {
-        let worker = self.least_busy(work, self.index.contents.reaching(target))?;
-        let source_worker = self.least_busy(work, self.index.contents.reaching(source))?;
+        let takes = |id: &WorkerId| self.takes_work(*id);
+        let worker = self.least_busy(work, self.index.contents.reaching(target).filter(takes))?;
+        let source_worker = self.least_busy(work, self.index.contents.reaching(source).filter(takes))?;
         Some(Choice { worker, source_worker: Some(source_worker) })
     }
 
-    /// Refuses when no live worker reaches the domain.
+    /// Whether a worker may be given new work.
+    fn takes_work(&self, id: WorkerId) -> bool {
+        self.workers.get(&id).is_some_and(Worker::takes_work)
+    }
+
+    /// Refuses when no live worker that takes work reaches the domain.
     pub(crate) fn check_reachable(&self, id: DomainId) -> Result<(), Refusal> {
-        if self.index.contents.reaching(id).next().is_some() {
+        if self.index.contents.reaching(id).any(|worker| self.takes_work(worker)) {
             return Ok(());
         }
         let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
@@ -97,7 +129,7 @@ impl State {
         for worker in live.chain(lost).take(BLOCKERS_SHOWN) {
             let why = match worker.domains.get(&id) {
                 _ if !worker.is_live() => "is lost".to_owned(),
-                Some(sight) => sight.error.clone().unwrap_or_default(),
+                Some(sight) => sight.error.clone().unwrap_or_else(|| "is drained (sdm worker undrain)".to_owned()),
                 None => {
                     "does not have the domain's path beneath its --reach prefixes, or has not looked yet".to_owned()
                 }

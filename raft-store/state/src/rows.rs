@@ -1,6 +1,7 @@
 //! The state as rows, for snapshots: each row in an envelope of its own, small and versioned. What
 //! is derived is not stored; it is built again as rows come back.
 
+use crate::attachments::Attachment;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::catalog::Placement;
@@ -8,12 +9,15 @@ use crate::catalog::Volume;
 use crate::envelope::EnvelopeError;
 use crate::envelope::decode_row;
 use crate::envelope::encode_row;
+use crate::events::Event;
 use crate::feature_level::FEATURE_LEVEL_FIRST;
 use crate::garbage::Garbage;
+use crate::gc_plans::GcPlan;
 use crate::hashes::HashPoint;
 use crate::jobs::Job;
 use crate::locks::LockSet;
 use crate::members::Member;
+use crate::projections::Projection;
 use crate::sessions::Session;
 use crate::state::Meta;
 use crate::state::State;
@@ -37,6 +41,10 @@ enum Row {
     Job(Job),
     Garbage(Garbage),
     HashPoint(HashPoint),
+    GcPlan(GcPlan),
+    Projection(Projection),
+    Attachment(Attachment),
+    Event(Event),
 }
 
 /// The same by reference: what is written.
@@ -55,6 +63,10 @@ enum RowRef<'a> {
     Job(&'a Job),
     Garbage(&'a Garbage),
     HashPoint(&'a HashPoint),
+    GcPlan(&'a GcPlan),
+    Projection(&'a Projection),
+    Attachment(&'a Attachment),
+    Event(&'a Event),
 }
 
 impl RowRef<'_> {
@@ -83,6 +95,10 @@ impl State {
             .chain(self.jobs.values().map(RowRef::Job))
             .chain(self.garbage.values().map(RowRef::Garbage))
             .chain(self.hashes.values().map(RowRef::HashPoint))
+            .chain(self.gc_plans.values().map(RowRef::GcPlan))
+            .chain(self.projections.values().map(RowRef::Projection))
+            .chain(self.attachments.values().map(RowRef::Attachment))
+            .chain(self.events.values().map(RowRef::Event))
             .map(|row| encode_row(row.reader_level(), &row))
     }
 
@@ -115,6 +131,10 @@ impl State {
             Row::Job(job) => self.put_job(job),
             Row::Garbage(garbage) => self.put_garbage(garbage),
             Row::HashPoint(point) => self.put_hash_point(point),
+            Row::GcPlan(plan) => self.put_gc_plan(plan),
+            Row::Projection(projection) => self.put_projection(projection),
+            Row::Attachment(attachment) => self.put_attachment(attachment),
+            Row::Event(event) => self.put_event(event),
         }
     }
 

@@ -26,6 +26,25 @@ pub struct Session {
     pub last_sequence: u64,
     /// ... and its answer, for a repetition.
     pub last_reply: Option<Reply>,
+    /// Locks that operators took away from it, the last few: its holder learns of them when it renews its lease.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<BrokenLock>,
+}
+
+/// Broken locks that a session's row names: a holder of many learns that some are gone, and stops.
+pub const BROKEN_KEPT: usize = 8;
+
+/// A lock that was taken away from a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BrokenLock {
+    /// Which.
+    pub lock: u64,
+    /// When, on the cluster's clock.
+    pub at_ms: u64,
+    /// By whom, for people.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// Whose session.

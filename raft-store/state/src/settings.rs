@@ -66,10 +66,40 @@ pub struct Settings {
     pub disk_bytes_max: u64,
     /// Events kept in one transaction's history.
     pub history_max: u64,
+    /// Plans of a collection that are kept: each is up to a few hundred kilobytes ...
+    #[serde(skip_serializing_if = "is_gc_plans_max_default")]
+    pub gc_plans_max: u64,
+    /// ... of so many rows at most: what one entry looks at ...
+    #[serde(skip_serializing_if = "is_gc_plan_items_max_default")]
+    pub gc_plan_items_max: u64,
+    /// ... and for so long may they be carried out.
+    #[serde(skip_serializing_if = "is_gc_plan_kept_default")]
+    pub gc_plan_kept_ms: u64,
     /// Members compare the hashes of their states after so many entries; 0: never. Seldom enough that
     /// the entries with the hashes are a thousandth of all.
     #[serde(skip_serializing_if = "is_first_state_hash_every")]
     pub state_hash_every: u64,
+    /// Attachments of disks to hosts: bounds memory and snapshots.
+    #[serde(skip_serializing_if = "is_attachments_max_default")]
+    pub attachments_max: u64,
+    /// Disks, volumes and placements that leave or come with a domain: they travel in one command and are put or removed
+    /// by one entry.
+    #[serde(skip_serializing_if = "is_domain_rows_max_default")]
+    pub domain_rows_max: u64,
+    /// Events that are kept: a watcher that was away for some minutes of a busy cluster misses none, and they take a few
+    /// megabytes.
+    #[serde(skip_serializing_if = "is_events_max_default")]
+    pub events_max: u64,
+    /// Volumes in a disk's chain: each one more costs the guest a lookup, and QEMU a file that is open.
+    #[serde(skip_serializing_if = "is_chain_max_default")]
+    pub chain_max: u64,
+}
+
+const CHAIN_MAX_DEFAULT: u64 = 32;
+
+/// The first level knew no such setting: with its default it must encode to the same bytes.
+fn is_chain_max_default(value: &u64) -> bool {
+    *value == CHAIN_MAX_DEFAULT
 }
 
 /// Clusters of the first release have no such setting, and get this one when their feature level is
@@ -78,6 +108,44 @@ const STATE_HASH_EVERY: u64 = 4_096;
 
 fn is_first_state_hash_every(every: &u64) -> bool {
     *every == STATE_HASH_EVERY
+}
+
+const ATTACHMENTS_MAX_DEFAULT: u64 = 100_000;
+
+/// Of the first level as well: with its default the setting must encode to the same bytes.
+fn is_attachments_max_default(value: &u64) -> bool {
+    *value == ATTACHMENTS_MAX_DEFAULT
+}
+
+const DOMAIN_ROWS_MAX_DEFAULT: u64 = 600;
+
+/// The same.
+fn is_domain_rows_max_default(value: &u64) -> bool {
+    *value == DOMAIN_ROWS_MAX_DEFAULT
+}
+
+const EVENTS_MAX_DEFAULT: u64 = 8_192;
+
+/// The first level knew no events: with its default the setting must encode to the same bytes.
+fn is_events_max_default(value: &u64) -> bool {
+    *value == EVENTS_MAX_DEFAULT
+}
+
+const GC_PLANS_MAX_DEFAULT: u64 = 16;
+const GC_PLAN_ITEMS_MAX_DEFAULT: u64 = 1_000;
+const GC_PLAN_KEPT_MS_DEFAULT: u64 = 30 * 60_000;
+
+// The first level knew no plans: with their defaults the settings must encode to the same bytes.
+fn is_gc_plans_max_default(value: &u64) -> bool {
+    *value == GC_PLANS_MAX_DEFAULT
+}
+
+fn is_gc_plan_items_max_default(value: &u64) -> bool {
+    *value == GC_PLAN_ITEMS_MAX_DEFAULT
+}
+
+fn is_gc_plan_kept_default(value: &u64) -> bool {
+    *value == GC_PLAN_KEPT_MS_DEFAULT
 }
 
 const FINISHED_NOOPS_DEFAULT: u64 = 1_000;
@@ -116,7 +184,14 @@ impl Default for Settings {
             retention_ms: 0,
             disk_bytes_max: 16 << 40,
             history_max: 64,
+            gc_plans_max: GC_PLANS_MAX_DEFAULT,
+            gc_plan_items_max: GC_PLAN_ITEMS_MAX_DEFAULT,
+            gc_plan_kept_ms: GC_PLAN_KEPT_MS_DEFAULT,
             state_hash_every: STATE_HASH_EVERY,
+            attachments_max: ATTACHMENTS_MAX_DEFAULT,
+            domain_rows_max: DOMAIN_ROWS_MAX_DEFAULT,
+            events_max: EVENTS_MAX_DEFAULT,
+            chain_max: CHAIN_MAX_DEFAULT,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The state: all tables, what is derived from them, and the only ways to change a row. `apply`
 //! decides; this keeps rows and derived indexes in step.
 
+use crate::attachments::Attachment;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::catalog::Placement;
@@ -8,7 +9,11 @@ use crate::catalog::Volume;
 use crate::contents::Contents;
 use crate::due;
 use crate::due::Due;
+use crate::events::Event;
+use crate::events::EventKey;
 use crate::garbage::Garbage;
+use crate::garbage::Kind as GarbageKind;
+use crate::gc_plans::GcPlan;
 use crate::hashes::HashPoint;
 use crate::jobs::Job;
 use crate::lock_queues::Ids;
@@ -19,6 +24,7 @@ use crate::locks::Unsettled;
 use crate::members::AnnouncedMember;
 use crate::members::Member;
 use crate::members::RemovedMember;
+use crate::projections::Projection;
 use crate::sessions::Session;
 use crate::settings::Settings;
 use crate::suspension::Restored;
@@ -28,6 +34,8 @@ use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Owner;
 use crate::work::Work;
+use crate::volume_users::VolumeUser;
+use crate::volume_users::VolumeUsers;
 use crate::workers::Worker;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
@@ -78,6 +86,14 @@ pub struct Meta {
     /// Resources that were released and whose waiters were not all looked at yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsettled: Vec<Unsettled>,
+    /// Index of the last event that gave way to younger ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub events_floor: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// What is derived from the tables; never stored.
@@ -89,15 +105,20 @@ pub(crate) struct Index {
     /// Sessions by what their openers drew.
     pub nonces: imbl::OrdMap<Arc<str>, u64>,
     pub disk_names: imbl::OrdMap<Name, DiskId>,
+    pub volume_users: VolumeUsers,
     pub domain_names: imbl::OrdMap<Name, DomainId>,
     pub due: imbl::OrdSet<(u64, Due)>,
     /// Steps and jobs without a worker.
     pub pending: imbl::OrdSet<Owner>,
+    /// Placements whose projection has no worker, by domain.
+    pub waiting_projections: imbl::OrdSet<(DomainId, PlacementId)>,
     pub attempts: imbl::OrdMap<Token, Owner>,
     /// A worker's attempts, those whose source it serves included.
     pub by_worker: imbl::OrdMap<WorkerId, imbl::OrdSet<(Token, Owner)>>,
     /// What lies in domains, and who reaches them.
     pub contents: Contents,
+    /// What closed attempts left behind, by their transaction.
+    pub attempt_garbage: imbl::OrdSet<(TxnId, Token)>,
     /// Garbage that waits for its deletion.
     pub waiting_garbage: due::WaitingGarbage,
     /// Lock sets that are held.
@@ -110,6 +131,17 @@ pub(crate) struct Index {
     pub finished_txns: imbl::OrdMap<u64, imbl::OrdSet<TxnId>>,
     /// The same of those that did nothing: they are forgotten by themselves.
     pub finished_noops: imbl::OrdSet<(u64, TxnId)>,
+    pub attachments_by_disk: imbl::OrdSet<(DiskId, Token)>,
+    pub attachments_by_worker: imbl::OrdSet<(WorkerId, Token)>,
+    /// Attachments that end or change with a client's session.
+    pub attachments_by_session: imbl::OrdSet<(u64, Token)>,
+    pub unfenced_attachments: imbl::OrdSet<Token>,
+    /// Transactions for which a lost worker may still write in place.
+    pub fencing_txns: imbl::OrdSet<TxnId>,
+    /// Domains whose name on the storage is to be written anew.
+    pub describing: imbl::OrdSet<DomainId>,
+    /// Set while an entry is applied whose events are told: how many were.
+    pub telling: Option<u32>,
 }
 
 /// The replicated state. A clone is O(1).
@@ -139,8 +171,16 @@ pub struct State {
     pub jobs: Table<u64, Job>,
     /// Garbage.
     pub garbage: Table<Token, Garbage>,
+    /// Placements whose words on the storage are to be written anew.
+    pub projections: Table<PlacementId, Projection>,
+    /// Attachments of disks to hosts, by the token of their grant.
+    pub attachments: Table<Token, Attachment>,
+    /// The last plans of a collection, by the index of the entry that made them.
+    pub gc_plans: Table<u64, GcPlan>,
     /// Hashes of the state after some of the last entries, by the index of those.
     pub hashes: Table<u64, HashPoint>,
+    /// The last events, by entry and number within it.
+    pub events: Table<EventKey, Event>,
     pub(crate) index: Index,
 }
 
@@ -181,7 +221,13 @@ impl State {
         }
         // Tables that came later count from their first row on: a state without one has the hash
         // that an older build computes.
-        let later = [("hashes", self.hashes.len(), self.hashes.sum())];
+        let later = [
+            ("hashes", self.hashes.len(), self.hashes.sum()),
+            ("gc plans", self.gc_plans.len(), self.gc_plans.sum()),
+            ("projections", self.projections.len(), self.projections.sum()),
+            ("attachments", self.attachments.len(), self.attachments.sum()),
+            ("events", self.events.len(), self.events.sum()),
+        ];
         for (name, _, sum) in later.iter().filter(|(_, rows, _)| *rows > 0) {
             hasher.update(name.as_bytes());
             for lane in sum {
@@ -277,6 +323,8 @@ impl State {
             Owner::Step(txn) => self.txns.get(&txn)?.step.as_ref(),
             Owner::Job(job) => Some(&self.jobs.get(&job)?.work),
             Owner::Deletion(garbage) => Some(&self.garbage.get(&garbage)?.work),
+            Owner::Projection(placement) => Some(&self.projections.get(&placement)?.work),
+            Owner::Describe(domain) => self.domains.get(&domain)?.describing.as_deref(),
         }
     }
 
@@ -292,12 +340,23 @@ impl State {
         self.index.lock_queues.block(asked)
     }
 
+    fn waiting_projection(&self, owner: Owner) -> Option<(DomainId, PlacementId)> {
+        let Owner::Projection(id) = owner else { return None };
+        Some((self.placements.get(&id)?.domain, id))
+    }
+
     fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {
+        if let Some(new) = new {
+            self.tell_work(owner, old.as_ref(), new);
+        }
         if let Some(work) = old {
             for entry in due::of_work(owner, &work, &self.meta.settings) {
                 self.index.due.remove(&entry);
             }
             self.index.pending.remove(&owner);
+            if let Some(waiting) = self.waiting_projection(owner) {
+                self.index.waiting_projections.remove(&waiting);
+            }
             if let Some(attempt) = work.attempt {
                 self.index.attempts.remove(&attempt.token);
                 for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
@@ -314,6 +373,11 @@ impl State {
             self.index.due.insert(entry);
         }
         match &work.attempt {
+            None if matches!(owner, Owner::Projection(_)) => {
+                if let Some(waiting) = self.waiting_projection(owner) {
+                    self.index.waiting_projections.insert(waiting);
+                }
+            }
             None if !matches!(owner, Owner::Deletion(_)) => {
                 self.index.pending.insert(owner);
             }
@@ -328,6 +392,7 @@ impl State {
     }
 
     pub(crate) fn put_member(&mut self, member: Member) {
+        self.tell_member(&member);
         self.members.put(member.id, member);
     }
 
@@ -348,6 +413,7 @@ impl State {
     }
 
     pub(crate) fn put_worker(&mut self, worker: Worker) {
+        self.tell_worker(&worker);
         if let Some(old) = self.workers.get(&worker.identity.id) {
             self.index.contents.leave(old);
         }
@@ -362,6 +428,15 @@ impl State {
                 self.index.due.remove(&entry);
             }
             self.index.lock_queues.remove(old);
+            if let LockOwner::Session(session) = old.owner
+                && old.owner != lock.owner
+                && let Some(own) = self.index.session_locks.get_mut(&session)
+            {
+                own.remove(lock.id);
+                if own.is_empty() {
+                    self.index.session_locks.remove(&session);
+                }
+            }
         }
         for entry in due::of_lock(&lock) {
             self.index.due.insert(entry);
@@ -393,18 +468,48 @@ impl State {
     }
 
     pub(crate) fn put_domain(&mut self, domain: Domain) {
+        self.tell_domain(&domain);
+        let old = self.domains.get(&domain.id);
+        if let Some(old) = old.filter(|old| old.name != domain.name) {
+            self.index.domain_names.remove(&old.name);
+        }
+        let old_work = old.and_then(|old| old.describing.as_deref().cloned());
+        self.index_work(Owner::Describe(domain.id), old_work, domain.describing.as_deref());
+        if domain.describing.is_some() {
+            self.index.describing.insert(domain.id);
+        } else {
+            self.index.describing.remove(&domain.id);
+        }
         self.index.domain_names.insert(domain.name.clone(), domain.id);
         self.domains.put(domain.id, domain);
     }
 
+    /// Takes a domain out; nothing may lie in it any more.
+    pub(crate) fn remove_domain(&mut self, id: DomainId) {
+        let Some(domain) = self.domains.get(&id).cloned() else { return };
+        self.index_work(Owner::Describe(id), domain.describing.as_deref().cloned(), None);
+        self.index.describing.remove(&id);
+        self.index.domain_names.remove(&domain.name);
+        self.domains.remove(&id);
+    }
+
     pub(crate) fn put_disk(&mut self, disk: Disk) {
+        self.tell_disk(&disk);
+        if let Some(old) = self.disks.get(&disk.id).filter(|old| old.name != disk.name) {
+            self.index.disk_names.remove(&old.name);
+        }
         self.index.disk_names.insert(disk.name.clone(), disk.id);
+        let old = self.disks.get(&disk.id).map(|old| old.volumes.as_slice()).unwrap_or_default();
+        self.index.volume_users.change(VolumeUser::Disk(disk.id), old, &disk.volumes);
         self.disks.put(disk.id, disk);
     }
 
     pub(crate) fn remove_disk(&mut self, id: DiskId) {
         if let Some(disk) = self.disks.get(&id) {
-            self.index.disk_names.remove(&disk.name);
+            let name = disk.name.clone();
+            self.index.disk_names.remove(&name);
+            self.index.volume_users.change(VolumeUser::Disk(id), &disk.volumes, &[]);
+            self.tell_disk_gone(&name, id);
         }
         self.disks.remove(&id);
     }
@@ -414,6 +519,7 @@ impl State {
     }
 
     pub(crate) fn put_placement(&mut self, placement: Placement) {
+        self.tell_placement(&placement, true);
         if let Some(old) = self.placements.get(&placement.id) {
             self.index.contents.unplace(old);
         }
@@ -422,8 +528,9 @@ impl State {
     }
 
     pub(crate) fn remove_placement(&mut self, id: PlacementId) {
-        if let Some(old) = self.placements.get(&id) {
-            self.index.contents.unplace(old);
+        if let Some(old) = self.placements.get(&id).cloned() {
+            self.index.contents.unplace(&old);
+            self.tell_placement(&old, false);
         }
         self.placements.remove(&id);
     }
@@ -431,11 +538,17 @@ impl State {
     pub(crate) fn put_txn(&mut self, mut txn: Txn) {
         txn.changed_index = self.meta.applied_index;
         self.touch(Touched::Txn(txn.id));
+        self.tell_txn(&txn);
         let old = self.txns.get(&txn.id).and_then(|old| old.step.clone());
         // A finished transaction's step has nothing left to wait for.
         let step = txn.step.as_ref().filter(|_| !txn.phase.is_final());
         self.index_work(Owner::Step(txn.id), old, step);
         self.index.txns_by_age.insert(txn.began_index, txn.id);
+        if txn.fencing.is_some() && !txn.phase.is_final() {
+            self.index.fencing_txns.insert(txn.id);
+        } else {
+            self.index.fencing_txns.remove(&txn.id);
+        }
         if txn.phase.is_final() {
             self.index.open_txns.remove(&txn.id);
             if matches!(txn.spec, Spec::Noop { .. }) {
@@ -482,6 +595,14 @@ impl State {
         self.jobs.remove(&id);
     }
 
+    pub(crate) fn put_gc_plan(&mut self, plan: GcPlan) {
+        self.gc_plans.put(plan.id, plan);
+    }
+
+    pub(crate) fn remove_gc_plan(&mut self, id: u64) {
+        self.gc_plans.remove(&id);
+    }
+
     pub(crate) fn put_hash_point(&mut self, point: HashPoint) {
         self.hashes.put(point.index, point);
     }
@@ -490,22 +611,45 @@ impl State {
         self.hashes.remove(&index);
     }
 
+    pub(crate) fn put_projection(&mut self, projection: Projection) {
+        let owner = Owner::Projection(projection.placement);
+        let old = self.projections.get(&projection.placement).map(|old| old.work.clone());
+        self.index_work(owner, old, Some(&projection.work));
+        self.projections.put(projection.placement, projection);
+    }
+
+    pub(crate) fn remove_projection(&mut self, placement: PlacementId) {
+        let Some(projection) = self.projections.get(&placement) else { return };
+        let old = projection.work.clone();
+        self.index_work(Owner::Projection(placement), Some(old), None);
+        self.projections.remove(&placement);
+    }
+
     pub(crate) fn put_garbage(&mut self, garbage: Garbage) {
+        self.tell_garbage(&garbage);
         let owner = Owner::Deletion(garbage.id);
         if let Some(old) = self.garbage.get(&garbage.id) {
             self.index.waiting_garbage.remove(old);
         }
         self.index.waiting_garbage.insert(&garbage);
+        if garbage.kind == GarbageKind::ClosedAttempt {
+            self.index.attempt_garbage.insert((garbage.txn, garbage.id));
+        }
         let old = self.garbage.get(&garbage.id).map(|old| old.work.clone());
         self.index_work(owner, old, Some(&garbage.work));
+        let freed = self.count_trash(garbage.id, garbage.trash.as_deref());
         self.garbage.put(garbage.id, garbage);
+        self.forget_unused(&freed);
     }
 
     pub(crate) fn remove_garbage(&mut self, id: Token) {
         let Some(garbage) = self.garbage.get(&id) else { return };
         self.index.waiting_garbage.remove(garbage);
+        self.index.attempt_garbage.remove(&(garbage.txn, id));
         let old = garbage.work.clone();
         self.index_work(Owner::Deletion(id), Some(old), None);
+        let freed = self.count_trash(id, None);
         self.garbage.remove(&id);
+        self.forget_unused(&freed);
     }
 }

@@ -97,6 +97,9 @@ impl State {
 
     /// The earlier cluster whose log made a placement; None where this one did.
     pub(crate) fn maker_of(&self, placement: &Placement) -> Option<ClusterId> {
+        if let Some(cluster) = placement.cluster {
+            return (cluster != self.cluster_id()).then_some(cluster);
+        }
         let made_by = |cluster: &ClusterId| placement.token.placement(*cluster) == placement.id;
         let restored = self.meta.restored.as_ref().filter(|_| !made_by(&self.cluster_id()))?;
         restored.ancestors.iter().copied().find(made_by)

@@ -82,7 +82,7 @@ impl<K: Ord + Clone + Serialize, V: Serialize> Table<K, V> {
     }
 
     /// Rows with keys of at least this, rising.
-    pub fn from_key(&self, first: &K) -> impl Iterator<Item = (&K, &V)> + '_ {
+    pub fn from_key<'a>(&'a self, first: &K) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
         self.rows.range(first.clone()..).map(|(key, row)| (key, row.value.as_ref()))
     }
 

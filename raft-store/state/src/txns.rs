@@ -9,15 +9,22 @@
 //!   └────────┴─ not allowed, wait over, changed meanwhile ────────────▶ Refused
 //! ```
 
+use crate::attachments::AttachmentChange;
 use crate::catalog::Format;
+use crate::garbage_order::GarbageOrder;
+use crate::domain_change::DomainChange;
+use crate::work::VolumeResult;
 use crate::work::Work;
+use crate::workers::WorkerChange;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::VolumeId;
+use sdm_proto::ids::WorkerId;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -43,6 +50,12 @@ pub enum Spec {
         size: u64,
         /// Of its volume.
         format: Format,
+        /// Whether all blocks of its file are allocated at once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        preallocated: bool,
+        /// What users write about it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        description: String,
     },
     /// A disk from a file's bytes.
     ImportDisk {
@@ -74,6 +87,129 @@ pub enum Spec {
         /// Which.
         disk: DiskId,
     },
+    /// Another name for a disk.
+    RenameDisk {
+        /// Which.
+        disk: DiskId,
+        /// Its new name.
+        name: Name,
+    },
+    /// Other words about a disk.
+    DescribeDisk {
+        /// Which.
+        disk: DiskId,
+        /// The words; may be empty.
+        description: String,
+    },
+    /// A larger disk: its leaf grows in place.
+    ResizeDisk {
+        /// Which.
+        disk: DiskId,
+        /// Its new virtual size in bytes.
+        size: u64,
+    },
+    /// A new disk, or a template, of one volume with what a guest sees in a disk or a snapshot of it.
+    CopyDisk {
+        /// Which.
+        disk: DiskId,
+        /// A snapshot of it; None: as it is now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot: Option<VolumeId>,
+        /// Name of the new one.
+        name: Name,
+        /// What users write about it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        description: String,
+        /// Where.
+        to: DomainId,
+        /// Of its volume; None: that of the source's leaf.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<Format>,
+        /// Whether all blocks of its file are allocated at once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        preallocated: bool,
+        /// Whether a chain may become one volume: the copy has no snapshots.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        collapse: bool,
+        /// Whether a template is made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        template: bool,
+    },
+    /// A new disk that shares what is frozen in another one's chain.
+    CloneLinked {
+        /// Of which disk.
+        disk: DiskId,
+        /// A snapshot of it; None: as it is now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot: Option<VolumeId>,
+        /// Name of the new one.
+        name: Name,
+        /// What users write about it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        description: String,
+    },
+    /// A disk's only volume in another format.
+    ConvertDisk {
+        /// Which.
+        disk: DiskId,
+        /// Of its volume then.
+        format: Format,
+        /// Whether all blocks of its file are allocated.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        preallocated: bool,
+    },
+    /// Freezes what a disk holds now under a name.
+    CreateSnapshot {
+        /// Of which disk.
+        disk: DiskId,
+        /// Unique among its snapshots.
+        name: Name,
+        /// What users write about it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        description: String,
+    },
+    /// Away with a snapshot: its volume and the one above become one.
+    DeleteSnapshot {
+        /// Of which disk.
+        disk: DiskId,
+        /// Its frozen volume.
+        volume: VolumeId,
+        /// Whether nothing is to be written anew: for want of space.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_place: bool,
+    },
+    /// A disk as it was at a snapshot.
+    RevertSnapshot {
+        /// Which.
+        disk: DiskId,
+        /// The snapshot's frozen volume.
+        volume: VolumeId,
+        /// Whether snapshots that are newer may go.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        discard_newer: bool,
+    },
+    /// Whether a volume may be used.
+    SetVolumeLegality {
+        /// Of which disk.
+        disk: DiskId,
+        /// Which.
+        volume: VolumeId,
+        /// Whether it may.
+        legal: bool,
+    },
+    /// Writes anew what a disk's placement says to others.
+    RepairProjection {
+        /// Of which disk.
+        disk: DiskId,
+    },
+    /// A change of a storage domain itself.
+    Domain(DomainChange),
+    /// A change of a disk's attachments.
+    Attachment(AttachmentChange),
+    /// A change of a worker's standing.
+    Worker(WorkerChange),
+    /// Something about garbage.
+    Garbage(GarbageOrder),
     /// Nothing, by way of everything: a lock, a step, a worker that receives and reports it. Shows how
     /// long the cluster takes for the shortest transaction there is.
     Noop {
@@ -93,6 +229,22 @@ impl Spec {
             Self::ExportDisk { .. } => "disk-export",
             Self::MoveDisk { .. } => "disk-move",
             Self::DeleteDisk { .. } => "disk-delete",
+            Self::RenameDisk { .. } => "disk-rename",
+            Self::DescribeDisk { .. } => "disk-describe",
+            Self::ResizeDisk { .. } => "disk-resize",
+            Self::CopyDisk { template: true, .. } => "template-make",
+            Self::CopyDisk { .. } => "disk-copy",
+            Self::CloneLinked { .. } => "disk-clone",
+            Self::ConvertDisk { .. } => "disk-convert",
+            Self::CreateSnapshot { .. } => "snapshot-create",
+            Self::DeleteSnapshot { .. } => "snapshot-delete",
+            Self::RevertSnapshot { .. } => "snapshot-revert",
+            Self::SetVolumeLegality { .. } => "volume-legality",
+            Self::RepairProjection { .. } => "projection-repair",
+            Self::Domain(change) => change.kind(),
+            Self::Attachment(change) => change.kind(),
+            Self::Worker(change) => change.kind(),
+            Self::Garbage(order) => order.kind(),
             Self::Noop { .. } => "noop",
         }
     }
@@ -151,6 +303,12 @@ pub struct Outcome {
     pub bytes: u64,
     /// BLAKE3 of the leaf's file.
     pub blake3: Option<[u8; 32]>,
+    /// The attachment that it gave or took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Token>,
+    /// The worker whose standing it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
 }
 
 /// What is being made: the marker that a commit converts.
@@ -160,6 +318,35 @@ pub struct Marker {
     pub disk: Option<DiskId>,
     /// Its volumes.
     pub volumes: Vec<VolumeId>,
+}
+
+/// A placement that an earlier stage of a transaction built: published, and in the catalog with the commit of the
+/// last stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Built {
+    /// Where.
+    pub domain: DomainId,
+    /// Which.
+    pub placement: PlacementId,
+    /// Of the attempt that made it.
+    pub token: Token,
+    /// What was being made.
+    pub marker: Marker,
+    /// Its volumes as they lie there.
+    pub volumes: Vec<VolumeResult>,
+}
+
+/// That a lost worker may still write in place for a transaction: nothing else may happen to what it locks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fencing {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its session when it was lost.
+    pub session: u64,
+    /// Since when, on the cluster's clock.
+    pub since_ms: u64,
+    /// How it was lost.
+    pub why: String,
 }
 
 /// Something that happened to a transaction.
@@ -219,4 +406,32 @@ pub struct Txn {
     pub last_error: Option<String>,
     /// What happened, oldest first.
     pub history: Vec<Event>,
+    /// The client's token under which it was begun: its locks are those of that client's session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<Token>,
+    /// Which of its stages is being done, from 0: each builds one placement.
+    #[serde(default, skip_serializing_if = "is_first_stage")]
+    pub stage: u32,
+    /// What the stages before it built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub built: Vec<Built>,
+    /// Set while a lost worker may still write in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<Fencing>,
+    /// Set when it is to be aborted as soon as nobody writes in place any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Refusal>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_first_stage(stage: &u32) -> bool {
+    *stage == 0
+}
+
+impl Txn {
+    /// The phase as users read it.
+    #[must_use]
+    pub fn phase_word(&self) -> &'static str {
+        if self.fencing.is_some() && !self.phase.is_final() { "fencing" } else { self.phase.word() }
+    }
 }

@@ -1,6 +1,8 @@
 //! Work that workers do for the state: attempts of steps, jobs and deletions, and the reports on
 //! them. One attempt at a time; the entry that assigns a new one has closed the one before.
 
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::ids::WorkerId;
@@ -18,6 +20,10 @@ pub enum Owner {
     Job(u64),
     /// The deletion of garbage.
     Deletion(Token),
+    /// The writing of what a placement says to others.
+    Projection(PlacementId),
+    /// The writing of a domain's name into its metadata.
+    Describe(DomainId),
 }
 
 /// The attempts of one piece of work.
@@ -38,6 +44,9 @@ pub struct Work {
     /// Workers at which attempts failed, the last few: others come first.
     #[serde(default)]
     pub failed_at: Vec<WorkerId>,
+    /// It writes into published files: an attempt of it is over only when its worker says so, or is fenced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
 }
 
 /// One try by one worker.

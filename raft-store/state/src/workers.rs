@@ -39,6 +39,90 @@ pub struct Worker {
     pub since_ms: u64,
     /// What it saw of each domain.
     pub domains: BTreeMap<DomainId, DomainSight>,
+    /// Set while it gets no new work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
+    /// The session that it has, or had last: what an operator quotes who confirms it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_session: Option<u64>,
+    /// That an operator confirmed its host down, as of a session: what it began under that one and earlier ones is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_down: Option<ConfirmedDown>,
+}
+
+/// That a worker gets no new work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Draining {
+    /// Since when, on the cluster's clock.
+    pub since_ms: u64,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// That an operator said a worker's host is down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfirmedDown {
+    /// The session that was quoted.
+    pub session: u64,
+    /// When, on the cluster's clock.
+    pub at_ms: u64,
+    /// Who said it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A change of a worker's standing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WorkerChange {
+    /// No new work; what runs goes on.
+    Drain {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// New work again.
+    Undrain {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Forgets a worker that is lost or drained and has nothing any more.
+    Remove {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Its host is down, says an operator: nothing there writes any more.
+    ConfirmDown {
+        /// Which.
+        worker: WorkerId,
+        /// The session that the operator was shown.
+        session: u64,
+    },
+}
+
+impl WorkerChange {
+    /// The kind of its transaction as users read it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Drain { .. } => "worker-drain",
+            Self::Undrain { .. } => "worker-undrain",
+            Self::Remove { .. } => "worker-remove",
+            Self::ConfirmDown { .. } => "worker-confirm-down",
+        }
+    }
+
+    /// Which worker it is about.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        match self {
+            Self::Drain { worker }
+            | Self::Undrain { worker }
+            | Self::Remove { worker }
+            | Self::ConfirmDown { worker, .. } => *worker,
+        }
+    }
 }
 
 /// What a worker saw of a domain.
@@ -71,6 +155,18 @@ impl Worker {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Whether it may be given new work.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.is_live() && self.draining.is_none()
+    }
+
+    /// The session that it has, or had last.
+    #[must_use]
+    pub fn last_session(&self) -> Option<u64> {
+        self.session.or(self.last_session)
     }
 
     /// Whether it is live and reaches the domain.

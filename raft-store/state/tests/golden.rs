@@ -127,7 +127,7 @@ fn story() -> World {
     world.apply(Command::AddMember(AddMember { address: "m:7400".into(), ..world::member("m3") }));
     world.apply(Command::ReportStart { id: world.index, starts: 3, address: "m3:7401".into() });
     world.apply(Command::RemoveMember { id: 2 });
-    world.begin(Spec::CreateDisk { name: name("new"), domain: d1, size: 1 << 20, format: Format::Raw });
+    world.begin(Spec::CreateDisk { name: name("new"), domain: d1, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() });
     let token = world.assignments("w1")[0].token;
     world.report(s1, token, Report::Stopped);
     world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));

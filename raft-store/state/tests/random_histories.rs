@@ -188,7 +188,7 @@ impl History {
                         allocated_bytes: 1 << 19,
                     }
                 } else {
-                    Spec::CreateDisk { name, domain, size: 1 << 20, format: Format::Raw }
+                    Spec::CreateDisk { name, domain, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() }
                 });
             }
             Step::Move { disk, to } => {

@@ -2,8 +2,8 @@
 //! are released and whoever waited for them goes on.
 
 use crate::apply::Turn;
-use crate::catalog::Volume;
 use crate::command::Begin;
+use crate::domain_change::DomainChange;
 use crate::jobs::Job;
 use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::Granted;
@@ -12,17 +12,15 @@ use crate::locks::Owner as LockOwner;
 use crate::plan::Plan;
 use crate::reply::Reply;
 use crate::sessions::Holder;
+use crate::shape::JobShape;
+use crate::shape::Shape;
 use crate::state::State;
-use crate::txns::Marker;
 use crate::txns::Phase;
 use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Owner;
 use crate::work::Work;
 use crate::workers::Worker;
-use sdm_proto::ids::DiskId;
-use sdm_proto::ids::TxnId;
-use sdm_proto::ids::VolumeId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::request_id::issued_at_ms;
@@ -47,7 +45,7 @@ impl State {
                 .hint("wait until some of them end (sdm txn list)"));
         }
         let mut txn = self.new_txn(begin);
-        match self.plan(&begin.spec) {
+        match self.plan_admitted(&begin.spec, None) {
             Ok(plan) => self.ask_for_locks(turn, txn, plan, begin),
             Err(refusal) => {
                 self.note(&mut txn, format!("refused: {refusal}"));
@@ -85,7 +83,8 @@ impl State {
         Ok(())
     }
 
-    fn new_txn(&self, begin: &Begin) -> Txn {
+    /// A transaction as it begins, without locks or work.
+    pub(crate) fn new_txn(&self, begin: &Begin) -> Txn {
         Txn {
             id: begin.id,
             request_hash: begin.request_hash,
@@ -107,6 +106,7 @@ impl State {
             attempts: 0,
             last_error: None,
             history: Vec::new(),
+            under: None,
             stage: 0,
             built: Vec::new(),
             fencing: None,
@@ -117,6 +117,21 @@ impl State {
     fn ask_for_locks(&mut self, turn: &mut Turn, mut txn: Txn, plan: Plan, begin: &Begin) {
         txn.summary = plan.summary;
         txn.objects = plan.objects;
+        match begin.under.map(|under| (under.token, self.lock_under(&under, &plan.locks))) {
+            None | Some((_, Ok(None))) => {}
+            Some((token, Ok(Some(lock)))) => {
+                if let Some(held) = self.locks.get(&lock).cloned() {
+                    self.put_lock(LockSet { txn: Some(txn.id), ..held });
+                }
+                txn.lock = Some(lock);
+                txn.under = Some(token);
+                return self.start(turn, txn);
+            }
+            Some((_, Err(refusal))) => {
+                self.note(&mut txn, format!("refused: {refusal}"));
+                return self.finish(txn, Phase::Refused(refusal));
+            }
+        }
         let asked = LockSet {
             id: self.meta.applied_index,
             owner: LockOwner::Txn(txn.id),
@@ -125,6 +140,7 @@ impl State {
             asked_ms: self.meta.clock_ms,
             deadline_ms: self.meta.clock_ms.saturating_add(begin.lock_wait_ms),
             granted: None,
+            txn: None,
         };
         let blockers = self.lock_blockers(&asked);
         if blockers.is_empty() {
@@ -177,16 +193,22 @@ impl State {
     #[must_use]
     pub fn locked_refusal(&self, what: &str, blockers: &[u64]) -> Refusal {
         let message = format!("cannot {what}: it is locked by {}", self.lock_words(blockers));
-        let mut refusal = Refusal::new(Class::Precondition, "LOCKED", message)
-            .hint("wait for it (--wait-lock 5m), or look at it: sdm lock list, sdm txn list");
+        let hint = match blockers.first() {
+            Some(first) if self.meta.feature_level >= 2 => {
+                format!("wait for it (--wait-lock 5m), or see who holds it, and the safe ways out: sdm lock explain {first}")
+            }
+            _ => "wait for it (--wait-lock 5m), or look at it: sdm lock list, sdm txn list".to_owned(),
+        };
+        let mut refusal = Refusal::new(Class::Precondition, "LOCKED", message).hint(hint);
         for lock in blockers.iter().filter_map(|id| self.locks.get(id)) {
             let since = lock.granted.map_or(lock.asked_ms, |granted| granted.at_ms);
             let seconds = self.meta.clock_ms.saturating_sub(since) / 1000;
             let state = if lock.granted.is_some() { "held" } else { "asked for" };
+            let what = if self.meta.feature_level >= 2 { format!(", on {}", self.resources_in_words(lock)) } else { String::new() };
             refusal = refusal.blocker(
                 "lock",
                 lock.id.to_string(),
-                format!("{state} for {seconds} s by {}", self.owner_words(lock)),
+                format!("{state} for {seconds} s by {}{what}", self.owner_words(lock)),
             );
         }
         refusal
@@ -196,61 +218,64 @@ impl State {
     /// waiting request may meet another world than the one it was planned in.
     fn start(&mut self, turn: &mut Turn, mut txn: Txn) {
         txn.phase = Phase::Running;
-        if let Err(refusal) = self.check_start(&txn.spec) {
+        txn.marker = self.marker(txn.id, &txn.spec, txn.stage);
+        if let Err(refusal) = self.check_start(&txn) {
+            txn.marker = None;
             self.note(&mut txn, format!("refused: {refusal}"));
             return self.end(turn, txn, Phase::Refused(refusal));
         }
         self.note(&mut txn, "locks granted");
-        let (id, spec) = (txn.id, txn.spec.clone());
-        match spec {
-            Spec::CreateDomain { .. } => self.start_step(turn, txn, None),
-            Spec::CreateDisk { .. } => {
-                let marker = self.new_disk_marker(id);
-                self.start_step(turn, txn, Some(marker));
-            }
-            Spec::ImportDisk { domain, file_size, allocated_bytes, .. } => {
-                txn.marker = Some(self.new_disk_marker(id));
-                let job = self.new_job(&txn, Some(domain), None, file_size, allocated_bytes);
-                self.start_job(turn, txn, job);
-            }
-            Spec::ExportDisk { disk } => {
-                txn.marker = Some(self.disk_marker(disk));
-                let source = self.disks.get(&disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id);
-                let total = self.chain(disk).map(|volume| volume.file_size).sum();
-                let job = self.new_job(&txn, None, source, total, 0);
-                self.start_job(turn, txn, job);
-            }
-            Spec::MoveDisk { disk, to } => {
-                txn.marker = Some(self.disk_marker(disk));
-                let source = self.disks.get(&disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id);
-                let total = self.chain(disk).map(|volume| volume.file_size).sum();
-                let reserved = self.chain(disk).map(|volume| volume.allocated_bytes).sum();
-                let job = self.new_job(&txn, Some(to), source, total, reserved);
-                self.start_job(turn, txn, job);
-            }
+        match txn.spec.clone() {
             Spec::DeleteDisk { disk } => self.commit_delete(turn, txn, disk),
-            Spec::Noop { .. } => self.start_step(turn, txn, None),
-            _ => {}
+            Spec::Garbage(order) => self.commit_garbage_order(turn, txn, order),
+            Spec::Domain(change) => self.start_domain_change(turn, txn, &change),
+            Spec::Attachment(change) => self.commit_attachment(turn, txn, &change),
+            Spec::Worker(change) => self.commit_worker_change(turn, txn, &change),
+            Spec::RenameDisk { .. }
+            | Spec::DescribeDisk { .. }
+            | Spec::SetVolumeLegality { .. }
+            | Spec::RepairProjection { .. } => self.commit_words(turn, txn),
+            _ => self.start_stage(turn, txn),
         }
     }
 
-    pub(crate) fn check_start(&self, spec: &Spec) -> Result<(), Refusal> {
-        match spec {
-            Spec::CreateDomain { path, .. } => self.check_path_owner(path),
-            Spec::CreateDisk { domain, .. } => self.check_reachable(*domain),
-            Spec::ImportDisk { domain, allocated_bytes, .. } => {
-                self.check_reachable(*domain)?;
-                self.check_space(*domain, *allocated_bytes)
+    /// The work of the transaction's current stage, whose marker it has.
+    pub(super) fn start_stage(&mut self, turn: &mut Turn, txn: Txn) {
+        match self.shape(&txn) {
+            Shape::Job(shape) => self.start_job(turn, txn, shape),
+            Shape::InPlace { .. } => {
+                self.forget_hash_of_leaf(&txn);
+                self.start_step(turn, txn);
             }
-            Spec::ExportDisk { disk } => self.check_reachable(self.known_disk(*disk)?.1.id),
-            Spec::MoveDisk { disk, to } => {
-                self.check_reachable(self.known_disk(*disk)?.1.id)?;
-                self.check_reachable(*to)?;
-                self.check_space(*to, self.chain(*disk).map(|volume| volume.allocated_bytes).sum())
+            Shape::Anywhere | Shape::AtPath { .. } | Shape::Step { .. } => self.start_step(turn, txn),
+            Shape::Instant => {
+                let message = format!("{} has nothing that a worker could do", txn.spec.kind());
+                let refusal = Refusal::new(Class::Internal, "NO_SHAPE", message);
+                self.end(turn, txn, Phase::Aborted(refusal));
             }
-            Spec::DeleteDisk { .. } => Ok(()),
-            Spec::Noop { .. } => self.check_any_worker(),
-            _ => Err(crate::plan::not_yet(spec)),
+        }
+    }
+
+    pub(crate) fn check_start(&self, txn: &Txn) -> Result<(), Refusal> {
+        match (self.shape(txn), &txn.spec) {
+            (_, Spec::Domain(DomainChange::Activate { domain })) => self.check_reachable(*domain),
+            (Shape::Instant, _) => Ok(()),
+            (Shape::Anywhere, _) => self.check_any_worker(),
+            (Shape::AtPath { path, .. }, _) => self.check_path_owner(&path),
+            (Shape::Step { domain, .. }, _) => self.check_reachable(domain),
+            (Shape::InPlace { domain, more_bytes }, _) => {
+                self.check_reachable(domain)?;
+                self.check_space(domain, more_bytes)
+            }
+            (Shape::Job(job), _) => {
+                for domain in [job.source, job.target].into_iter().flatten() {
+                    self.check_reachable(domain)?;
+                }
+                if let (Some(source), Some(target), false) = (job.source, job.target, job.pull) {
+                    self.check_common_worker(source, target)?;
+                }
+                job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes))
+            }
         }
     }
 
@@ -279,52 +304,24 @@ impl State {
         Err(refusal)
     }
 
-    pub(crate) fn chain(&self, disk: DiskId) -> impl Iterator<Item = &Volume> + '_ {
-        let volumes = self.disks.get(&disk).map(|disk| disk.volumes.as_slice()).unwrap_or_default();
-        volumes.iter().filter_map(|id| self.volumes.get(id))
-    }
-
-    /// Ids for a disk that is being made. The entry's index makes them new even when a request id
-    /// is used again after it was forgotten.
-    fn new_disk_marker(&self, txn: TxnId) -> Marker {
-        let index = self.meta.applied_index.to_be_bytes();
-        let parts: [&[u8]; 3] = [self.meta.cluster_id.as_ref().map_or(&[], |id| id.bytes()), txn.bytes(), &index];
-        Marker { disk: Some(DiskId::derive("disk", &parts)), volumes: vec![VolumeId::derive("volume", &parts)] }
-    }
-
-    fn disk_marker(&self, disk: DiskId) -> Marker {
-        let volumes = self.disks.get(&disk).map(|disk| disk.volumes.clone()).unwrap_or_default();
-        Marker { disk: Some(disk), volumes }
-    }
-
-    fn start_step(&mut self, turn: &mut Turn, mut txn: Txn, marker: Option<Marker>) {
+    pub(super) fn start_step(&mut self, turn: &mut Turn, mut txn: Txn) {
         let owner = Owner::Step(txn.id);
-        txn.marker = marker;
         txn.step = Some(Work { unassigned_since_ms: self.meta.clock_ms, ..Work::default() });
         self.put_txn(txn);
         self.assign(turn, owner);
     }
 
-    fn new_job(
-        &self,
-        txn: &Txn,
-        target: Option<sdm_proto::ids::DomainId>,
-        source: Option<sdm_proto::ids::DomainId>,
-        total_bytes: u64,
-        reserved_bytes: u64,
-    ) -> Job {
+    fn start_job(&mut self, turn: &mut Turn, mut txn: Txn, shape: JobShape) {
         let work = Work { unassigned_since_ms: self.meta.clock_ms, ..Work::default() };
         // The lock set's id is the index of the entry that asked: one transaction, one job, one id.
-        let id = txn.lock.unwrap_or(self.meta.applied_index);
-        Job { id, txn: txn.id, target, source, total_bytes, reserved_bytes, work }
-    }
-
-    fn start_job(&mut self, turn: &mut Turn, mut txn: Txn, job: Job) {
-        let owner = Owner::Job(job.id);
-        txn.job = Some(job.id);
+        // Under a client's lock set one may follow the other: there it is the index of the entry that began it.
+        let id = txn.lock.filter(|_| txn.under.is_none()).unwrap_or(txn.began_index);
+        let JobShape { source, target, total_bytes, reserved_bytes, .. } = shape;
+        txn.job = Some(id);
+        let job = Job { id, txn: txn.id, target, source, total_bytes, reserved_bytes, work };
         self.put_txn(txn);
         self.put_job(job);
-        self.assign(turn, owner);
+        self.assign(turn, Owner::Job(id));
     }
 
     /// Takes a lock set out of the table; whoever waits for it is looked at before the entry ends.
@@ -337,10 +334,13 @@ impl State {
     /// Its turn has come: nothing is in its way any more.
     pub(super) fn grant_waiting(&mut self, turn: &mut Turn, asked: LockSet) {
         let granted = Some(Granted { token: turn.next_token(self), at_ms: self.meta.clock_ms });
-        let owner = asked.owner;
+        let (owner, lock) = (asked.owner, asked.id);
         let locks = asked.resources.clone();
         self.put_lock(LockSet { granted, ..asked });
-        let LockOwner::Txn(id) = owner else { return };
+        let id = match owner {
+            LockOwner::Txn(id) => id,
+            LockOwner::Session(session) => return self.granted_to_session(turn, lock, session),
+        };
         let Some(mut txn) = self.txns.get(&id).cloned() else { return };
         let changed = |cause: String| {
             Refusal::new(
@@ -350,7 +350,7 @@ impl State {
             )
             .hint(format!("look again, then {NEW_ID}"))
         };
-        match self.plan(&txn.spec) {
+        match self.plan_admitted(&txn.spec, Some(lock)) {
             Ok(plan) if plan.locks == locks => self.start(turn, txn),
             other => {
                 let cause =

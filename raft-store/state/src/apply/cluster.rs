@@ -2,6 +2,7 @@
 
 use crate::command::AddMember;
 use crate::command::Found;
+use crate::events::Kind;
 use crate::feature_level::FEATURE_LEVEL_FIRST;
 use crate::members::AnnouncedMember;
 use crate::members::Member;
@@ -109,6 +110,7 @@ impl State {
     pub(super) fn remove_member(&mut self, id: u64) -> Result<Reply, Refusal> {
         if let Some(member) = self.members.get(&id).cloned() {
             self.members.remove(&id);
+            self.tell(Kind::MemberRemoved, format!("member/{}", member.name), None, format!("removed, id {id}"));
             let removed = &mut self.meta.removed_members;
             removed.push(RemovedMember { id, name: member.name, index: self.meta.applied_index });
             let excess = removed.len().saturating_sub(REMOVED_MEMBERS_KEPT);

@@ -4,6 +4,7 @@
 use crate::apply::Turn;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
+use crate::catalog::DomainState;
 use crate::catalog::Format;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
@@ -20,13 +21,13 @@ use crate::work::Attempt;
 use crate::work::Owner;
 use crate::work::VolumeResult;
 use crate::work::Work;
-use crate::workers::DomainSight;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
 
 impl State {
     /// Records the outcome. Locks, jobs and names must be dealt with already.
@@ -35,6 +36,8 @@ impl State {
         txn.finished_ms = self.meta.clock_ms;
         txn.lock = None;
         txn.job = None;
+        txn.fencing = None;
+        txn.ending = None;
         self.put_txn(txn);
     }
 
@@ -48,7 +51,7 @@ impl State {
             self.remove_job(job);
         }
         if let Some(lock) = txn.lock {
-            self.release(turn, lock);
+            self.give_back(turn, lock);
         }
         self.finish(txn, phase);
     }
@@ -62,10 +65,14 @@ impl State {
     pub(crate) fn abort(&mut self, turn: &mut Turn, id: TxnId, refusal: Refusal, leaves_names: bool) {
         let Some(txn) = self.txns.get(&id).filter(|txn| !txn.phase.is_final()) else { return };
         let owner = Self::work_owner(txn);
+        if self.writes_in_place(owner) {
+            return self.end_later(id, refusal);
+        }
         self.close_attempt(turn, owner, &format!("transaction {id} was aborted: {}", refusal.message), leaves_names);
         let Some(mut txn) = self.txns.get(&id).cloned() else { return };
         let waiting = matches!(txn.phase, Phase::Waiting { .. });
         self.note(&mut txn, format!("{}: {refusal}", if waiting { "refused" } else { "aborted" }));
+        self.discard_built(turn, &mut txn, &format!("transaction {id} was aborted: {}", refusal.message));
         let phase = if waiting { Phase::Refused(refusal) } else { Phase::Aborted(refusal) };
         self.end(turn, txn, phase);
     }
@@ -96,16 +103,22 @@ impl State {
         if let Err(refusal) = self.check_commit(&txn, volumes) {
             return self.abort(turn, id, refusal, true);
         }
+        if txn.stage + 1 < self.stages(&txn.spec) {
+            return self.next_stage(turn, txn, attempt, volumes);
+        }
         let mut txn = txn;
         let outcome = match txn.spec.clone() {
             Spec::CreateDomain { name, path, local } => self.commit_domain(id, attempt, name, path, local),
-            Spec::CreateDisk { name, domain, format, .. } | Spec::ImportDisk { name, domain, format, .. } => {
+            Spec::ResizeDisk { disk, .. } => self.commit_resize(turn, disk, volumes),
+            _ if self.blueprint(&txn).is_some() => self.commit_built(turn, &mut txn, attempt, volumes),
+            Spec::ImportDisk { name, domain, format, .. } => {
                 self.commit_new_disk(&txn, attempt, name, domain, format, volumes)
             }
             Spec::MoveDisk { disk, to } => self.commit_move(turn, id, attempt, disk, to, volumes),
             Spec::ExportDisk { disk } => Outcome { disk: Some(disk), ..Outcome::default() },
+            Spec::Domain(change) => self.commit_domain_change(attempt, &change),
             Spec::Noop { .. } => Outcome::default(),
-            Spec::DeleteDisk { .. } => return,
+            _ => return,
         };
         let blake3 = volumes.last().and_then(|volume| volume.blake3);
         let outcome = Outcome { bytes, blake3, ..outcome };
@@ -136,6 +149,12 @@ impl State {
             return Err(Refusal::new(Class::Internal, "WRONG_VOLUMES", message));
         }
         self.check_sizes(&txn.spec, volumes)?;
+        if let Some(blueprint) = self.blueprint(txn).filter(|_| self.meta.feature_level >= 2) {
+            return self.check_layers(&blueprint, volumes);
+        }
+        if let Spec::ResizeDisk { size, .. } = txn.spec {
+            return self.check_grown(size, volumes);
+        }
         for result in volumes {
             let known = self.volumes.get(&result.volume).and_then(|volume| volume.blake3);
             if let (Some(known), Some(seen)) = (known, result.blake3)
@@ -180,14 +199,11 @@ impl State {
             created_by: txn,
             created_ms: self.meta.clock_ms,
             adopted_epoch: None,
+            state: DomainState::Active,
+            describing: None,
+            retention_ms: None,
         });
-        // Who made it reaches it; its space is known with the first probe.
-        if let Some(mut worker) = self.workers.get(&attempt.worker).cloned() {
-            let sight =
-                DomainSight { error: None, total_bytes: 0, free_bytes: 0, file_system: String::new(), sequence: 0 };
-            worker.domains.insert(id, sight);
-            self.put_worker(worker);
-        }
+        self.see_new_domain(attempt.worker, id);
         Outcome { domain: Some(id), ..Outcome::default() }
     }
 
@@ -214,11 +230,13 @@ impl State {
                 allocated_bytes: result.allocated_bytes,
                 legal: true,
                 blake3: result.blake3,
+                preallocated: false,
+                snapshot: None,
             });
             parent = Some(result.volume);
         }
         let chain: Vec<_> = volumes.iter().map(|result| result.volume).collect();
-        self.put_placement(Placement { id: placement, domain, disk, token: attempt.token, txn: txn.id });
+        self.put_placement(Placement { id: placement, domain, disk, token: attempt.token, txn: txn.id, cluster: None });
         self.put_disk(Disk {
             id: disk,
             name,
@@ -226,6 +244,8 @@ impl State {
             volumes: chain.clone(),
             created_by: txn.id,
             created_ms: self.meta.clock_ms,
+            description: String::new(),
+            template: false,
         });
         Outcome {
             domain: Some(domain),
@@ -257,7 +277,7 @@ impl State {
         }
         disk.placement = placement;
         let chain = disk.volumes.clone();
-        self.put_placement(Placement { id: placement, domain: to, disk: id, token: attempt.token, txn });
+        self.put_placement(Placement { id: placement, domain: to, disk: id, token: attempt.token, txn, cluster: None });
         self.put_disk(disk);
         if let Some(old) = old {
             self.discard(turn, &old, txn, Kind::Superseded, "the disk was moved away", 0);
@@ -270,21 +290,25 @@ impl State {
     pub(super) fn commit_delete(&mut self, turn: &mut Turn, mut txn: Txn, id: DiskId) {
         let Some(disk) = self.disks.get(&id).cloned() else { return };
         let domain = self.domain_of(&disk).map(|domain| domain.id);
-        let retention = self.meta.settings.retention_ms;
+        let retention = domain.map_or(0, |domain| self.retention_ms(domain));
+        let trash = self.trashed(&disk, retention);
         let outcome = Outcome { domain, disk: Some(id), volumes: disk.volumes.clone(), ..Outcome::default() };
         if let Some(placement) = self.placements.get(&disk.placement).cloned() {
-            self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
+            let id = self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
+            if let Some(mut row) = id.and_then(|id| self.garbage.get(&id)).filter(|_| trash.is_some()).cloned() {
+                row.trash = trash;
+                self.project_trash(&row, false);
+                self.put_garbage(row);
+            }
         }
         self.remove_disk(id);
-        for volume in &disk.volumes {
-            self.volumes.remove(volume);
-        }
+        self.forget_unused(&disk.volumes);
         self.note(&mut txn, "committed: the disk is gone, its bytes are garbage");
         self.end(turn, txn, Phase::Committed(outcome));
     }
 
     /// Takes a placement out of the catalog and makes garbage of it.
-    fn discard(
+    pub(super) fn discard(
         &mut self,
         turn: &mut Turn,
         placement: &Placement,
@@ -292,13 +316,15 @@ impl State {
         kind: Kind,
         why: &str,
         retention_ms: u64,
-    ) {
-        let Some(domain) = self.domains.get(&placement.domain) else { return };
+    ) -> Option<Token> {
+        let domain = self.domains.get(&placement.domain)?;
         let place = Place { domain: domain.id, path: domain.path.clone(), local: domain.local, whole_domain: false };
-        let bytes = self.chain(placement.disk).map(|volume| volume.allocated_bytes).sum();
+        let bytes = self.own_bytes(placement, |_| false);
+        self.remove_projection(placement.id);
         self.remove_placement(placement.id);
+        let id = turn.next_token(self);
         self.put_garbage(Garbage {
-            id: turn.next_token(self),
+            id,
             kind,
             place,
             placement: Some(placement.id),
@@ -311,6 +337,10 @@ impl State {
             since_ms: self.meta.clock_ms,
             due_ms: self.meta.clock_ms.saturating_add(retention_ms),
             work: Work::default(),
+            trash: None,
+            held: None,
+            doomed: None,
         });
+        Some(id)
     }
 }

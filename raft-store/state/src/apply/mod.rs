@@ -1,17 +1,31 @@
 //! `apply`: one entry, one command, every decision. Time passes first (waits that end, work that
 //! falls due), then the command is done, then whatever it freed is given on.
 
+mod attachments;
 mod begin;
+mod chains;
 mod cluster;
 mod collect;
+mod domains;
+mod fencing;
 mod finish;
+mod garbage_orders;
 mod hashes;
+mod lock_orders;
+mod orphans;
 mod passing;
+mod projecting;
 mod reports;
+mod resize;
 mod restore;
+mod retry;
 mod sessions;
 mod settling;
+mod under;
+mod trash;
+mod workers;
 
+pub use orphans::OwnedTokens;
 pub use restore::RestoreAs;
 
 use crate::command::Command;
@@ -60,12 +74,16 @@ impl State {
         }
         let step = self.meta.settings.clock_step_max_ms;
         self.meta.clock_ms = entry.stamp_ms.clamp(self.meta.clock_ms, self.meta.clock_ms.saturating_add(step));
+        let level = self.meta.feature_level;
+        self.begin_telling();
         self.pass_time(&mut turn);
         let reply = self.dispatch(&mut turn, &entry.command);
         self.settle_locks(&mut turn);
         if turn.workers_changed {
             self.assign_pending(&mut turn);
         }
+        self.tell_level(level);
+        self.end_telling();
         self.take_hash(previous_index);
         reply
     }
@@ -94,8 +112,11 @@ impl State {
             Command::ReleaseLocks { session, sequence, lock } => self.release_locks(turn, *session, *sequence, *lock),
             Command::ReportDomains { session, items } => self.report_domains(turn, *session, items),
             Command::ReportAttempt { session, token, report } => self.report_attempt(turn, *session, *token, report),
+            Command::ReleaseLockOf { session, lock } => self.release_lock_of(turn, *session, *lock),
+            Command::BreakLock(order) => self.break_lock(turn, order),
             Command::Begin(begin) => self.begin(turn, begin),
             Command::Abort { txn, reason } => self.abort_asked(turn, *txn, reason),
+            Command::RetryTxn { txn, by } => self.retry_asked(turn, *txn, by),
             Command::Collect { garbage } => self.collect(turn, garbage),
             Command::Reconcile(step) => self.reconcile(turn, step),
         };

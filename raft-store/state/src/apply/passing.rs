@@ -9,6 +9,7 @@ use crate::state::State;
 use crate::txns::Spec;
 use crate::work::Attempt;
 use crate::work::Owner;
+use crate::work::Work;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 
@@ -51,11 +52,12 @@ impl State {
     fn work_due(&mut self, turn: &mut Turn, owner: Owner) {
         let now = self.meta.clock_ms;
         let Some(mut work) = self.work_of(owner).cloned() else { return };
-        if let Some(attempt) = work.attempt.as_ref().filter(|attempt| self.is_hung(owner, attempt)) {
+        let hung = |attempt: &&Attempt| !work.in_place && self.is_hung(owner, attempt);
+        if let Some(attempt) = work.attempt.as_ref().filter(hung) {
             let error = self.hang_words(attempt);
             return self.attempt_failed(turn, owner, &error, true);
         }
-        let Some(txn) = self.txn_of(owner) else { return };
+        let Some(txn) = self.txn_of(owner) else { return self.retry_without_txn(turn, owner, work) };
         if let Some(attempt) = &work.attempt {
             if attempt.peer_deadline_ms > 0 && attempt.peer_deadline_ms <= now {
                 let refusal = self.peer_gone(owner);
@@ -74,6 +76,23 @@ impl State {
             self.put_work(owner, work);
             self.assign(turn, owner);
         }
+    }
+
+    /// What brings the storage up to what the catalog says is tried until it is done.
+    fn retry_without_txn(&mut self, turn: &mut Turn, owner: Owner, mut work: Work) {
+        let due = work.attempt.is_none() && work.retry_at_ms > 0 && work.retry_at_ms <= self.meta.clock_ms;
+        if due && !matches!(owner, Owner::Deletion(_)) {
+            work.retry_at_ms = 0;
+            self.put_work(owner, work);
+            self.assign(turn, owner);
+        }
+    }
+
+    /// When an attempt is given up because nothing more is to be expected of it; None while that is not foreseen.
+    #[must_use]
+    pub fn hang_deadline_ms(&self, owner: Owner, attempt: &Attempt) -> Option<u64> {
+        let in_place = self.work_of(owner).is_some_and(|work| work.in_place);
+        hang_deadline_ms(owner, attempt, &self.meta.settings).filter(|_| !in_place)
     }
 
     fn is_hung(&self, owner: Owner, attempt: &Attempt) -> bool {

@@ -3,8 +3,11 @@
 
 use crate::apply::Turn;
 use crate::command::SessionRef;
+use crate::events::Kind;
+use crate::garbage::Kind as GarbageKind;
 use crate::reply::Reply;
 use crate::sessions::Holder;
+use crate::shape::Shape;
 use crate::state::State;
 use crate::txns::Spec;
 use crate::work::Attempt;
@@ -79,11 +82,13 @@ impl State {
     /// The domains that a piece of work reads and writes; none for a domain that is only being made.
     fn domains_of(&self, owner: Owner) -> (Option<DomainId>, Option<DomainId>) {
         match owner {
-            Owner::Step(txn) => match self.txns.get(&txn).map(|txn| &txn.spec) {
-                Some(Spec::CreateDisk { domain, .. }) => (None, Some(*domain)),
+            Owner::Step(txn) => match self.txns.get(&txn).map(|txn| self.shape(txn)) {
+                Some(Shape::Step { domain, .. } | Shape::InPlace { domain, .. }) => (None, Some(domain)),
                 _ => (None, None),
             },
             Owner::Job(id) => self.jobs.get(&id).map_or((None, None), |job| (job.source, job.target)),
+            Owner::Describe(id) => (None, Some(id)),
+            Owner::Projection(id) => (None, self.placements.get(&id).map(|placement| placement.domain)),
             Owner::Deletion(id) => {
                 let place = self.garbage.get(&id).map(|garbage| &garbage.place);
                 (None, place.filter(|place| !place.whole_domain).map(|place| place.domain))
@@ -111,6 +116,10 @@ impl State {
         let serves_source = attempt.source_worker == Some(worker) && attempt.worker != worker;
         if attempt.worker != worker && !serves_source {
             return Err(closed());
+        }
+        let ends = !matches!(report, Report::Checkpoint { .. } | Report::Peer { .. });
+        if ends && !serves_source {
+            self.settle_in_place(owner);
         }
         match report {
             Report::Failed { reason, message, hint } => {
@@ -167,7 +176,19 @@ impl State {
         match self.txn_of(owner) {
             Some(txn) => self.commit(turn, txn, attempt, volumes, bytes),
             None => {
+                if let Owner::Projection(id) = owner {
+                    self.projected(turn, id, attempt);
+                }
+                if let Owner::Describe(id) = owner {
+                    self.described(id);
+                }
                 if let Owner::Deletion(id) = owner {
+                    let gone = self.garbage.get(&id).map(|garbage| garbage.txn);
+                    self.tell(Kind::GarbageCollected, format!("garbage/{id}"), gone, "deleted from the storage");
+                    let row = self.garbage.get(&id).filter(|row| row.kind == GarbageKind::ClosedAttempt);
+                    let txn = row.and_then(|row| self.txns.get(&row.txn));
+                    // Its transaction may wait for the space.
+                    turn.workers_changed |= self.meta.feature_level >= 2 && txn.is_some_and(|txn| !txn.phase.is_final());
                     self.remove_garbage(id);
                 }
             }
@@ -218,6 +239,9 @@ impl State {
         let attempts = work.attempts;
         self.put_work(owner, work);
         let Some(txn) = self.txn_of(owner) else { return };
+        if let Some(ending) = self.txns.get(&txn).and_then(|txn| txn.ending.clone()) {
+            return self.abort(turn, txn, ending, true);
+        }
         if used_up {
             let message = format!("{attempts} attempts failed; the last one: {error}");
             let refusal = Refusal::new(Class::Aborted, "ATTEMPTS_USED_UP", message)

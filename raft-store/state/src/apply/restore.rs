@@ -63,9 +63,22 @@ impl State {
         for id in self.index.open_txns.clone() {
             self.abort_at_restore(id);
         }
+        for mut projection in self.projections.values().cloned().collect::<Vec<_>>() {
+            projection.work = Work::default();
+            self.put_projection(projection);
+        }
         for mut garbage in self.garbage.values().cloned().collect::<Vec<_>>() {
             // Names on storage derive from the cluster that made them, for ever.
             garbage.cluster.get_or_insert(old);
+            if garbage.is_doomed() {
+                garbage.trash = None;
+            }
+            // Whether it was deleted after the backup nobody here knows: what comes back is illegal until a
+            // reading of the storage found it.
+            for volume in garbage.trash.iter_mut().flat_map(|trash| &mut trash.volumes) {
+                volume.legal = false;
+            }
+            garbage.doomed = None;
             garbage.work = Work { last_error: garbage.work.last_error, ..Work::default() };
             self.put_garbage(garbage);
         }
@@ -76,6 +89,9 @@ impl State {
     fn forget_holders(&mut self) {
         for id in self.sessions.values().map(|session| session.id).collect::<Vec<_>>() {
             self.remove_session(id);
+        }
+        for session in self.attachments.values().filter_map(|row| row.session()).collect::<Vec<_>>() {
+            self.leave_attachments(session);
         }
         for mut worker in self.workers.values().cloned().collect::<Vec<_>>() {
             worker.session = None;
@@ -104,6 +120,7 @@ impl State {
         if let Some(step) = &mut txn.step {
             step.attempt = None;
         }
+        txn.built.clear();
         let message = "it was open when the backup was made that this cluster was restored from; whether it was done \
                        afterwards the backup does not know";
         let refusal = Refusal::new(Class::Aborted, "RESTORED", message)

@@ -6,6 +6,8 @@ use crate::command::AcquireLocks;
 use crate::command::OpenSession;
 use crate::command::SessionOwner;
 use crate::command::SessionRef;
+use crate::events::Kind;
+use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::Granted;
 use crate::locks::LockSet;
 use crate::locks::Owner as LockOwner;
@@ -15,12 +17,13 @@ use crate::reply::Reply;
 use crate::sessions::Holder;
 use crate::sessions::Session;
 use crate::state::State;
-use crate::workers::Worker;
 use crate::workers::WorkerIdentity;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
-use std::collections::BTreeMap;
+
+/// Why a session ended whose holder wanted no more.
+const CLOSED: &str = "it closed its session";
 
 fn expired(session: SessionRef) -> Refusal {
     Refusal::new(Class::Precondition, "SESSION_EXPIRED", format!("session {} is over", session.id))
@@ -62,8 +65,10 @@ impl State {
             nonce: open.nonce.clone(),
             last_sequence: 0,
             last_reply: None,
+            broken: Vec::new(),
         };
         let reference = session.reference();
+        self.resume_attachments(&session);
         self.put_session(session);
         Ok(Reply::Session { session: reference, ttl_ms })
     }
@@ -94,14 +99,7 @@ impl State {
         if let Some(session) = known.as_ref().and_then(|worker| worker.session) {
             self.end_session(turn, session, "its process was replaced");
         }
-        // What an earlier process saw is not believed: the new one looks for itself.
-        self.put_worker(Worker {
-            identity: identity.clone(),
-            session: Some(self.meta.applied_index),
-            since_ms: self.meta.clock_ms,
-            domains: BTreeMap::new(),
-        });
-        turn.workers_changed = true;
+        self.welcome(turn, identity, known.as_ref());
         Ok(())
     }
 
@@ -109,19 +107,19 @@ impl State {
         if (self.workers.len() as u64) < self.meta.settings.workers_max {
             return Ok(());
         }
-        let lost = self.workers.values().filter(|worker| !worker.is_live());
+        let lost = self.workers.values().filter(|worker| !worker.is_live() && !self.is_needed(worker));
         let Some(id) = lost.min_by_key(|worker| worker.since_ms).map(|worker| worker.identity.id) else {
             let message = format!("{} workers are live, more are not allowed", self.workers.len());
             return Err(Refusal::new(Class::Exhausted, "TOO_MANY_WORKERS", message));
         };
-        self.workers.remove(&id);
+        self.forget_worker(id);
         Ok(())
     }
 
     pub(super) fn close_session(&mut self, turn: &mut Turn, session: SessionRef) -> Result<Reply, Refusal> {
         // Closed already is closed.
         if self.live_session(session).is_ok() {
-            self.end_session(turn, session.id, "it closed its session");
+            self.end_session(turn, session.id, CLOSED);
         }
         Ok(Reply::Done)
     }
@@ -139,17 +137,41 @@ impl State {
         let Some(session) = self.sessions.get(&id).cloned() else { return };
         self.remove_session(id);
         let owned = self.index.session_locks.get(&id).cloned().unwrap_or_default();
-        for lock in owned.iter() {
-            self.release(turn, lock);
+        if let Holder::Client(label) = &session.holder
+            && why != CLOSED
+        {
+            self.tell_session_lost(id, label, why);
         }
+        for lock in owned.iter() {
+            self.release_or_pass(turn, lock);
+        }
+        self.leave_attachments(id);
         if let Holder::Worker(worker) = session.holder {
             self.lose_worker(turn, worker, why);
+        }
+    }
+
+    fn tell_session_lost(&mut self, id: u64, label: &str, why: &str) {
+        let held: Vec<String> = self
+            .locks_of_session(id)
+            .iter()
+            .filter(|lock| lock.granted.is_some())
+            .take(BLOCKERS_SHOWN)
+            .map(|lock| format!("{} (lock {})", self.resources_in_words(lock), lock.id))
+            .collect();
+        if !held.is_empty() {
+            let text = format!("{label}: {why}; it held {}", held.join(", "));
+            self.tell(Kind::SessionLost, format!("session/{id}"), None, text);
         }
     }
 
     fn lose_worker(&mut self, turn: &mut Turn, id: WorkerId, why: &str) {
         let Some(mut worker) = self.workers.get(&id).cloned() else { return };
         let name = worker.identity.name.clone();
+        let session = worker.session.unwrap_or_default();
+        if self.meta.feature_level >= 2 {
+            worker.last_session = Some(session);
+        }
         worker.session = None;
         worker.since_ms = self.meta.clock_ms;
         worker.domains.clear();
@@ -157,6 +179,10 @@ impl State {
         turn.workers_changed = true;
         let attempts: Vec<_> = self.attempts_of(id).collect();
         for (token, owner) in attempts {
+            if self.writes_in_place(owner) {
+                self.leave_in_place(owner, id, session, why);
+                continue;
+            }
             self.attempt_failed(turn, owner, &format!("worker {name} is lost: {why} (attempt {token})"), true);
         }
     }
@@ -182,7 +208,8 @@ impl State {
             let message = format!("a lock set has 1 to {} resources, not {size}", settings.lock_set_max);
             return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", message));
         }
-        if acquire.resources.iter().any(|(resource, _)| !matches!(resource, Resource::User(_))) {
+        let foreign = acquire.resources.iter().any(|(resource, _)| !matches!(resource, Resource::User(_)));
+        if foreign && self.meta.feature_level < 2 {
             return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", "a session locks user/… resources only")
                 .hint("disks and domains are locked by the transactions that work on them"));
         }
@@ -192,11 +219,12 @@ impl State {
         let asked = LockSet {
             id: self.meta.applied_index,
             owner: LockOwner::Session(acquire.session.id),
-            resources: joined(acquire.resources.iter().cloned()),
+            resources: if foreign { self.session_set(&acquire.resources)? } else { joined(acquire.resources.iter().cloned()) },
             why: acquire.why.clone(),
             asked_ms: self.meta.clock_ms,
             deadline_ms: self.meta.clock_ms.saturating_add(acquire.wait_ms),
             granted: None,
+            txn: None,
         };
         let blockers = self.lock_blockers(&asked);
         if blockers.is_empty() {
@@ -218,8 +246,9 @@ impl State {
         if self.meta.feature_level < 2 {
             return self.locked_refusal(&asked.why, blockers);
         }
-        self.locked_refusal(&format!("lock {}", asked.resource_words()), blockers)
-            .hint("wait for it (--wait 5m), or look at who holds it: sdm lock list")
+        let first = blockers.first().copied().unwrap_or_default();
+        self.locked_refusal(&format!("lock {}", self.resources_in_words(asked)), blockers)
+            .hint(format!("wait for it (--wait 5m), or see who holds it, and the safe ways out: sdm lock explain {first}"))
     }
 
     pub(super) fn release_locks(
@@ -234,9 +263,13 @@ impl State {
         }
         let lock = self.lock_meant(session, sequence, lock);
         let own = self.locks.get(&lock).is_some_and(|held| held.owner == LockOwner::Session(session.id));
+        let broken = self.sessions.get(&session.id).and_then(|row| row.broken.iter().find(|gone| gone.lock == lock));
         let reply = if own {
-            self.release(turn, lock);
+            self.release_or_pass(turn, lock);
             Reply::Done
+        } else if let Some(broken) = broken {
+            let message = format!("lock {lock} was broken by {}: {}", broken.by, broken.reason);
+            Reply::Refused(Refusal::new(Class::Precondition, "LOCK_BROKEN", message).hint("sdm lock list"))
         } else {
             let message = format!("session {} has no lock {lock}", session.id);
             Reply::Refused(Refusal::new(Class::NotFound, "LOCK_NOT_FOUND", message).hint("sdm lock list"))

@@ -16,6 +16,8 @@ use sdm_state::Entry;
 use sdm_state::Reply;
 use sdm_state::State;
 use sdm_state::assignments::Assignment;
+use sdm_state::assignments::From;
+use sdm_state::assignments::Layer;
 use sdm_state::assignments::Order;
 use sdm_state::catalog::Format;
 use sdm_state::command::AddMember;
@@ -184,6 +186,7 @@ impl World {
             reason: String::new(),
             lock_wait_ms,
             spec,
+            under: None,
         }))
     }
 
@@ -240,7 +243,14 @@ impl World {
     }
 
     pub fn add_disk(&mut self, worker: &str, session: SessionRef, disk: &str, domain: DomainId) -> DiskId {
-        let spec = Spec::CreateDisk { name: name(disk), domain, size: 1 << 20, format: Format::Raw };
+        let spec = Spec::CreateDisk {
+            name: name(disk),
+            domain,
+            size: 1 << 20,
+            format: Format::Raw,
+            preallocated: false,
+            description: String::new(),
+        };
         let id = self.begin(spec);
         self.work(worker, session);
         assert!(matches!(self.phase(id), Phase::Committed(_)), "{:?}", self.phase(id));
@@ -260,10 +270,34 @@ pub fn done(order: &Order) -> Option<Report> {
     let volumes = match order {
         Order::CreateDisk { volumes, .. } | Order::Copy { volumes, .. } => volumes.iter().map(result).collect(),
         Order::Receive { volume, .. } | Order::Send { volume, .. } => vec![result(volume)],
-        Order::CreateDomain { .. } | Order::Delete { .. } | Order::Noop => Vec::new(),
+        Order::Build { layers, .. } => layers.iter().map(built).collect(),
+        Order::Resize { volume, new_size, .. } => {
+            vec![VolumeResult { virtual_size: *new_size, file_size: *new_size, blake3: None, ..result(volume) }]
+        }
+        Order::CreateDomain { .. }
+        | Order::Delete { .. }
+        | Order::Project { .. }
+        | Order::RenameDomain { .. }
+        | Order::DetachDomain { .. }
+        | Order::AttachDomain { .. }
+        | Order::FormatDomain { .. }
+        | Order::Noop => Vec::new(),
         Order::ServeSource { .. } => return None,
     };
     Some(Report::Done { volumes, bytes: 1 << 20 })
+}
+
+/// What a worker says of a layer: a link keeps what it was, bytes keep their hash, all else is new.
+fn built(layer: &Layer) -> VolumeResult {
+    let row = &layer.volume;
+    let (allocated_bytes, blake3) = match &layer.from {
+        From::Link => (row.allocated_bytes, None),
+        From::Fresh => (4096, None),
+        From::Bytes(_) => (1 << 19, Some([7; 32])),
+        From::Flatten(_) => (1 << 20, Some([8; 32])),
+    };
+    let file_size = if layer.from == From::Link { row.file_size } else { row.virtual_size };
+    VolumeResult { volume: row.id, virtual_size: row.virtual_size, file_size, allocated_bytes, blake3 }
 }
 
 pub fn blake3_of(spec: &Spec) -> Box<[u8; 32]> {

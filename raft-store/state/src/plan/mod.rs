@@ -1,6 +1,14 @@
 //! Planning: which locks a transaction needs, and whether it is allowed, given the catalog as it is
 //! now. Asked when a request arrives and again just before its locks are granted.
 
+mod clones;
+mod disks;
+mod attachments;
+mod domains;
+mod garbage;
+mod workers;
+mod snapshots;
+
 use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::locks::Mode;
@@ -44,6 +52,15 @@ fn disk_name(name: &Name) -> (Resource, Mode) {
     (Resource::Name(format!("disk/{name}")), Mode::Exclusive)
 }
 
+/// That this build knows the operation and cannot do it.
+pub(crate) fn not_yet(spec: &Spec) -> Refusal {
+    not_yet_word(spec.kind())
+}
+
+fn not_yet_word(kind: &str) -> Refusal {
+    Refusal::new(Class::Unsupported, "NOT_YET", format!("{kind} cannot be done by this version"))
+}
+
 fn plan_noop(name: &str) -> Result<Plan, Refusal> {
     if !is_lock_name(name) {
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", "a noop locks one name beneath user/"));
@@ -58,8 +75,10 @@ impl State {
     pub(crate) fn plan(&self, spec: &Spec) -> Result<Plan, Refusal> {
         match spec {
             Spec::CreateDomain { name, path, local } => self.plan_create_domain(name, path, *local),
-            Spec::CreateDisk { name, domain, size, .. } => {
+            Spec::CreateDisk { name, domain, size, format, preallocated, description } => {
                 self.check_size(*size)?;
+                clones::check_preallocated(*format, *preallocated)?;
+                snapshots::check_description(description)?;
                 self.plan_new_disk("create", name, *domain)
             }
             Spec::ImportDisk { name, domain, file_size, .. } => {
@@ -70,13 +89,29 @@ impl State {
             Spec::MoveDisk { disk, to } => self.plan_move(*disk, *to),
             Spec::DeleteDisk { disk } => {
                 let (disk, domain) = self.known_disk(*disk)?;
+                self.refuse_cloned(disk)?;
                 let locks = vec![
                     (Resource::Domain(domain.id), Mode::IntentExclusive),
                     (Resource::Disk(disk.id), Mode::Exclusive),
                 ];
                 Ok(plan(locks, format!("delete disk {} in {}", disk.name, domain.name), &[disk_word(disk)]))
             }
+            Spec::Garbage(order) => self.plan_garbage(order),
+            Spec::Domain(change) => self.plan_domain_change(change),
+            Spec::Attachment(change) => self.plan_attachment(change),
+            Spec::Worker(change) => self.plan_worker_change(change),
             Spec::Noop { resource } => plan_noop(resource),
+            Spec::RenameDisk { disk, name } => self.plan_rename(*disk, name),
+            Spec::DescribeDisk { disk, description } => self.plan_describe(*disk, description),
+            Spec::ResizeDisk { disk, size } => self.plan_resize(*disk, *size),
+            Spec::CopyDisk { .. } => self.plan_copy(spec),
+            Spec::CloneLinked { .. } => self.plan_clone(spec),
+            Spec::ConvertDisk { disk, format, preallocated } => self.plan_convert(*disk, *format, *preallocated),
+            Spec::CreateSnapshot { disk, name, description } => self.plan_create_snapshot(*disk, name, description),
+            Spec::DeleteSnapshot { disk, volume, in_place } => self.plan_delete_snapshot(*disk, *volume, *in_place),
+            Spec::RevertSnapshot { disk, volume, discard_newer } => self.plan_revert(*disk, *volume, *discard_newer),
+            Spec::SetVolumeLegality { disk, volume, legal } => self.plan_legality(*disk, *volume, *legal),
+            Spec::RepairProjection { disk } => self.plan_repair(*disk),
         }
     }
 
@@ -117,6 +152,7 @@ impl State {
             return Err(Refusal::new(Class::Conflict, "DOMAIN_EXISTS", format!("there is a domain {name} already"))
                 .hint(format!("choose another name, or see `sdm domain show {name}`")));
         }
+        self.refuse_domain_path(path)?;
         if self.domains.len() as u64 >= self.meta.settings.domains_max {
             let message = format!("there are {} domains, more are not allowed", self.domains.len());
             return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DOMAINS", message));
@@ -131,14 +167,7 @@ impl State {
 
     fn plan_new_disk(&self, verb: &str, name: &Name, domain: DomainId) -> Result<Plan, Refusal> {
         let domain = self.known_domain(domain)?;
-        if self.disk_named(name).is_some() {
-            return Err(Refusal::new(Class::Conflict, "DISK_EXISTS", format!("there is a disk {name} already"))
-                .hint(format!("choose another name, or see `sdm disk show {name}`")));
-        }
-        if self.disks.len() as u64 >= self.meta.settings.disks_max {
-            let message = format!("there are {} disks, more are not allowed", self.disks.len());
-            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message));
-        }
+        self.check_new_disk(name)?;
         let locks = vec![(Resource::Domain(domain.id), Mode::IntentExclusive), disk_name(name)];
         let objects = [format!("disk/{name}"), domain_word(domain)];
         Ok(plan(locks, format!("{verb} disk {name} in {}", domain.name), &objects))

@@ -1,0 +1,112 @@
+//! Work that changes in place what lies there already. Once it is assigned it keeps its locks until
+//! its worker reported, or is fenced: proved to write no more. Neither a lost session nor an abort
+//! releases them.
+//!
+//! ```text
+//!              session lost                 back on the same boot
+//! assigned ─────────────────▶ fencing ──────────────────────────────▶ assigned
+//!    │ reported                  │ machine started anew, or confirmed down
+//!    ▼                           ▼
+//!  done, or the next attempt   the next attempt elsewhere, or the abort that was asked for
+//! ```
+
+use crate::apply::Turn;
+use crate::domain_change::DomainChange;
+use crate::state::State;
+use crate::txns::Fencing;
+use crate::txns::Spec;
+use crate::txns::Txn;
+use crate::work::Owner;
+use sdm_proto::ids::TxnId;
+use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Refusal;
+
+impl Spec {
+    /// Whether its attempts change what lies there already.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        matches!(self, Self::ResizeDisk { .. } | Self::Domain(DomainChange::Detach { .. } | DomainChange::Attach(_)))
+    }
+}
+
+impl State {
+    /// Transactions for which a lost worker may still write in place.
+    pub fn fencing_txns(&self) -> impl Iterator<Item = &Txn> + '_ {
+        self.index.fencing_txns.iter().filter_map(|id| self.txns.get(id))
+    }
+
+    /// Whether the next attempt of this work will change in place what lies there.
+    pub(crate) fn will_write_in_place(&self, owner: Owner) -> bool {
+        self.txn_of(owner).and_then(|id| self.txns.get(&id)).is_some_and(|txn| txn.spec.is_in_place())
+    }
+
+    /// Whether an attempt is out that changes in place what lies there.
+    pub(crate) fn writes_in_place(&self, owner: Owner) -> bool {
+        self.work_of(owner).is_some_and(|work| work.in_place && work.attempt.is_some())
+    }
+
+    /// The worker is lost, which proves nothing: the attempt stays as it is.
+    pub(crate) fn leave_in_place(&mut self, owner: Owner, worker: WorkerId, session: u64, why: &str) {
+        let Some(mut txn) = self.txn_of(owner).and_then(|id| self.txns.get(&id)).cloned() else { return };
+        let name = self.worker_word(worker);
+        let since_ms = self.meta.clock_ms;
+        txn.fencing = Some(Fencing { worker, session, since_ms, why: why.to_owned() });
+        self.note(
+            &mut txn,
+            format!(
+                "worker {name} is lost: {why}; it may still write in place, so nobody else does before it is fenced"
+            ),
+        );
+        self.put_txn(txn);
+    }
+
+    /// It is to be aborted as soon as nobody writes in place any more; what is done by then is committed all the same,
+    /// because a change in place has no way back.
+    pub(crate) fn end_later(&mut self, id: TxnId, refusal: Refusal) {
+        let Some(mut txn) = self.txns.get(&id).filter(|txn| txn.ending.is_none()).cloned() else { return };
+        self.note(&mut txn, format!("to be aborted when its worker has reported or is fenced: {refusal}"));
+        txn.ending = Some(refusal);
+        self.put_txn(txn);
+    }
+
+    /// The attempt has ended, by its own report or because its worker is fenced: from here on it is like any other.
+    pub(crate) fn settle_in_place(&mut self, owner: Owner) {
+        let Some(mut work) = self.work_of(owner).filter(|work| work.in_place).cloned() else { return };
+        work.in_place = false;
+        self.put_work(owner, work);
+        self.end_fencing(owner);
+    }
+
+    fn end_fencing(&mut self, owner: Owner) {
+        if let Some(mut txn) = self.txn_of(owner).and_then(|id| self.txns.get(&id)).cloned()
+            && txn.fencing.take().is_some()
+        {
+            self.put_txn(txn);
+        }
+    }
+
+    /// The worker is back on the same boot: what it was doing in place is its own again, and it will say how it ended.
+    pub(crate) fn rejoin_in_place(&mut self, worker: WorkerId) {
+        let name = self.worker_word(worker);
+        for owner in self.in_place_at(worker) {
+            self.end_fencing(owner);
+            if let Some(txn) = self.txn_of(owner) {
+                self.note_txn(txn, format!("worker {name} is back and goes on"));
+            }
+        }
+    }
+
+    /// Nothing of what this worker had in hand writes any more: its work in place goes to others or ends, and what it
+    /// held attached without an owner is free.
+    pub(crate) fn fence(&mut self, turn: &mut Turn, worker: WorkerId, evidence: &str) {
+        for owner in self.in_place_at(worker) {
+            self.settle_in_place(owner);
+            self.attempt_failed(turn, owner, evidence, false);
+        }
+        self.free_unfenced_attachments(worker);
+    }
+
+    fn in_place_at(&self, worker: WorkerId) -> Vec<Owner> {
+        self.attempts_of(worker).map(|(_, owner)| owner).filter(|owner| self.writes_in_place(*owner)).collect()
+    }
+}

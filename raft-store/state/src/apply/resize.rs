@@ -1,0 +1,62 @@
+//! Resizing: the one change of a disk that is made in its published files, because a guest's bytes must
+//! not be copied for it. It can only grow, so doing it twice changes nothing.
+
+use crate::apply::Turn;
+use crate::catalog::Format;
+use crate::shape::Shape;
+use crate::state::State;
+use crate::txns::Outcome;
+use crate::txns::Spec;
+use crate::txns::Txn;
+use crate::work::VolumeResult;
+use sdm_proto::ids::DiskId;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
+
+impl State {
+    pub(crate) fn shape_of_resize(&self, disk: DiskId, size: u64) -> Shape {
+        let row = self.disks.get(&disk);
+        let Some(domain) = row.and_then(|row| self.domain_of(row)) else { return Shape::Instant };
+        let leaf = self.chain(disk).last();
+        // All that is not preallocated takes space only when a guest writes it.
+        let preallocated = leaf.filter(|leaf| leaf.preallocated && leaf.format == Format::Raw);
+        let more_bytes = preallocated.map_or(0, |leaf| size.saturating_sub(leaf.virtual_size));
+        Shape::InPlace { domain: domain.id, more_bytes }
+    }
+
+    /// From the first attempt on the file is another than the one whose hash is known.
+    pub(super) fn forget_hash_of_leaf(&mut self, txn: &Txn) {
+        let Spec::ResizeDisk { disk, .. } = txn.spec else { return };
+        if let Some(mut leaf) = self.chain(disk).last().filter(|leaf| leaf.blake3.is_some()).cloned() {
+            leaf.blake3 = None;
+            self.put_volume(leaf);
+        }
+    }
+
+    /// What the worker reported must be at least what was wanted.
+    pub(super) fn check_grown(&self, size: u64, volumes: &[VolumeResult]) -> Result<(), Refusal> {
+        match volumes.iter().find(|volume| volume.virtual_size < size) {
+            None => Ok(()),
+            Some(short) => {
+                let message = format!("the leaf has {} bytes where {size} were wanted", short.virtual_size);
+                Err(Refusal::new(Class::Internal, "WRONG_SIZE", message))
+            }
+        }
+    }
+
+    pub(super) fn commit_resize(&mut self, turn: &mut Turn, id: DiskId, volumes: &[VolumeResult]) -> Outcome {
+        for result in volumes {
+            let Some(mut row) = self.volumes.get(&result.volume).cloned() else { continue };
+            row.virtual_size = result.virtual_size;
+            row.file_size = result.file_size;
+            row.allocated_bytes = result.allocated_bytes;
+            row.blake3 = None;
+            self.put_volume(row);
+        }
+        let Some(disk) = self.disks.get(&id) else { return Outcome::default() };
+        let (placement, chain) = (disk.placement, disk.volumes.clone());
+        let domain = self.domain_of(disk).map(|domain| domain.id);
+        self.project(turn, placement);
+        Outcome { domain, disk: Some(id), placement: Some(placement), volumes: chain, ..Outcome::default() }
+    }
+}

@@ -1,0 +1,73 @@
+//! Who uses each volume: the disk that made it, its linked clones, and disks in the trash. Derived from
+//! the disks' and the garbage's rows; a volume's row stays as long as it has a user.
+
+use crate::garbage::Trashed;
+use crate::state::State;
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::VolumeId;
+use sdm_proto::token::Token;
+
+/// Somebody who uses a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VolumeUser {
+    /// A disk.
+    Disk(DiskId),
+    /// Garbage out of which a disk could be restored.
+    Trash(Token),
+}
+
+/// Of all volumes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct VolumeUsers(imbl::OrdSet<(VolumeId, VolumeUser)>);
+
+impl VolumeUsers {
+    /// A user's chain is another now.
+    pub(crate) fn change(&mut self, user: VolumeUser, old: &[VolumeId], new: &[VolumeId]) {
+        if old == new {
+            return;
+        }
+        for volume in old {
+            self.0.remove(&(*volume, user));
+        }
+        for volume in new {
+            self.0.insert((*volume, user));
+        }
+    }
+}
+
+impl State {
+    /// Who uses a volume: disks by rising id, then garbage.
+    pub fn volume_users(&self, volume: VolumeId) -> impl Iterator<Item = VolumeUser> + '_ {
+        // Before every other user.
+        let first = VolumeUser::Disk(DiskId::default());
+        let from = self.index.volume_users.0.range((volume, first)..);
+        from.take_while(move |(of, _)| *of == volume).map(|(_, user)| *user)
+    }
+
+    /// The disks whose chain holds the volume, by rising id.
+    pub fn users_of(&self, volume: VolumeId) -> impl Iterator<Item = DiskId> + '_ {
+        self.volume_users(volume).map_while(|user| match user {
+            VolumeUser::Disk(disk) => Some(disk),
+            VolumeUser::Trash(_) => None,
+        })
+    }
+
+    /// Counts a deleted disk in the trash as a user of its chain, as long as it is there. Answers with the volumes
+    /// that it does not use any more.
+    pub(crate) fn count_trash(&mut self, garbage: Token, trash: Option<&Trashed>) -> Vec<VolumeId> {
+        let old = self.garbage.get(&garbage).and_then(|row| row.trash.as_ref());
+        let old = old.map(|trash| trash.disk.volumes.clone()).unwrap_or_default();
+        let new = trash.map(|trash| trash.disk.volumes.as_slice()).unwrap_or_default();
+        self.index.volume_users.change(VolumeUser::Trash(garbage), &old, new);
+        if old == new { Vec::new() } else { old }
+    }
+
+    /// Forgets those of the volumes that nobody uses any more.
+    pub(crate) fn forget_unused(&mut self, volumes: &[VolumeId]) {
+        for volume in volumes {
+            if self.volume_users(*volume).next().is_none() {
+                self.volumes.remove(volume);
+            }
+        }
+    }
+}

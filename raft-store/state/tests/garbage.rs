@@ -1,0 +1,367 @@
+//! Garbage that never surprises: trash comes back until its deletion is assigned, what is held stays,
+//! a plan is carried out exactly or not at all, and only what nobody owns is an orphan.
+
+mod world;
+
+use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
+use sdm_state::Command;
+use sdm_state::Reply;
+use sdm_state::catalog::Format;
+use sdm_state::command::SessionRef;
+use sdm_state::garbage::Garbage;
+use sdm_state::garbage::Kind;
+use sdm_state::garbage_order::GarbageOrder;
+use sdm_state::garbage_order::Orphan;
+use sdm_state::settings::Settings;
+use sdm_state::txns::Phase;
+use sdm_state::txns::Spec;
+use sdm_state::work::Report;
+use world::World;
+use world::name;
+
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// A cluster whose domain keeps deleted disks for a week, with a disk in it.
+struct Kept {
+    world: World,
+    session: SessionRef,
+    domain: DomainId,
+    disk: DiskId,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let mut world = World::founded_with(Settings { session_ttl_max_ms: u64::MAX, ..Settings::default() });
+        let (session, domain) = world.with_domain("w1", "d1");
+        let disk = world.add_disk("w1", session, "a", domain);
+        let mut kept = Self { world, session, domain, disk };
+        kept.done(GarbageOrder::SetRetention { domain, retention_ms: Some(7 * DAY_MS) });
+        kept
+    }
+
+    fn order(&mut self, order: GarbageOrder) -> Result<(), Refusal> {
+        let id = self.world.begin(Spec::Garbage(order));
+        match self.world.phase(id) {
+            Phase::Committed(_) => Ok(()),
+            Phase::Refused(refusal) => Err(refusal.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn done(&mut self, order: GarbageOrder) {
+        if let Err(refusal) = self.order(order) {
+            panic!("{refusal}");
+        }
+    }
+
+    fn delete(&mut self) -> Garbage {
+        let id = self.world.begin(Spec::DeleteDisk { disk: self.disk });
+        assert!(matches!(self.world.phase(id), Phase::Committed(_)));
+        self.only()
+    }
+
+    fn only(&self) -> Garbage {
+        let [row] = &self.world.state.garbage.values().collect::<Vec<_>>()[..] else { panic!("one garbage") };
+        (*row).clone()
+    }
+
+    fn collect(&mut self) -> Vec<Token> {
+        let garbage = self.world.state.garbage.values().map(|row| row.id).collect();
+        let Reply::Collected(assigned) = self.world.apply(Command::Collect { garbage }) else { panic!() };
+        assigned
+    }
+
+    fn plan(&mut self, trash: bool) -> u64 {
+        self.done(GarbageOrder::PlanCollection { domain: None, kind: None, trash });
+        self.world.index
+    }
+
+    fn abandoned_attempt(&mut self) -> Token {
+        let spec = Spec::CreateDisk {
+            name: name("b"),
+            domain: self.domain,
+            size: 4096,
+            format: Format::Raw,
+            preallocated: false,
+            description: String::new(),
+        };
+        let id = self.world.begin(spec);
+        let token = self.world.assignments("w1")[0].token;
+        self.world.apply(Command::Abort { txn: id, reason: "test".into() });
+        token
+    }
+}
+
+#[test]
+fn a_deleted_disk_comes_back_as_it_was_within_its_retention() {
+    let mut kept = Kept::new();
+    let before = kept.world.state.disks.get(&kept.disk).unwrap().clone();
+    let volumes: Vec<_> = kept.world.state.volumes.values().cloned().collect();
+    let placement = kept.world.state.placements.get(&before.placement).unwrap().clone();
+    let trash = kept.delete();
+    assert!(kept.world.state.disks.is_empty() && kept.world.state.volumes.is_empty());
+    kept.world.pass(6 * DAY_MS);
+    assert_eq!(kept.collect(), [], "its retention is not over");
+    kept.done(GarbageOrder::RestoreDisk { garbage: trash.id, name: None });
+    let state = &kept.world.state;
+    assert_eq!(state.disks.get(&kept.disk), Some(&before));
+    assert_eq!(state.volumes.values().cloned().collect::<Vec<_>>(), volumes);
+    assert_eq!(state.placements.get(&placement.id), Some(&placement));
+    assert!(state.garbage.is_empty() && state.locks.is_empty());
+}
+
+#[test]
+fn a_restore_is_refused_from_the_moment_its_deletion_is_assigned_even_when_that_failed() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    kept.world.pass(7 * DAY_MS);
+    assert_eq!(kept.collect(), [trash.id]);
+    let restore = GarbageOrder::RestoreDisk { garbage: trash.id, name: None };
+    kept.world.pass(5_000);
+    let refusal = kept.order(restore.clone()).unwrap_err();
+    assert_eq!(refusal.reason, "DELETION_ASSIGNED");
+    assert!(refusal.message.contains("w1") && refusal.message.contains("5 s ago"), "{}", refusal.message);
+    let token = kept.world.assignments("w1")[0].token;
+    let failed = Report::Failed { reason: "IO".into(), message: "no".into(), hint: String::new() };
+    kept.world.report(kept.session, token, failed);
+    assert_eq!(kept.order(restore).unwrap_err().reason, "DELETION_ASSIGNED");
+}
+
+#[test]
+fn a_restore_under_a_taken_name_is_refused_and_works_under_another() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    let (session, domain) = (kept.session, kept.domain);
+    kept.world.add_disk("w1", session, "a", domain);
+    let refusal = kept.order(GarbageOrder::RestoreDisk { garbage: trash.id, name: None }).unwrap_err();
+    assert_eq!(refusal.reason, "DISK_EXISTS");
+    assert!(refusal.hint.contains("--name"), "{}", refusal.hint);
+    kept.done(GarbageOrder::RestoreDisk { garbage: trash.id, name: Some(name("a-old")) });
+    assert_eq!(kept.world.state.disk_named(&name("a-old")).unwrap().id, kept.disk);
+    let refusal = kept.order(GarbageOrder::RestoreDisk { garbage: trash.id, name: None }).unwrap_err();
+    assert_eq!(refusal.reason, "GARBAGE_NOT_FOUND");
+}
+
+#[test]
+fn what_a_move_left_is_never_restorable_and_has_no_retention() {
+    let mut kept = Kept::new();
+    let session = kept.session;
+    let to = kept.world.add_domain("w1", session, "d2");
+    kept.world.begin(Spec::MoveDisk { disk: kept.disk, to });
+    kept.world.work("w1", session);
+    let row = kept.only();
+    assert_eq!((row.kind, row.due_ms), (Kind::Superseded, row.since_ms));
+    let refusal = kept.order(GarbageOrder::RestoreDisk { garbage: row.id, name: None }).unwrap_err();
+    assert_eq!(refusal.reason, "NOT_RESTORABLE");
+}
+
+#[test]
+fn without_retention_a_deleted_disk_is_due_at_once_and_cannot_come_back() {
+    let mut kept = Kept::new();
+    kept.done(GarbageOrder::SetRetention { domain: kept.domain, retention_ms: None });
+    let row = kept.delete();
+    assert!(row.trash.is_none());
+    assert_eq!(kept.collect(), [row.id]);
+}
+
+#[test]
+fn what_is_held_is_not_collected_until_it_is_given_free() {
+    let mut kept = Kept::new();
+    let row = kept.delete();
+    let hold = |reason: &str| GarbageOrder::Hold { garbage: row.id, reason: reason.to_owned() };
+    assert_eq!(kept.order(hold("")).unwrap_err().reason, "REASON_MISSING");
+    kept.done(hold("the auditors look at it"));
+    let first = kept.only();
+    kept.done(hold("the auditors look at it"));
+    assert_eq!(kept.only(), first, "held twice is held once");
+    kept.world.pass(8 * DAY_MS);
+    assert_eq!(kept.collect(), []);
+    assert!(kept.world.state.waiting_garbage().places().next().is_none());
+    let purge = kept.order(GarbageOrder::PurgeTrash { garbage: vec![row.id] }).unwrap_err();
+    assert_eq!(purge.reason, "GARBAGE_HELD");
+    assert!(purge.message.contains("the auditors look at it"));
+    kept.done(GarbageOrder::Unhold { garbage: row.id });
+    assert_eq!(kept.collect(), [row.id]);
+    assert_eq!(kept.order(hold("too late")).unwrap_err().reason, "DELETION_ASSIGNED");
+}
+
+#[test]
+fn a_purge_deletes_trash_before_its_time_and_nothing_else() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    kept.done(GarbageOrder::PurgeTrash { garbage: vec![trash.id] });
+    assert!(kept.only().work.attempt.is_some(), "assigned in the same entry");
+    let session = kept.session;
+    kept.world.work("w1", session);
+    assert!(kept.world.state.garbage.is_empty());
+    kept.abandoned_attempt();
+    let other = kept.only().id;
+    assert_eq!(kept.order(GarbageOrder::PurgeTrash { garbage: vec![other] }).unwrap_err().reason, "NOT_IN_TRASH");
+}
+
+#[test]
+fn a_plan_is_carried_out_as_it_was_made_once() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    assert_eq!(kept.plan(false), kept.world.index);
+    assert!(kept.world.state.gc_plans.values().all(|plan| plan.items.is_empty()), "its retention is not over");
+    let plan = kept.plan(true);
+    let apply = GarbageOrder::ApplyPlan { plan, skip_changed: false };
+    kept.done(apply.clone());
+    assert!(kept.only().work.attempt.is_some());
+    assert_eq!(kept.only().id, trash.id);
+    assert_eq!(kept.order(apply).unwrap_err().reason, "PLAN_APPLIED");
+    assert_eq!(
+        kept.order(GarbageOrder::ApplyPlan { plan: 4711, skip_changed: false }).unwrap_err().reason,
+        "PLAN_NOT_FOUND"
+    );
+}
+
+#[test]
+fn a_plan_whose_rows_changed_is_refused_with_what_changed_and_does_nothing() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    kept.abandoned_attempt();
+    let plan = kept.plan(true);
+    assert_eq!(kept.world.state.gc_plans.get(&plan).unwrap().items.len(), 2);
+    kept.done(GarbageOrder::Hold { garbage: trash.id, reason: "wait".into() });
+    let refusal = kept.order(GarbageOrder::ApplyPlan { plan, skip_changed: false }).unwrap_err();
+    assert_eq!((refusal.reason.as_str(), refusal.blockers.len()), ("PLAN_CHANGED", 1));
+    assert_eq!(refusal.blockers[0].id, trash.id.to_string());
+    assert!(kept.world.state.garbage.values().all(|row| row.work.attempt.is_none()));
+    kept.done(GarbageOrder::ApplyPlan { plan, skip_changed: true });
+    let assigned: Vec<_> = kept.world.state.garbage.values().filter(|row| row.work.attempt.is_some()).collect();
+    assert_eq!((assigned.len(), assigned[0].kind), (1, Kind::ClosedAttempt));
+}
+
+#[test]
+fn a_plan_notices_what_was_restored_and_not_what_was_deleted_as_it_wants() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    kept.abandoned_attempt();
+    let plan = kept.plan(true);
+    let session = kept.session;
+    kept.collect();
+    kept.world.work("w1", session);
+    assert_eq!(kept.only().id, trash.id, "the collectors took the other one");
+    assert!(kept.world.state.changed_since(kept.world.state.gc_plans.get(&plan).unwrap()).next().is_none());
+    kept.done(GarbageOrder::RestoreDisk { garbage: trash.id, name: None });
+    let refusal = kept.order(GarbageOrder::ApplyPlan { plan, skip_changed: false }).unwrap_err();
+    assert!(refusal.blockers[0].description.contains("restored"), "{refusal:?}");
+}
+
+#[test]
+fn plans_expire_and_only_the_last_few_are_kept() {
+    let mut kept = Kept::new();
+    kept.delete();
+    let first = kept.plan(true);
+    let most = kept.world.state.meta.settings.gc_plans_max;
+    let last = (0..most).map(|_| kept.plan(true)).last().unwrap();
+    assert!(!kept.world.state.gc_plans.contains(&first));
+    assert_eq!(kept.world.state.gc_plans.len() as u64, most);
+    kept.world.pass(kept.world.state.meta.settings.gc_plan_kept_ms);
+    let refusal = kept.order(GarbageOrder::ApplyPlan { plan: last, skip_changed: false }).unwrap_err();
+    assert_eq!(refusal.reason, "PLAN_EXPIRED");
+}
+
+fn orphan(token: Token, txn: Option<sdm_proto::ids::TxnId>) -> Orphan {
+    Orphan { token, txn, bytes: 7, evidence: "seen twice".into() }
+}
+
+#[test]
+fn only_what_nobody_owns_becomes_garbage() {
+    let mut kept = Kept::new();
+    let disk = kept.world.state.disks.get(&kept.disk).unwrap().clone();
+    let won = kept.world.state.placements.get(&disk.placement).unwrap().token;
+    let lost = kept.abandoned_attempt();
+    let id = kept.world.begin(Spec::CreateDisk {
+        name: name("c"),
+        domain: kept.domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
+    let running = kept.world.assignments("w1")[0].token;
+    let future = Token { index: u64::MAX, ..won };
+    let elsewhere = Token { epoch: won.epoch + 1, ..won };
+    let open = Token { index: won.index, ordinal: 99, ..won };
+    let orphans = [won, lost, running, future, elsewhere].map(|token| orphan(token, None));
+    let orphans = orphans.into_iter().chain([orphan(open, Some(id))]).collect();
+    let before: Vec<_> = kept.world.state.garbage.values().cloned().collect();
+    kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans });
+    assert_eq!(kept.world.state.garbage.values().cloned().collect::<Vec<_>>(), before);
+
+    // What a worker that was given up made late, after its garbage was deleted already.
+    let session = kept.session;
+    kept.world.work("w1", session);
+    kept.collect();
+    kept.world.work("w1", session);
+    assert!(kept.world.state.garbage.is_empty());
+    let twice = vec![orphan(lost, None), orphan(lost, None)];
+    kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans: twice });
+    let row = kept.only();
+    assert_eq!((row.kind, row.made_by), (Kind::Orphan, lost));
+    assert_eq!(row.placement, Some(lost.placement(kept.world.state.cluster_id())));
+    assert_eq!(kept.collect(), [row.id]);
+}
+
+#[test]
+fn an_unmarked_name_younger_than_an_open_transaction_may_be_its() {
+    let mut kept = Kept::new();
+    let open = kept.world.begin(Spec::CreateDisk {
+        name: name("c"),
+        domain: kept.domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
+    let lost = kept.world.assignments("w1")[0].token;
+    let failed = Report::Failed { reason: "IO".into(), message: "no".into(), hint: String::new() };
+    kept.world.report(kept.session, lost, failed);
+    kept.collect();
+    let deletion = kept.world.assignments("w1").last().unwrap().token;
+    kept.world.report(kept.session, deletion, Report::Done { volumes: Vec::new(), bytes: 0 });
+    assert!(kept.world.state.garbage.is_empty());
+    kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans: vec![orphan(lost, None)] });
+    assert!(kept.world.state.garbage.is_empty(), "its transaction goes on");
+    kept.world.apply(Command::Abort { txn: open, reason: "test".into() });
+    kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans: vec![orphan(lost, None)] });
+    assert_eq!(kept.world.state.garbage.values().filter(|row| row.kind == Kind::Orphan).count(), 1);
+}
+
+#[test]
+fn where_space_is_short_its_own_closed_attempts_go_before_another_attempt() {
+    let mut kept = Kept::new();
+    let (session, domain) = (kept.session, kept.domain);
+    kept.world.reach(session, domain, 1 << 39);
+    kept.world.begin(Spec::ImportDisk {
+        name: name("big"),
+        domain,
+        format: Format::Raw,
+        file_size: 1 << 38,
+        allocated_bytes: 1 << 38,
+    });
+    let first = kept.world.assignments("w1")[0].token;
+    // The attempt has filled the domain, then it fails.
+    kept.world.report(session, first, Report::Checkpoint { durable_bytes: 1 << 38 });
+    kept.world.reach(session, domain, 1 << 30);
+    let failed = Report::Failed { reason: "IO".into(), message: "no".into(), hint: String::new() };
+    kept.world.report(session, first, failed);
+    kept.world.pass(2_000);
+    let [deletion] = &kept.world.assignments("w1")[..] else { panic!("the deletion alone") };
+    let deletion = deletion.token;
+    assert_eq!(kept.only().work.attempt.as_ref().unwrap().token, deletion);
+    kept.world.pass(5_000);
+    assert_eq!(kept.world.assignments("w1").len(), 1, "no attempt before the space is free");
+    kept.world.reach(session, domain, 1 << 39);
+    kept.world.report(session, deletion, Report::Done { volumes: Vec::new(), bytes: 1 << 38 });
+    kept.world.pass(2_000);
+    let next = kept.world.assignments("w1");
+    assert_eq!(next.len(), 1);
+    assert!(next[0].token > deletion, "the import goes on");
+}
