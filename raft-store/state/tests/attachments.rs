@@ -43,15 +43,16 @@ fn is_committed(world: &World, id: TxnId) -> bool {
     matches!(world.phase(id), Phase::Committed(_))
 }
 
-/// Workers w1 and w2 reach d1 and d2; disk a is in d1.
+/// Workers w1 and w2 reach d1 and d2; disks a and b are in d1.
 fn scene() -> (World, SessionRef, SessionRef, DiskId) {
     let mut world = World::founded();
     let (s1, d1) = world.with_domain("w1", "d1");
     let d2 = world.add_domain("w1", s1, "d2");
     let disk = world.add_disk("w1", s1, "a", d1);
+    world.add_disk("w1", s1, "b", d1);
     let s2 = world.open_worker("w2", "p1");
-    world.reach(s2, d1, 1 << 30);
-    world.reach(s2, d2, 1 << 30);
+    world.reach(s2, d1, 1 << 39);
+    world.reach(s2, d2, 1 << 39);
     (world, s1, s2, disk)
 }
 
@@ -159,9 +160,8 @@ fn hosts_that_are_lost_drained_or_blind_get_nothing() {
 
 #[test]
 fn a_session_that_ends_gives_up_what_it_read_and_leaves_what_it_may_have_written() {
-    let (mut world, s1, _, disk) = scene();
-    let domain = world.state.domain_named(&name("d1")).unwrap().id;
-    let other = world.add_disk("w1", s1, "b", domain);
+    let (mut world, _, _, disk) = scene();
+    let other = world.state.disk_named(&name("b")).unwrap().id;
     let client = open(&mut world, "agent of host 1");
     attach(&mut world, disk, "w1", Access::Write, Some(client));
     attach(&mut world, other, "w1", Access::Read, Some(client));

@@ -9,9 +9,9 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_state::Command;
 use sdm_state::Reply;
+use sdm_state::assignments::Order;
 use sdm_state::attachments::Access;
 use sdm_state::attachments::AttachmentChange;
-use sdm_state::assignments::Order;
 use sdm_state::catalog::Format;
 use sdm_state::command::Found;
 use sdm_state::domain_catalog::DomainCatalog;
@@ -85,7 +85,13 @@ fn who_waits_when_maintenance_comes_is_refused_when_it_would_be_granted() {
     assert!(matches!(world.phase(mover), Phase::Committed(_)), "it ran already: {:?}", world.phase(mover));
     let refusal = world.refusal_of(waiting);
     assert_eq!(refusal.reason, "CHANGED_WHILE_WAITING");
-    assert!(refusal.message.contains("needs other locks") || refusal.message.contains("maintenance") || refusal.message.contains("other locks"), "{}", refusal.message);
+    assert!(
+        refusal.message.contains("needs other locks")
+            || refusal.message.contains("maintenance")
+            || refusal.message.contains("other locks"),
+        "{}",
+        refusal.message
+    );
 }
 
 #[test]
@@ -194,10 +200,17 @@ fn a_delete_is_refused_while_anything_names_the_domain_and_each_blocker_says_wha
     let mover = world.begin(Spec::MoveDisk { disk, to });
     maintain(&mut world, domain);
     let refusal = refused(&mut world, DomainChange::Delete { domain });
-    assert!(refusal.blockers.iter().any(|at| at.kind == "lock" && at.description.contains(&format!("sdm txn abort {mover}"))), "{refusal}");
+    assert!(
+        refusal
+            .blockers
+            .iter()
+            .any(|at| at.kind == "lock" && at.description.contains(&format!("sdm txn abort {mover}"))),
+        "{refusal}"
+    );
     world.work("w1", session);
     let refusal = refused(&mut world, DomainChange::Delete { domain });
-    let kinds: Vec<_> = refusal.blockers.iter().map(|at| (at.kind.as_str(), at.description.ends_with("sdm gc run"))).collect();
+    let kinds: Vec<_> =
+        refusal.blockers.iter().map(|at| (at.kind.as_str(), at.description.ends_with("sdm gc run"))).collect();
     assert_eq!(kinds, [("garbage", true)], "{refusal}");
     let garbage = world.state.garbage.values().map(|row| row.id).collect();
     world.apply(Command::Collect { garbage });
@@ -344,8 +357,7 @@ fn a_detach_whose_worker_is_lost_waits_until_that_is_fenced() {
     world.reach(other, domain, 1 << 30);
     maintain(&mut world, domain);
     let id = change(&mut world, DomainChange::Detach { domain });
-    let (holder, holder_session) =
-        if world.assignments("w1").is_empty() { ("w2", other) } else { ("w1", session) };
+    let (holder, holder_session) = if world.assignments("w1").is_empty() { ("w2", other) } else { ("w1", session) };
     world.apply(Command::ExpireSessions { sessions: vec![holder_session] });
     world.pass(3_600_000);
     assert_eq!(world.state.txns.get(&id).unwrap().phase_word(), "fencing");
