@@ -38,8 +38,7 @@ impl State {
         let Some(row) = self.garbage.get(&id).cloned() else { return Outcome::default() };
         self.project_trash(&row, true);
         let Some(trashed) = row.trash else { return Outcome::default() };
-        self.remove_garbage(id);
-        let Trashed { mut disk, volumes, placement } = *trashed;
+        let Trashed { mut disk, placement, .. } = *trashed;
         if let Some(name) = name {
             disk.name = name;
         }
@@ -50,14 +49,10 @@ impl State {
             volumes: disk.volumes.clone(),
             ..Outcome::default()
         };
-        for volume in volumes {
-            // A layer that others use stayed, and what is recorded of it went on.
-            if !self.volumes.contains(&volume.id) {
-                self.put_volume(volume);
-            }
-        }
+        // The rows of its volumes stayed, because the trash used them; the disk does before that goes.
         self.put_placement(placement);
         self.put_disk(disk);
+        self.remove_garbage(id);
         outcome
     }
 
