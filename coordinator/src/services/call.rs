@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::core::Proposed;
 use sdm_proto::limits;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::status::to_status;
 use sdm_raft_store::StateView;
 use sdm_state::Command;
 use sdm_state::Reply;
@@ -12,6 +13,13 @@ use sdm_state::command::SessionRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::Response;
+use tonic::Status;
+
+/// What a service answers, in the form of the transport.
+pub(crate) fn answer<T>(outcome: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|refusal| to_status(&refusal))
+}
 
 /// How long a call may take here. Less than a caller waits who sets no deadline of its own, so that
 /// a refusal which says why reaches it instead of a bare timeout.

@@ -2,12 +2,14 @@
 //! cannot be confused. What is unknown is refused with what there is instead.
 
 use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_state::State;
 use sdm_state::catalog::Disk;
 use sdm_state::catalog::Domain;
+use sdm_state::catalog::Volume;
 use uuid::Uuid;
 
 /// Names that a refusal lists at most.
@@ -65,6 +67,71 @@ pub(crate) fn disk<'a>(state: &'a State, text: &str) -> Result<&'a Disk, Refusal
     found.ok_or_else(|| {
         let names = state.disks.values().map(|disk| disk.name.as_str());
         unknown("disk", "DISK_NOT_FOUND", text, state.disks.len(), names)
+    })
+}
+
+/// The domain where a disk lies.
+///
+/// # Errors
+/// It is nowhere: a defect.
+pub(crate) fn domain_of<'a>(state: &'a State, disk: &Disk) -> Result<&'a Domain, Refusal> {
+    state
+        .domain_of(disk)
+        .ok_or_else(|| Refusal::new(Class::Internal, "DISK_NOWHERE", format!("disk {} lies in no domain", disk.name)))
+}
+
+/// The snapshot of a disk that this text names: its volume.
+///
+/// # Errors
+/// It is neither a name nor an id, or the disk has no such snapshot.
+pub(crate) fn snapshot<'a>(state: &'a State, disk: &Disk, text: &str) -> Result<&'a Volume, Refusal> {
+    let reference = Reference::parse(text)?;
+    let chain = || disk.volumes.iter().filter_map(|id| state.volumes.get(id));
+    let own = || chain().filter(|volume| volume.disk == disk.id && volume.snapshot.is_some());
+    let named = |volume: &Volume| match &reference {
+        Reference::Id(uuid) => volume.id == sdm_proto::ids::Id::from_uuid(*uuid),
+        Reference::Name(name) => volume.snapshot.as_ref().is_some_and(|snapshot| snapshot.name == *name),
+    };
+    if let Some(found) = own().find(|volume| named(volume)) {
+        return Ok(found);
+    }
+    let message = match chain().find(|volume| named(volume)) {
+        Some(volume) if volume.disk != disk.id => {
+            let owner = state.disks.get(&volume.disk).map_or("a deleted disk", |owner| owner.name.as_str());
+            format!("{text} is a snapshot of {owner}, which disk {} shares, and none of its own", disk.name)
+        }
+        Some(_) => format!("volume {text} of disk {} is no snapshot", disk.name),
+        None => format!("disk {} has no snapshot {text}", disk.name),
+    };
+    let names: Vec<&str> =
+        own().filter_map(|volume| Some(volume.snapshot.as_ref()?.name.as_str())).take(SUGGESTIONS_MAX).collect();
+    let hint = match names.as_slice() {
+        [] => format!("it has none; sdm disk tree {}", disk.name),
+        names => format!("there is {}; sdm snapshot list {}", names.join(", "), disk.name),
+    };
+    Err(Refusal::new(Class::NotFound, "SNAPSHOT_NOT_FOUND", message).hint(hint))
+}
+
+/// The same where none may be named.
+///
+/// # Errors
+/// As `snapshot`.
+pub(crate) fn snapshot_if_any(state: &State, disk: &Disk, text: &str) -> Result<Option<VolumeId>, Refusal> {
+    if text.is_empty() { Ok(None) } else { snapshot(state, disk, text).map(|volume| Some(volume.id)) }
+}
+
+/// The volume of this id.
+///
+/// # Errors
+/// It is no id, or there is no such volume.
+pub(crate) fn volume<'a>(state: &'a State, text: &str) -> Result<&'a Volume, Refusal> {
+    let Ok(uuid) = Uuid::try_parse(text) else {
+        let message = format!("{:?} is not the id of a volume", short(text));
+        return Err(Refusal::new(Class::Invalid, "BAD_VOLUME_ID", message).hint("it is a UUID; see sdm disk tree DISK"));
+    };
+    state.volumes.get(&sdm_proto::ids::Id::from_uuid(uuid)).ok_or_else(|| {
+        Refusal::new(Class::NotFound, "VOLUME_NOT_FOUND", format!("there is no volume {text}"))
+            .hint("see sdm disk tree DISK for those of a disk")
     })
 }
 

@@ -1,45 +1,56 @@
-//! A disk and its volumes as they are shown.
+//! A disk as it is shown, with its chain and with whom it shares that.
 
-use super::hex;
+use super::domain_word;
+use super::volume::reference;
+use super::volume::snapshots;
+use super::volume::volume_at;
+use crate::services::present::volume::USERS_SHOWN;
+use sdm_proto::ids::DiskId;
 use sdm_proto::wire::v1;
 use sdm_state::State;
 use sdm_state::catalog::Disk;
 use sdm_state::catalog::Volume;
+use std::collections::BTreeSet;
 
 /// The disk, its chain root first.
 pub(crate) fn disk(state: &State, disk: &Disk) -> v1::Disk {
-    let domain = state.domain_of(disk);
-    let path = domain.map_or_else(String::new, |domain| {
-        format!("{}/{}/images/{}", domain.path.trim_end_matches('/'), domain.id, disk.placement)
-    });
+    let domain = state.domain_of(disk).map(|domain| domain.id);
+    let path = folder(state, disk);
     let chain: Vec<&Volume> = disk.volumes.iter().filter_map(|id| state.volumes.get(id)).collect();
     let leaf = chain.last();
+    let sharers = sharers(state, disk);
     v1::Disk {
         id: disk.id.to_string(),
         name: disk.name.to_string(),
-        domain_id: domain.map(|domain| domain.id.to_string()).unwrap_or_default(),
-        domain: domain.map(|domain| domain.name.to_string()).unwrap_or_default(),
+        domain_id: domain.map(|id| id.to_string()).unwrap_or_default(),
+        domain: domain.map(|id| domain_word(state, id)).unwrap_or_default(),
         placement_id: disk.placement.to_string(),
         format: leaf.map(|leaf| leaf.format.word().to_owned()).unwrap_or_default(),
         virtual_size: leaf.map_or(0, |leaf| leaf.virtual_size),
-        volumes: chain.iter().map(|row| volume(row, &path)).collect(),
+        volumes: chain.iter().map(|row| volume_at(state, row, &path)).collect(),
         created_by: disk.created_by.to_string(),
         path,
+        description: disk.description.clone(),
+        template: disk.template,
+        created_ms: disk.created_ms,
+        snapshots: snapshots(state, disk),
+        shares_with: sharers.iter().take(USERS_SHOWN).map(|id| reference(state, *id)).collect(),
+        shares_with_count: sharers.len() as u64,
+        projection_pending: state.projections.get(&disk.placement).is_some(),
+        attachments: Vec::new(),
     }
 }
 
-fn volume(volume: &Volume, folder: &str) -> v1::Volume {
-    v1::Volume {
-        id: volume.id.to_string(),
-        format: volume.format.word().to_owned(),
-        virtual_size: volume.virtual_size,
-        file_size: volume.file_size,
-        allocated_bytes: volume.allocated_bytes,
-        parent_id: volume.parent.map(|parent| parent.to_string()).unwrap_or_default(),
-        legal: volume.legal,
-        blake3: hex(volume.blake3),
-        path: format!("{folder}/{}", volume.id),
-    }
+/// Where its files lie.
+pub(super) fn folder(state: &State, disk: &Disk) -> String {
+    state.domain_of(disk).map_or_else(String::new, |domain| {
+        format!("{}/{}/images/{}", domain.path.trim_end_matches('/'), domain.id, disk.placement)
+    })
+}
+
+/// Other disks that use volumes of its chain.
+fn sharers(state: &State, disk: &Disk) -> BTreeSet<DiskId> {
+    disk.volumes.iter().flat_map(|id| state.users_of(*id)).filter(|id| *id != disk.id).collect()
 }
 
 #[cfg(test)]
@@ -56,6 +67,7 @@ mod tests {
         assert_eq!(shown.path, format!("/srv/nfs1/{}/images/{}", shown.domain_id, shown.placement_id));
         let [volume] = shown.volumes.as_slice() else { panic!("one volume, not {:?}", shown.volumes) };
         assert_eq!(volume.path, format!("{}/{}", shown.path, volume.id));
-        assert_eq!(volume.blake3, "07".repeat(32));
+        assert_eq!((volume.blake3.as_str(), volume.role.as_str()), ("07".repeat(32).as_str(), "leaf"));
+        assert_eq!((shown.shares_with_count, shown.snapshots.len()), (0, 0));
     }
 }

@@ -81,6 +81,13 @@ fn attempted(state: &State, txn: &Txn, attempt: &Attempt) -> String {
         },
         Spec::DeleteDisk { .. } => format!("deleting at worker {worker}"),
         Spec::Noop { .. } => format!("waits for the report of worker {worker}"),
+        Spec::ResizeDisk { .. } => format!("growing at worker {worker}"),
+        Spec::CreateSnapshot { .. } | Spec::RevertSnapshot { .. } => format!("making a new leaf at worker {worker}"),
+        Spec::CloneLinked { .. } => format!("linking the chain at worker {worker}"),
+        Spec::CopyDisk { .. } => format!("copying at worker {worker}{durable}"),
+        Spec::ConvertDisk { .. } => format!("converting at worker {worker}{durable}"),
+        Spec::DeleteSnapshot { .. } => format!("merging at worker {worker}{durable}"),
+        _ => format!("{} at worker {worker}{durable}", txn.summary),
     };
     format!("{what}{again}")
 }

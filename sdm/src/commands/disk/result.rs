@@ -1,6 +1,6 @@
 //! What the commands on disks print: the transaction, and the disk as it is afterwards.
 
-use super::disk::disk_of;
+use super::shown::disk_of;
 use crate::context::Context;
 use crate::output::Report;
 use crate::output::bytes_text;
@@ -14,10 +14,14 @@ use serde::Serialize;
 pub enum Verb {
     /// A new disk.
     Create,
-    /// A disk from a file.
+    /// A disk from a file, or a copy of one.
     Import,
     /// A disk in another domain.
     Move,
+    /// A new disk from another one.
+    Clone,
+    /// The same disk, changed.
+    Change,
     /// A disk that is gone.
     Delete,
 }
@@ -31,6 +35,9 @@ pub struct DiskResult {
     pub transaction: TransactionView,
     /// The disk as it is now; null while the transaction goes on, and when there is none any more.
     pub disk: Option<DiskView>,
+    /// linked or full, and why that; null of what is no clone.
+    clone_kind: Option<&'static str>,
+    clone_reason: Option<String>,
 }
 
 impl DiskResult {
@@ -42,7 +49,15 @@ impl DiskResult {
             Some(id) if verb != Verb::Delete => disk_of(context, &id).await.ok(),
             _ => None,
         };
-        Self { verb, transaction: txn.into(), disk }
+        Self { verb, transaction: txn.into(), disk, clone_kind: None, clone_reason: None }
+    }
+
+    /// The same of a clone of this kind.
+    #[must_use]
+    pub fn cloned(mut self, kind: Option<&'static str>, why: &str) -> Self {
+        self.clone_kind = kind;
+        self.clone_reason = kind.map(|_| why.to_owned());
+        self
     }
 
     fn verified(&self) -> String {
@@ -68,6 +83,12 @@ impl Report for DiskResult {
             Verb::Import => {
                 format!("disk {name} is on {domain} ({format}, {size}{})   id {}\n", self.verified(), disk.id)
             }
+            Verb::Clone => {
+                let kind = self.clone_kind.unwrap_or("new");
+                let why = self.clone_reason.as_deref().unwrap_or_default();
+                format!("disk {name} is on {domain} ({format}, {size}), a {kind} clone: {why}   id {}\n", disk.id)
+            }
+            Verb::Change => format!("done: {}\ndisk {name} is on {domain} ({format}, {size})\n", txn.summary),
             Verb::Create | Verb::Delete => format!("disk {name} is on {domain} ({format}, {size})   id {}\n", disk.id),
         }
     }

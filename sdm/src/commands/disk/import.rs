@@ -1,13 +1,13 @@
 //! `sdm disk import`: a file of this host becomes a disk. The file is read by this command and
 //! streamed to the worker that builds the disk.
 
-use super::begin::begin;
-use super::disk::DiskFormat;
-use super::disk_result::DiskResult;
-use super::disk_result::Verb;
-use super::txn::transaction_of;
+use super::format::DiskFormat;
+use super::result::DiskResult;
+use super::result::Verb;
 use crate::client::Begun;
 use crate::client::Mutation;
+use crate::commands::begin::begin;
+use crate::commands::txn::transaction_of;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;

@@ -1,10 +1,10 @@
 //! `sdm disk export`: a disk becomes a file of this host. The bytes come from the worker that reads
 //! the disk; the file appears when it is whole, checked and durable.
 
-use super::begin::begin;
-use super::txn::transaction_of;
 use crate::client::Begun;
 use crate::client::Mutation;
+use crate::commands::begin::begin;
+use crate::commands::txn::transaction_of;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
