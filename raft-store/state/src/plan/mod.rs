@@ -9,6 +9,7 @@ mod garbage;
 mod workers;
 mod snapshots;
 
+use crate::attachments::Access;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::locks::Mode;
@@ -90,6 +91,7 @@ impl State {
             Spec::DeleteDisk { disk } => {
                 let (disk, domain) = self.known_disk(*disk)?;
                 self.refuse_cloned(disk)?;
+                self.refuse_attached(disk, Access::Write)?;
                 let locks = vec![
                     (Resource::Domain(domain.id), Mode::IntentExclusive),
                     (Resource::Disk(disk.id), Mode::Exclusive),
@@ -176,6 +178,7 @@ impl State {
     fn plan_export(&self, disk: DiskId) -> Result<Plan, Refusal> {
         let (disk, domain) = self.known_disk(disk)?;
         self.refuse_illegal(disk)?;
+        self.refuse_attached(disk, Access::Read)?;
         if disk.volumes.len() > 1 {
             let message = format!(
                 "disk {} has a chain of {} volumes; only one volume can be exported",
@@ -192,6 +195,7 @@ impl State {
     fn plan_move(&self, disk: DiskId, to: DomainId) -> Result<Plan, Refusal> {
         let (disk, from) = self.known_disk(disk)?;
         self.refuse_illegal(disk)?;
+        self.refuse_attached(disk, Access::Write)?;
         let to = self.known_domain(to)?;
         if to.id == from.id {
             let message = format!("disk {} is in {} already", disk.name, to.name);
