@@ -33,7 +33,7 @@ async fn wait_for_file(path: std::path::PathBuf) {
 async fn a_founder_that_is_killed_at_any_step_finishes_at_its_next_start() {
     // Before anything is pending, only the same command can go on.
     for (file, again) in
-        [("log/db", Start::Bootstrap), ("identity.json.pending", Start::Resume), ("identity.json", Start::Resume)]
+        [("log/segment-0000000001", Start::Bootstrap), ("identity.json.pending", Start::Resume), ("identity.json", Start::Resume)]
     {
         let mut cluster = Cluster::new();
         cluster.start("a", Start::Bootstrap);
@@ -50,7 +50,7 @@ async fn a_founder_that_is_killed_at_any_step_finishes_at_its_next_start() {
 async fn a_joiner_that_is_killed_at_any_step_is_admitted_after_its_next_start() {
     let mut cluster = Cluster::of(&["a"]).await;
     for (name, file, again) in [
-        ("b", "log/db", join_a()),
+        ("b", "log/segment-0000000001", join_a()),
         ("c", "identity.json.pending", Start::Resume),
         ("d", "identity.json", Start::Resume),
     ] {

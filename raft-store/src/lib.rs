@@ -2,7 +2,7 @@
 //! openraft. Nothing here decides: `sdm-state` decides, openraft orders, this crate keeps.
 //!
 //! ```text
-//!  MemberDisk (disk/)          the seam: a real folder (sled + files) or a simulated one
+//!  MemberDisk (disk/)          the seam: a real folder (segments of the log, files) or a simulated one
 //!     │
 //!     ├─ Identity (identity.rs)   who this folder's member is
 //!     ├─ LogStore (log/)          vote and log through one queue, one writer, one sync per batch

@@ -32,8 +32,8 @@ const POINTS: [&str; 16] = [
     "log.vote.after",
     "log.write.before",
     "log.write.after",
-    "log.flush.before",
-    "log.flush.after",
+    "log.segment.before",
+    "log.segment.after",
     "log.fdatasync.before",
     "log.fdatasync.after",
     "witness.write.before",
@@ -59,7 +59,7 @@ async fn child_writes_until_its_failpoint() {
             return;
         }
         println!("voted {}", next + 1);
-        let entries = vec![large(next + 1, next, 5_000), blank(next + 1, next + 1)];
+        let entries = vec![large(next + 1, next, 100_000), blank(next + 1, next + 1)];
         if opened.log_store.blocking_append(entries).await.is_err() {
             return;
         }

@@ -22,11 +22,18 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
 async fn disk(folder: &Path) -> MemberDisk {
     MemberDisk::open(folder).await.expect("the folder opens")
+}
+
+/// The file that the log's next record goes into.
+fn newest_segment(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder.join("log")).expect("listed").map(|entry| entry.expect("listed").path());
+    entries.filter(|path| path.extension().is_none()).max().expect("a segment")
 }
 
 #[tokio::test]
@@ -93,7 +100,6 @@ async fn everything_is_there_again_after_an_orderly_end() {
     assert_eq!(saved_vote(log).await, Some(vote(4)));
     assert_eq!(indexes(log).await, (21..1032).collect::<Vec<_>>());
     assert_eq!(read(log, 29..33).await, [large(4, 29, 20_000), large(4, 30, 20_000), blank(5, 31), blank(5, 32)]);
-    assert_eq!(std::fs::read_dir(folder.path().join("log/blobs")).expect("listed").count(), 0);
 }
 
 #[tokio::test]
@@ -106,9 +112,13 @@ async fn a_start_that_was_cut_off_does_not_keep_the_next_one_from_opening() {
         opened.closed.clone()
     };
     closed.wait().await;
-    // What sled leaves when it ends between making its index of the scan and renaming it.
+    // A segment that was being made, and a record of which only a part was written.
     for torn in ["", "0123456789abcdef"] {
-        std::fs::write(folder.path().join("log/snap.FFFFFFFF00000000.generating"), torn).expect("written");
+        std::fs::write(folder.path().join("log/segment.tmp"), torn).expect("written");
+        let newest = newest_segment(folder.path());
+        let mut bytes = std::fs::read(&newest).expect("readable");
+        bytes.extend_from_slice(torn.as_bytes());
+        std::fs::write(&newest, bytes).expect("written");
         let disk = disk(folder.path()).await;
         let mut opened = open(&disk, 7).await.expect("opens again");
         assert_eq!(indexes(&mut opened.log_store).await, (0..50).collect::<Vec<_>>());
@@ -124,20 +134,32 @@ async fn a_record_changed_behind_our_back_is_found_and_named() {
     let disk_before = disk(folder.path()).await;
     let mut opened = open(&disk_before, 1).await.expect("opens");
     append(&mut opened.log_store, blanks(1, 0..10)).await;
+    append(&mut opened.log_store, blanks(1, 10..11)).await;
     let closed = opened.closed.clone();
     drop((opened, disk_before));
     closed.wait().await;
 
-    let database = sled::open(folder.path().join("log")).expect("sled opens");
+    let newest = newest_segment(folder.path());
+    let mut bytes = std::fs::read(&newest).expect("readable");
     let key = [b"l".as_slice(), &6u64.to_be_bytes(), &[0, 0]].concat();
-    let mut value = database.get(&key).expect("readable").expect("there").to_vec();
-    value[9] ^= 1;
-    database.insert(&key, value).expect("written");
-    database.flush().expect("flushed");
-    drop(database);
+    let at = bytes.windows(key.len()).position(|window| window == key).expect("the entry is there");
+    bytes[at + key.len() + 9] ^= 1;
+    std::fs::write(&newest, bytes).expect("written");
 
-    let refused = open(&disk(folder.path()).await, 1).await.expect_err("damaged");
-    assert!(refused.to_string().contains("6/0"), "{refused}");
+    let refused = MemberDisk::open(folder.path()).await.expect_err("damaged").to_string();
+    assert!(refused.contains("segment-0000000001 is damaged") && refused.contains("member replace"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_of_the_database_before_the_first_release_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(folder.path().join("log")).expect("made");
+    for name in ["db", "conf"] {
+        std::fs::write(folder.path().join("log").join(name), "sled").expect("written");
+    }
+    let refused = MemberDisk::open(folder.path()).await.expect_err("another database").to_string();
+    assert!(refused.contains("add it anew") && refused.contains("backup"), "{refused}");
+    assert_eq!(std::fs::read_dir(folder.path().join("log")).expect("listed").count(), 2);
 }
 
 #[tokio::test]

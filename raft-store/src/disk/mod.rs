@@ -1,6 +1,6 @@
 //! The member's disk: the seam between the store and what keeps its bytes. Three parts: the log
 //! database, the snapshots' folder and the member's own folder (identity). The real side is a
-//! folder with sled and files; the simulated side keeps bytes in memory, forgets on a crash what
+//! folder of files; the simulated side keeps bytes in memory, forgets on a crash what
 //! was not synced, and fails when told to.
 //!
 //! Log writes are async so that a simulated sync can take simulated time; everything else is plain
@@ -8,15 +8,14 @@
 
 mod batch;
 mod files;
-mod guarded;
 mod log_database;
 mod member_disk;
 mod real;
 mod real_files;
+mod segments;
 mod simulated;
 mod simulated_files;
 mod simulated_log;
-mod sled_database;
 
 pub use batch::Batch;
 pub use batch::Change;

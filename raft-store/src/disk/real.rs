@@ -4,7 +4,7 @@
 //! DATA_DIR/lock            flock of the process that runs this member, with its pid
 //! DATA_DIR/identity.json   who the member is
 //! DATA_DIR/witness         how far the log had come
-//! DATA_DIR/log/            sled
+//! DATA_DIR/log/            the log's segments
 //! DATA_DIR/snapshots/      snap-TERM-NODE-INDEX
 //! ```
 
@@ -14,7 +14,7 @@ use super::member_disk::MemberDisk;
 use super::real_files::RealFiles;
 use super::real_files::drop_cached;
 use super::real_files::sync_folder;
-use super::sled_database::SledDatabase;
+use super::segments::SegmentDatabase;
 use crate::fatal::REPLACE_MEMBER;
 use crate::identity::IDENTITY_FILE;
 use crate::log::WITNESS_FILE;
@@ -91,6 +91,7 @@ fn log_hint(error: &io::Error) -> String {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "free space on the file system of the data folder, then start this member again".to_owned()
         }
+        io::ErrorKind::Unsupported => "nothing was changed in it".to_owned(),
         io::ErrorKind::InvalidData => format!("the log is damaged: {REPLACE_MEMBER}"),
         _ => format!(
             "check the disk of the data folder (dmesg, smartctl) and start this member again; if the disk is sound, \
@@ -136,6 +137,12 @@ fn lock(folder: &Path, closed: watch::Sender<()>) -> Result<FolderLock, OpenFold
     file.set_len(0).map_err(failed("write"))?;
     file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed("write"))?;
     Ok(FolderLock { file, _closed: closed })
+}
+
+/// The lock on a folder that a test made.
+#[cfg(test)]
+pub(super) fn lock_for_test(folder: &Path, closed: watch::Sender<()>) -> FolderLock {
+    lock(folder, closed).expect("nobody else has it")
 }
 
 /// Refuses a folder that holds something, unless it is a member's or was about to become one.
@@ -195,7 +202,7 @@ pub(crate) fn open(folder: &Path) -> Result<MemberDisk, OpenFolderError> {
     make_folder(&folder.join(LOG_FOLDER))?;
     let witness = folder.join(WITNESS_FILE);
     drop_cached(&witness).map_err(|source| OpenFolderError::Files { operation: "sync", path: witness, source })?;
-    let log = SledDatabase::open(&folder.join(LOG_FOLDER), lock.clone())
+    let log = SegmentDatabase::open(&folder.join(LOG_FOLDER), lock.clone())
         .map_err(|source| OpenFolderError::Log { folder: folder.to_owned(), source })?;
     Ok(MemberDisk {
         log: Arc::new(log),

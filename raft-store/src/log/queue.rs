@@ -34,8 +34,6 @@ pub(crate) enum Write {
     Truncate { after: Option<LogId>, done: Done },
     /// Removal of all entries up to a log id. Nobody waits for it.
     Purge { upto: LogId },
-    /// A hint, which never causes a sync of its own.
-    Committed(LogId),
 }
 
 impl Write {
@@ -47,7 +45,7 @@ impl Write {
                 // The caller may have stopped waiting.
                 let _ = done.send(result);
             }
-            Write::Purge { .. } | Write::Committed(_) => {}
+            Write::Purge { .. } => {}
         }
     }
 }

@@ -34,8 +34,7 @@ use std::io;
 /// room for a membership of many members and for what a later version adds.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
 
-/// Bytes of a frame in one record. A leaf of the database holds 16 records and must stay far below
-/// 128 KiB (see the sled side), and most entries fit one piece.
+/// Bytes of a frame in one piece. Most entries are one.
 const PIECE_BYTES: usize = 3 << 10;
 
 const VERSION: u8 = 2;

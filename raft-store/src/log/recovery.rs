@@ -139,7 +139,9 @@ impl Recovered {
         let after_purged = purged.map_or(0, |purged| purged.index + 1);
         let mut tail = Tail::recovered(self.first.unwrap_or(after_purged), purged, last);
         tail.vote = vote;
-        tail.committed = committed;
+        if let Some(committed) = committed {
+            tail.hint(committed, 0);
+        }
         tail
     }
 

@@ -167,15 +167,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(id) = committed else { return Ok(()) };
-        self.queue(None, |tail, _| {
-            tail.committed = Some(id);
-            Write::Committed(id)
-        })
-        .await
+        // A hint: it wakes nobody, and goes with the next batch that has all that was queued before it.
+        self.tail().hint(id, self.writes);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(self.tail().committed)
+        Ok(self.tail().committed())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IoFlushed) -> Result<(), io::Error>

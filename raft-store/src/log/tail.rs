@@ -41,7 +41,8 @@ pub(crate) struct Tail {
     /// Counts truncations, so that a reader notices one that ran beside it.
     truncations: u64,
     pub(crate) vote: Option<Vote>,
-    pub(crate) committed: Option<LogId>,
+    /// The newest committed log id that was told, and the write that was the last one queued then.
+    committed: Option<(LogId, u64)>,
 }
 
 impl Tail {
@@ -56,6 +57,21 @@ impl Tail {
 
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.purged
+    }
+
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.committed.map(|(id, _)| id)
+    }
+
+    /// The same, if all that was queued before it is among the writes up to this one: before, the entry
+    /// may stand where another one is about to be removed.
+    pub(crate) fn committed_within(&self, write: u64) -> Option<LogId> {
+        self.committed.filter(|(_, after)| *after <= write).map(|(id, _)| id)
+    }
+
+    /// This log id is committed.
+    pub(crate) fn hint(&mut self, id: LogId, after: u64) {
+        self.committed = Some((id, after));
     }
 
     pub(crate) fn truncations(&self) -> u64 {

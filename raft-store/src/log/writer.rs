@@ -15,6 +15,7 @@ use super::witness::WitnessHandle;
 use crate::disk::Batch;
 use crate::disk::LogDatabase;
 use crate::fatal::Fatal;
+use crate::types::LogId;
 use sdm_proto::failpoint;
 use std::io;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub(crate) struct Writer {
     marks: Marks,
     /// Purged entries that may still be in the database.
     purge: std::ops::Range<u64>,
-    /// Whether no batch has carried the newest committed log id yet.
-    hint_waits: bool,
+    /// The newest write that was taken from the queue.
+    taken: u64,
 }
 
 /// What the writer starts from.
@@ -69,7 +70,7 @@ impl Writer {
         start: &Start,
     ) -> Self {
         let purge = start.purge.clone();
-        Writer { database, queue, tail, fatal, witness, marks: start.marks, purge, hint_waits: false }
+        Writer { database, queue, tail, fatal, witness, marks: start.marks, purge, taken: 0 }
     }
 
     /// Works until the log store is gone and everything it queued is written.
@@ -83,7 +84,7 @@ impl Writer {
             self.write(writes).await;
         }
         // The hint alone is never worth a sync, except when it is the last thing known.
-        if self.hint_waits && self.fatal.check().is_ok() {
+        if self.hint() > self.marks.committed && self.fatal.check().is_ok() {
             self.write(Vec::new()).await;
         }
         drop(guard);
@@ -119,7 +120,6 @@ impl Writer {
     /// Last in a batch, so that a torn one lacks it.
     fn put_marks(&mut self, batch: &mut Batch) {
         self.marks.batch += 1;
-        self.hint_waits = false;
         batch.put(keys::MARKS, self.marks.value(keys::MARKS));
     }
 
@@ -169,11 +169,6 @@ impl Writer {
     }
 
     async fn commit(&mut self, writes: &mut [Queued]) -> io::Result<()> {
-        let hints_only = writes.iter().all(|queued| matches!(queued.write, Write::Committed(_)));
-        if hints_only && !writes.is_empty() && self.purge.is_empty() {
-            self.hints(writes);
-            return Ok(());
-        }
         let votes = writes.iter().any(|queued| matches!(queued.write, Write::Vote { .. }));
         let batch = self.batch(writes);
         if votes {
@@ -193,17 +188,14 @@ impl Writer {
         Ok(())
     }
 
-    fn hints(&mut self, writes: &[Queued]) {
-        for queued in writes {
-            if let Write::Committed(id) = queued.write {
-                self.marks.committed = self.marks.committed.max(Some(id));
-                self.hint_waits = true;
-            }
-        }
+    /// The newest committed log id that may be written now.
+    fn hint(&self) -> Option<LogId> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).committed_within(self.taken)
     }
 
     fn batch(&mut self, writes: &mut [Queued]) -> Batch {
-        self.hints(writes);
+        self.taken = writes.last().map_or(self.taken, |newest| newest.number);
+        self.marks.committed = self.marks.committed.max(self.hint());
         let mut batch = Batch::default();
         let mut brought = 0;
         for queued in writes.iter_mut() {
@@ -232,7 +224,6 @@ impl Writer {
                     }
                     self.purge.end = self.purge.end.max(upto.index + 1);
                 }
-                Write::Committed(_) => {}
             }
         }
         self.purge_some(brought, &mut batch);
