@@ -1,9 +1,12 @@
 //! How many locks a second three durable members grant and take back, next to three members of etcd
 //! 3.4 on the same disk in the same run: one operation is a lock and an unlock of a free name. Rounds
-//! are interleaved; clients are spread over all members on both sides, with one connection to each.
+//! are interleaved; clients are spread over all members on both sides. Both shapes are measured, each
+//! the same on both sides: every client is a program with a connection of its own, and all clients are
+//! one program with one connection to each member.
 //!
 //! ```sh
-//! cargo bench -p sdm --bench locks     # SDM_BENCH_SECONDS, SDM_BENCH_ROUNDS, SDM_BENCH_CLIENTS=1,64,256
+//! cargo bench -p sdm --bench locks     # SDM_BENCH_SECONDS, SDM_BENCH_ROUNDS, SDM_BENCH_CLIENTS=1,64,256,
+//!                                      # SDM_BENCH_SHAPES=own,shared
 //! ```
 
 #[path = "../tests/cluster/mod.rs"]
@@ -47,20 +50,21 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn peer(etcd: &Etcd, clients: u32, seconds: u64) -> Figures {
+fn peer(etcd: &Etcd, clients: u32, connections: u32, seconds: u64) -> Figures {
     let before = cpu_seconds(&etcd.pids());
-    let latencies = etcd.measure(clients, Duration::from_secs(seconds));
+    let latencies = etcd.measure(clients, connections, Duration::from_secs(seconds));
     let cpu = cpu_seconds(&etcd.pids()) - before;
     let ops = latencies.len() as f64;
     let at = |share: f64| latencies[((ops * share) as usize).min(latencies.len() - 1)] as f64;
     Figures { per_second: ops / seconds as f64, p50_us: at(0.5), p99_us: at(0.99), cpu_us: cpu * 1e6 / ops }
 }
 
-fn ours(cluster: &Cluster, clients: u32, seconds: u64) -> Figures {
+fn ours(cluster: &Cluster, clients: u32, connections: u32, seconds: u64) -> Figures {
     let pids: Vec<u32> = cluster.member_names().iter().map(|name| cluster.pid(name)).collect();
     let before = cpu_seconds(&pids);
-    let (clients, time) = (clients.to_string(), seconds.to_string());
-    let report = cluster.sdm().done(&["bench", "locks", "--clients", &clients, "--seconds", &time]);
+    let [clients, connections, time] = [clients.into(), connections.into(), seconds].map(|n: u64| n.to_string());
+    let arguments = ["bench", "locks", "--clients", &clients, "--connections", &connections, "--seconds", &time];
+    let report = cluster.sdm().done(&arguments);
     let cpu = cpu_seconds(&pids) - before;
     assert_eq!(report["errors"], 0, "{report}");
     let field = |name: &str| report[name].as_f64().expect("a number");
@@ -107,17 +111,40 @@ fn main() {
     let clients = std::env::var("SDM_BENCH_CLIENTS").unwrap_or_else(|_| "1,64,256".to_owned());
     let cluster = Cluster::start(&Shape { hosts: Vec::new(), ..Shape::usual() });
     let etcd = peers.then(Etcd::start);
+    let shapes = std::env::var("SDM_BENCH_SHAPES").unwrap_or_else(|_| "own,shared".to_owned());
+    let measured = Measured { cluster, etcd, seconds, rounds };
     for clients in clients.split(',').map(|text| text.parse::<u32>().expect("SDM_BENCH_CLIENTS is a list of numbers")) {
-        let (mut own, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            theirs.extend(etcd.as_ref().map(|etcd| peer(etcd, clients, seconds)));
-            own.push(ours(&cluster, clients, seconds));
+        for shape in shapes.split(',') {
+            match shape {
+                "own" => measured.compare(clients, clients, "a connection each"),
+                // One client cannot share.
+                "shared" if clients > 1 => measured.compare(clients, 1, "one connection to each member"),
+                _ => {}
+            }
         }
-        println!("\n{clients} clients, {rounds} rounds of {seconds} s each, medians");
+    }
+}
+
+/// Both sides, and how they are measured.
+struct Measured {
+    cluster: Cluster,
+    etcd: Option<Etcd>,
+    seconds: u64,
+    rounds: u64,
+}
+
+impl Measured {
+    fn compare(&self, clients: u32, connections: u32, shape: &str) {
+        let (mut own, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            theirs.extend(self.etcd.as_ref().map(|etcd| peer(etcd, clients, connections, self.seconds)));
+            own.push(ours(&self.cluster, clients, connections, self.seconds));
+        }
+        println!("\n{clients} clients, {shape}, {} rounds of {} s each, medians", self.rounds, self.seconds);
         let own = summary(&own);
         println!("{}", line("sdm", &own));
         if theirs.is_empty() {
-            continue;
+            return;
         }
         let theirs = summary(&theirs);
         println!("{}", line("etcd", &theirs));

@@ -122,16 +122,19 @@ impl Etcd {
     }
 
     /// One lock and one unlock after the other by so many clients, each with a lease of its own, spread
-    /// over all members with one connection to each. Answers with the latencies in microseconds, sorted.
-    pub fn measure(&self, clients: u32, time: Duration) -> Vec<u64> {
+    /// over all members with so many connections to each. Answers with the latencies in microseconds,
+    /// sorted.
+    pub fn measure(&self, clients: u32, connections: u32, time: Duration) -> Vec<u64> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let channel =
                 |endpoint: &String| Endpoint::from_shared(endpoint.clone()).expect("an address").connect_lazy();
-            let channels: Vec<Channel> = self.endpoints.iter().map(channel).collect();
+            let sets: Vec<Vec<Channel>> =
+                (0..connections).map(|_| self.endpoints.iter().map(channel).collect()).collect();
             let mut ready = Vec::new();
             for number in 0..clients as usize {
-                ready.push(Client::new(channels[number % channels.len()].clone(), number).await.expect("a lease"));
+                let set = &sets[number % sets.len()];
+                ready.push(Client::new(set[number % set.len()].clone(), number).await.expect("a lease"));
             }
             let end = Instant::now() + time;
             let working: Vec<_> = ready.into_iter().map(|client| tokio::spawn(client.work_until(end))).collect();

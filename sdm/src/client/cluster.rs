@@ -6,6 +6,7 @@ use super::cluster_error::Verdict;
 use super::cluster_error::judge;
 use super::cluster_error::nobody_answered;
 use super::cluster_error::silent_for;
+use super::lock_line::LockLine;
 use crate::output::Failure;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -16,6 +17,8 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::seams::Transport;
 use sdm_proto::seams::channel;
+use sdm_proto::wire::v1::lock_answer;
+use sdm_proto::wire::v1::lock_call;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -58,15 +61,17 @@ const ATTEMPT_TIMEOUT: Duration =
 struct Endpoint {
     address: String,
     link: Link,
+    /// For locks that are taken and released one after the other.
+    line: LockLine,
 }
 
 impl Endpoint {
     async fn ask<T, F, A>(&self, ask: &A) -> Result<T, Verdict>
     where
-        A: Fn(Link) -> F,
+        A: Fn(&Endpoint) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        match tokio::time::timeout(ATTEMPT_TIMEOUT, ask(self.link.clone())).await {
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, ask(self)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(judge(&self.address, Some(&status), ATTEMPT_TIMEOUT)),
             Err(_) => Err(judge(&self.address, None, ATTEMPT_TIMEOUT)),
@@ -91,9 +96,21 @@ impl Cluster {
     pub fn new(addresses: &[String], secret: ClusterSecret, transport: Arc<dyn Transport>) -> Result<Self, Failure> {
         let endpoints: Result<Vec<_>, Failure> = addresses
             .iter()
-            .map(|address| Ok(Endpoint { address: address.clone(), link: link(&transport, &secret, address)? }))
+            .map(|address| {
+                let link = link(&transport, &secret, address)?;
+                Ok(Endpoint { address: address.clone(), link, line: LockLine::default() })
+            })
             .collect();
         Ok(Self { endpoints: endpoints?, preferred: AtomicUsize::new(0), transport, secret })
+    }
+
+    /// The same members over connections of their own, as another program has them.
+    ///
+    /// # Errors
+    /// None: their addresses read as such before.
+    pub fn apart(&self) -> Result<Self, Failure> {
+        let addresses: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
+        Self::new(&addresses, self.secret.clone(), Arc::clone(&self.transport))
     }
 
     /// The same members over the same connections for another caller, who begins with the endpoint of
@@ -125,6 +142,26 @@ impl Cluster {
         A: Fn(Link) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_at(|endpoint| ask(endpoint.link.clone())).await
+    }
+
+    /// Takes or releases locks over a line to whichever member answers.
+    ///
+    /// # Errors
+    /// What a member refused; or, when none answered, what each endpoint said.
+    pub async fn call_lock(&self, call: &lock_call::Call) -> Result<lock_answer::Outcome, Failure> {
+        self.call_at(|endpoint| {
+            let (line, link, call) = (endpoint.line.clone(), endpoint.link.clone(), call.clone());
+            async move { line.call(link, call).await }
+        })
+        .await
+    }
+
+    async fn call_at<T, F, A>(&self, ask: A) -> Result<T, Failure>
+    where
+        A: Fn(&Endpoint) -> F,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let begun = Instant::now();
         loop {
             let passed = match self.round(&ask, begun + CALL_LIMIT).await {
@@ -143,7 +180,7 @@ impl Cluster {
     /// little time, and asking two changes nothing twice. Who says nothing until `until` is passed over.
     async fn round<T, F, A>(&self, ask: &A, until: Instant) -> Result<Result<T, Failure>, Vec<Passed>>
     where
-        A: Fn(Link) -> F,
+        A: Fn(&Endpoint) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let begun = Instant::now();
@@ -207,6 +244,7 @@ impl Cluster {
         A: Fn(Link) -> F,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let ask = |endpoint: &Endpoint| ask(endpoint.link.clone());
         let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| endpoint.ask(&ask)).collect();
         let mut passed = Vec::new();
         let mut refused = None;
@@ -234,7 +272,8 @@ impl Cluster {
 }
 
 fn link(transport: &Arc<dyn Transport>, secret: &ClusterSecret, address: &str) -> Result<Link, Failure> {
-    let channel =
-        channel(transport, address).map_err(|error| Refusal::new(Class::Invalid, "BAD_ADDRESS", error.to_string()))?;
+    let channel = channel(transport, address).map_err(|error| {
+        Refusal::new(Class::Invalid, "BAD_ADDRESS", format!("{address}: {error}")).hint("give HOST:PORT")
+    })?;
     Ok(InterceptedService::new(channel, CallCredentials::public(secret.clone())))
 }

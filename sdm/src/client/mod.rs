@@ -7,6 +7,7 @@ mod answers;
 mod attachment;
 mod cluster;
 mod cluster_error;
+mod lock_line;
 mod lock_session;
 mod mutation;
 mod pages;

@@ -15,6 +15,8 @@ use futures_util::stream;
 use sdm_proto::limits::SESSION_TTL;
 use sdm_proto::refusal::Class;
 use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::lock_answer::Outcome;
+use sdm_proto::wire::v1::lock_call::Call;
 use sdm_proto::wire::v1::lock_service_client::LockServiceClient;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +35,12 @@ const KEEP_ALIVE_SESSIONS: usize = 1000;
 pub struct LocksBench {
     #[command(flatten)]
     load: LoadOptions,
+    /// Connections to each member that the clients share; by default each client is a program with one of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: Option<u32>,
+    /// Makes a call of each request, instead of sending them over one stream for each connection
+    #[arg(long)]
+    calls: bool,
 }
 
 impl LocksBench {
@@ -42,8 +50,14 @@ impl LocksBench {
     /// No session could be opened, or not one operation succeeded.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let leases = Leases::default();
-        let opening = stream::iter(0..self.load.clients)
-            .map(|number| LockClient::open(context.cluster.beginning_at(number as usize), leases.clone()))
+        let connections = self.connections.unwrap_or(self.load.clients).min(self.load.clients);
+        let apart: Result<Vec<Cluster>, Failure> = (0..connections).map(|_| context.cluster.apart()).collect();
+        let apart = apart?;
+        let numbers = 0..self.load.clients as usize;
+        let clusters: Vec<Cluster> =
+            apart.iter().cycle().zip(numbers).map(|(cluster, number)| cluster.beginning_at(number)).collect();
+        let opening = stream::iter(clusters)
+            .map(|cluster| LockClient::open(cluster, leases.clone(), self.calls))
             .buffer_unordered(AT_ONCE)
             .try_collect::<Vec<LockClient>>();
         let opened = tokio::select! {
@@ -110,15 +124,17 @@ struct LockClient {
     cluster: Cluster,
     leases: Leases,
     session: v1::SessionKey,
+    /// Whether each request is a call of its own.
+    calls: bool,
     /// Of the last request.
     sequence: u64,
     turn: u64,
 }
 
 impl LockClient {
-    async fn open(cluster: Cluster, leases: Leases) -> Result<Self, Failure> {
+    async fn open(cluster: Cluster, leases: Leases, calls: bool) -> Result<Self, Failure> {
         let session = open_session(&cluster, &leases).await?;
-        Ok(Self { cluster, leases, session, sequence: 0, turn: 0 })
+        Ok(Self { cluster, leases, session, calls, sequence: 0, turn: 0 })
     }
 
     fn next_sequence(&mut self) -> u64 {
@@ -136,6 +152,12 @@ impl LockClient {
             wait_ms: 0,
             why: "sdm bench".to_owned(),
         };
+        if !self.calls {
+            return match self.cluster.call_lock(&Call::Acquire(request)).await? {
+                Outcome::Acquired(answer) => Ok(answer.lock_id),
+                other => Err(bad_answer(&other)),
+            };
+        }
         let answer = self.cluster.call(|link| {
             let request = request.clone();
             async move { LockServiceClient::new(link).acquire(request).await }
@@ -145,6 +167,12 @@ impl LockClient {
 
     async fn release(&mut self, lock_id: String) -> Result<(), Failure> {
         let request = v1::ReleaseRequest { session: Some(self.session), sequence: self.next_sequence(), lock_id };
+        if !self.calls {
+            return match self.cluster.call_lock(&Call::Release(request)).await? {
+                Outcome::Released(_) => Ok(()),
+                other => Err(bad_answer(&other)),
+            };
+        }
         let answer = self.cluster.call(|link| {
             let request = request.clone();
             async move { LockServiceClient::new(link).release(request).await }
@@ -178,6 +206,10 @@ impl Client for LockClient {
         }
         done
     }
+}
+
+fn bad_answer(outcome: &Outcome) -> Failure {
+    Failure::new(Class::Internal, "BAD_ANSWER", format!("the member answered something else: {outcome:?}"))
 }
 
 async fn open_session(cluster: &Cluster, leases: &Leases) -> Result<v1::SessionKey, Failure> {
