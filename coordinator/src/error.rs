@@ -79,6 +79,16 @@ pub enum MemberError {
 const FOLDER_HINT: &str =
     "starting it again does not mend it: see to the data folder and its disk, or replace the member";
 
+/// One rule for whatever reads a folder, a member as well as who looks into it: damage is told apart from
+/// what a newer version wrote, and from a disk or a host that is in the way.
+fn unusable(is_damage: bool, is_newer: bool) -> Class {
+    match (is_damage, is_newer) {
+        (true, _) => Class::Aborted,
+        (_, true) => Class::Unsupported,
+        _ => Class::Internal,
+    }
+}
+
 impl MemberError {
     /// As a refusal: for a program the class, for people what to do next.
     #[must_use]
@@ -87,20 +97,23 @@ impl MemberError {
             Self::Refused(refusal) => return refusal.clone(),
             Self::Folder(OpenFolderError::InUse { .. }) => (Class::Precondition, "FOLDER_IN_USE", ""),
             Self::Folder(OpenFolderError::Foreign { .. }) => (Class::Precondition, "FOLDER_NOT_EMPTY", ""),
+            Self::Folder(OpenFolderError::Log { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
+                (Class::Aborted, "LOG_UNUSABLE", FOLDER_HINT)
+            }
             Self::Folder(_) => (Class::Internal, "FOLDER_UNUSABLE", ""),
             Self::Identity(IdentityError::Gone(_)) => (
-                Class::Precondition,
+                Class::Aborted,
                 "IDENTITY_GONE",
                 "keep the folder as it is, and replace the member: start a new one on an empty folder with --join, \
                  then `sdm member replace OLD --with NEW`; what an interrupted `sdm backup restore` or `sdm bench \
                  fill` left is removed, and that repeated",
             ),
-            Self::Identity(_) => (Class::Internal, "IDENTITY_UNUSABLE", FOLDER_HINT),
+            Self::Identity(error) => (unusable(error.is_damage(), error.is_newer()), "IDENTITY_UNUSABLE", FOLDER_HINT),
             Self::Pending { .. } => {
                 (Class::Internal, "FOLDER_UNUSABLE", "check the data folder, its owner and its disk")
             }
             Self::Open(OpenError::Writer(_)) => (Class::Internal, "LOG_UNUSABLE", ""),
-            Self::Open(_) => (Class::Internal, "LOG_UNUSABLE", FOLDER_HINT),
+            Self::Open(error) => (unusable(error.is_damage(), error.is_newer()), "LOG_UNUSABLE", FOLDER_HINT),
             Self::NothingThere(_) => (
                 Class::Invalid,
                 "NO_MEMBER_HERE",
@@ -110,7 +123,7 @@ impl MemberError {
                 (Class::Conflict, "ANOTHER_NAME", "give that --name, or another --data-dir for a new member")
             }
             Self::LogGone => (
-                Class::Precondition,
+                Class::Aborted,
                 "LOG_GONE",
                 "this member must not vote again: `sdm member remove` it, then start it with --join on an empty folder",
             ),

@@ -238,6 +238,7 @@ impl Life {
             epoch: identity.epoch,
             name: format!("member/{}", identity.node_id),
         });
+        IdentityFile::of(&self.disk).claim().await?;
         let opened = sdm_raft_store::open(&self.disk).await?;
         let starts_file = StartsFile::of(&self.disk);
         let standing = Standing {

@@ -21,7 +21,9 @@ use uuid::Uuid;
 /// The file's name in the member's folder.
 pub(crate) const IDENTITY_FILE: &str = "identity.json";
 const TEMPORARY: &str = "identity.json.tmp";
-const FORMAT: u32 = 1;
+/// 2: the folder's log may be in a form that builds which know format 1 only take for damage, or for none at
+/// all. They read the identity first, and say what they need.
+const FORMAT: u32 = 2;
 
 /// Behind every key of a log.
 const LAST_KEY: [u8; 16] = [u8::MAX; 16];
@@ -75,6 +77,20 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// Whether what is there is not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Gone(_))
+    }
+
+    /// Whether a newer version of sdm wrote it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer(_))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
@@ -106,6 +122,21 @@ impl IdentityFile {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => decode(&bytes).map(Some),
             Err(source) => Err(IdentityError::Io { operation: "read", source }),
+        }
+    }
+
+    /// Has builds refuse the folder that could not read what this one writes into it: to be called before
+    /// anything else in the folder is touched. Nothing is done where it is so already.
+    ///
+    /// # Errors
+    /// The file system's, or it cannot be read.
+    pub async fn claim(&self) -> Result<(), IdentityError> {
+        let files = self.disk.root.clone();
+        let bytes = self.disk.blocking(move || read_all(&files)).await;
+        let bytes = bytes.map_err(|source| IdentityError::Io { operation: "read", source })?;
+        match bytes.as_deref().map(decode_with_format).transpose()? {
+            Some((identity, format)) if format < FORMAT => self.write(&identity).await,
+            _ => Ok(()),
         }
     }
 
@@ -178,6 +209,10 @@ fn encode(identity: &Identity) -> io::Result<Vec<u8>> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, IdentityError> {
+    decode_with_format(bytes).map(|(identity, _)| identity)
+}
+
+fn decode_with_format(bytes: &[u8]) -> Result<(Identity, u32), IdentityError> {
     let damaged = |error: serde_json::Error| IdentityError::Damaged(error.to_string());
     let stored: Stored = serde_json::from_slice(bytes).map_err(damaged)?;
     if stored.format > FORMAT {
@@ -186,7 +221,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, IdentityError> {
     if crc32c::crc32c(stored.identity.to_string().as_bytes()) != stored.crc32c {
         return Err(IdentityError::Damaged("its checksum is wrong".to_owned()));
     }
-    serde_json::from_value(stored.identity).map_err(damaged)
+    Ok((serde_json::from_value(stored.identity).map_err(damaged)?, stored.format))
 }
 
 #[cfg(test)]
@@ -228,6 +263,32 @@ mod tests {
         machine.crash(Crash::LoseUnsynced);
         let file = IdentityFile::of(&machine.start());
         assert_eq!(file.read().await.expect("readable"), Some(identity()));
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_an_earlier_build_is_claimed_once_and_of_a_newer_one_never() {
+        let disk = SimulatedDisk::new().start();
+        let file = IdentityFile::of(&disk);
+        file.claim().await.expect("there is none");
+        file.write(&identity()).await.expect("written");
+        let stored = read_all(&disk.root).expect("readable").expect("there");
+        let of_format = |format: u32| {
+            let mut stored: Stored = serde_json::from_slice(&stored).expect("ours");
+            stored.format = format;
+            serde_json::to_vec(&stored).expect("encodable")
+        };
+        let put = |bytes: Vec<u8>| {
+            let mut new = disk.root.create(TEMPORARY).expect("made");
+            new.append(&bytes).expect("written");
+            new.sync().expect("synced");
+            disk.root.publish(TEMPORARY, IDENTITY_FILE).expect("named");
+        };
+        put(of_format(1));
+        assert_eq!(file.read().await.expect("readable"), Some(identity()));
+        file.claim().await.expect("claimed");
+        assert_eq!(read_all(&disk.root).expect("readable"), Some(stored.clone()));
+        put(of_format(FORMAT + 1));
+        assert!(matches!(file.claim().await, Err(IdentityError::Newer(newer)) if newer == FORMAT + 1));
     }
 
     #[test]

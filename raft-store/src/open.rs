@@ -86,6 +86,31 @@ pub enum OpenError {
     Writer(io::Error),
 }
 
+impl OpenError {
+    /// Whether what is on the disk is not what was written there: no start mends it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Gap { .. } | Self::LogMissing => true,
+            Self::Identity(error) => error.is_damage(),
+            Self::Log(RecoveryError::Owner { .. } | RecoveryError::Io(_)) => false,
+            Self::Log(_) => !self.is_newer(),
+            Self::NoIdentity | Self::Snapshots(_) | Self::Writer(_) => false,
+        }
+    }
+
+    /// Whether a newer version of sdm wrote what is on the disk.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::Log(RecoveryError::Record(error)) => error.is_newer(),
+            Self::Snapshots(error) => error.is_newer(),
+            Self::Identity(error) => error.is_newer(),
+            _ => false,
+        }
+    }
+}
+
 fn snapshots_hint(error: &SnapshotError) -> &'static str {
     // A newer one says itself what to do.
     if error.is_newer() { "" } else { "; check the disk of the data folder (dmesg, smartctl)" }

@@ -197,7 +197,7 @@ async fn a_newer_identity_is_refused_by_name_and_nothing_is_changed() {
             continue;
         }
         let mut newer = lines.clone();
-        newer[at].2 = text(bytes).replace("\"format\": 1", "\"format\": 9").into_bytes();
+        newer[at].2 = text(bytes).replace("\"format\": 2", "\"format\": 9").into_bytes();
         assert_ne!(newer[at].2, *bytes, "{kind} {name}");
         let machine = disk_of(&newer);
         let refused = IdentityFile::of(&machine.start()).read().await.expect_err("refused").to_string();

@@ -151,6 +151,16 @@ fn a_cluster_that_lost_all_its_members_is_restored_and_its_disks_are_what_they_w
         (&reconciled["domains"][0]["state"], reconciled["illegal_disks"].as_u64()),
         (&"adopted".into(), Some(1))
     );
+    // Seen where one looks first, and not in the one disk alone.
+    let illegal: Vec<_> = list(&sdm, "disk").into_iter().filter(|disk| disk["legal"] == false).collect();
+    assert_eq!(names(&illegal), ["gone"]);
+    let table = sdm.run_for_people(&["disk", "list"]).stdout;
+    let line = table.lines().find(|line| line.starts_with("gone")).unwrap_or_default();
+    assert!(table.contains("STATE") && line.contains("illegal"), "{table}");
+    let status = sdm.done(&["status"]);
+    let told = status["checks"].as_array().into_iter().flatten().find(|check| check["code"] == "ILLEGAL_VOLUMES");
+    let told = told.unwrap_or_else(|| panic!("status does not tell: {status}"));
+    assert!(text_of(told, "message").starts_with("1 volumes") && text_of(told, "hint").contains("sdm disk list"));
     assert_eq!(sdm.done(&["backup", "reconcile"])["suspended"], true, "a repetition changes nothing");
     sdm.done(&["backup", "reconcile", "--release"]);
 
@@ -237,7 +247,7 @@ fn a_cluster_can_be_released_without_a_domain_that_is_out_of_reach() {
     let file = cluster.path("state.backup");
     let file = text(&file);
     sdm.done(&["backup", "create", file]);
-    sdm.refused(&["backup", "reconcile"]).states(5, "NOT_RESTORED", &["nothing to reconcile"]);
+    sdm.refused(&["backup", "reconcile"]).says(5, "NOT_RESTORED", &["nothing to reconcile"]);
     cluster.kill_members();
     cluster.kill("host-1");
     let away = lost.with_extension("away");
@@ -249,6 +259,11 @@ fn a_cluster_can_be_released_without_a_domain_that_is_out_of_reach() {
     let sdm = cluster.sdm_at(&["node-r"]);
     await_worker(&sdm, "host-1");
     sdm.refused(&["backup", "reconcile"]).says(5, "DOMAIN_MISSING", &["1 of 2"]);
+    // What could be read is told, and the code says that it is not all.
+    let seen = sdm.run(&["backup", "reconcile", "--dry-run"]);
+    let told: Value = serde_json::from_str(&seen.stdout).expect("a report");
+    assert_eq!((seen.code, told["domains"].as_array().map(Vec::len)), (5, Some(2)), "{seen:?}");
+    assert!(seen.stderr.contains("1 of 2 domains could not be read"), "{seen:?}");
     let refused = sdm.refused(&["backup", "reconcile", "--release"]);
     assert!(refused.blockers()[0].contains("shelf-2"), "{:?}", refused.blockers());
     sdm.done(&["backup", "reconcile", "--release", "--without", "shelf-2"]);

@@ -134,6 +134,21 @@ fn with_a_secret_a_member_may_listen_beyond_this_host() {
 }
 
 #[test]
+fn who_would_join_at_a_worker_is_told_so_and_leaves_no_member() {
+    let mut cluster = Cluster::start(&Shape::smallest());
+    cluster.await_worker("host-1");
+    cluster.add_joining("node-x", "host-1");
+    cluster.start_node("node-x");
+    let address = cluster.address_of("host-1").to_owned();
+    let ended = cluster.process("node-x").expect("it was started").ended(std::time::Duration::from_secs(60));
+    let said = cluster.said("node-x");
+    assert_eq!(ended.code(), Some(2), "{said}");
+    assert!(said.contains("NOT_A_MEMBER") && said.contains(&format!("a worker answers at {address}")), "{said}");
+    cluster.kill("node-x");
+    assert!(!cluster.path("node-x").join("identity.json").exists());
+}
+
+#[test]
 fn an_endpoint_that_is_dead_or_no_member_yet_is_passed_over() {
     let mut cluster = Cluster::start(&Shape::usual().hosts(&[]));
     cluster.add_learner("node-l");

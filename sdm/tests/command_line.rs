@@ -43,12 +43,14 @@ fn bad_names_ids_durations_and_usage_end_with_2_in_json_too() {
         (&["status", "--timeout", "soon"], "BAD_DURATION"),
         (&["status", "--endpoints", "nowhere"], "BAD_ADDRESS"),
         (&["txn", "show", "x"], "BAD_TRANSACTION_ID"),
+        (&["backup", "reconcile", "--take-from", "x"], "BAD_CLUSTER_ID"),
         (&["no-such-noun"], "USAGE"),
         (&["disk", "move", "x"], "USAGE"),
     ];
     for (arguments, reason) in cases {
         let refused = nobody().refused(arguments);
         assert_eq!((refused.code, refused.reason()), (2, *reason), "{arguments:?}");
+        assert!(*reason != "BAD_ADDRESS" || !refused.hint().is_empty(), "{refused:?}");
     }
 }
 
@@ -77,7 +79,7 @@ fn files_that_cannot_be_imported_or_written_are_refused_before_anybody_is_asked(
     }
     let export = |file: &std::path::Path| nobody().refused(&["disk", "export", "x", text(file)]);
     export(&empty).says(4, "FILE_EXISTS", &[text(&empty)]);
-    export(&scratch.join("no-folder/file")).states(3, "FOLDER_NOT_FOUND", &["no-folder"]);
+    export(&scratch.join("no-folder/file")).says(3, "FOLDER_NOT_FOUND", &["no-folder"]);
     let onto_folder = nobody().refused(&["disk", "export", "x", text(&folder), "--overwrite"]);
     onto_folder.states(2, "NOT_A_FILE", &[text(&folder)]);
 }
@@ -130,7 +132,14 @@ fn ctrl_c_ends_with_130_and_says_how_to_look() {
     let connection = listener.accept().unwrap();
     send(running.pid(), rustix::process::Signal::INT);
     let refused = running.finish().refusal();
-    assert_eq!((refused.code, refused.reason()), (130, "INTERRUPTED"));
+    refused.says(130, "INTERRUPTED", &["not known"]);
+    assert!(refused.hint().starts_with("look: sdm txn show "), "{refused:?}");
+    drop(connection);
+    // What reads only has begun nothing.
+    let running = at(&address).start(&["disk", "list"]);
+    let connection = listener.accept().unwrap();
+    send(running.pid(), rustix::process::Signal::INT);
+    running.finish().refusal().says(130, "INTERRUPTED", &["nothing was begun"]);
     drop(connection);
 }
 

@@ -32,6 +32,19 @@ fn fingerprint(folder: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder is made");
+    for entry in std::fs::read_dir(from).expect("a folder is read") {
+        let entry = entry.expect("a folder is read");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file is copied");
+        }
+    }
+}
+
 fn lines(stdout: &str) -> Vec<Value> {
     stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
@@ -81,6 +94,29 @@ fn members_that_were_killed_replay_to_the_same_state_and_their_folders_stay_as_t
     assert_eq!(before, after, "looking changed something");
     assert_eq!(std::fs::read_dir(&scratch).expect("there").count(), 0, "copies stayed behind");
     nobody.refused(&["offline", "verify", text(&scratch)]).says(3, "NO_MEMBER", &["no member"]);
+    let folder = cluster.path("node-a");
+    let tables = look("dump", &folder, &[]).result()["tables"].clone();
+    assert!(tables["hashes"].is_u64(), "{tables}");
+
+    // What is damaged ends with one code, whoever finds it, and is told of the member's folder.
+    let damaged = cluster.path("damaged");
+    copy(&folder, &damaged);
+    std::fs::remove_file(damaged.join("witness")).expect("it has one");
+    for verb in ["verify", "dump"] {
+        let refused = look(verb, &damaged, &[]).refusal();
+        refused.says(8, "FOLDER_DAMAGED", &[text(&damaged)]);
+        assert!(!refused.error.to_string().contains(text(&scratch)), "{refused:?}");
+    }
+    let started = nobody.run_for_people(&[
+        "coordinator",
+        "--name",
+        "node-a",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        text(&damaged),
+    ]);
+    assert!(started.code == 8 && started.stderr.contains("LOG_UNUSABLE"), "{started:?}");
 
     // And they still start.
     for name in cluster.member_names() {

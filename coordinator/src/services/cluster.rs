@@ -306,6 +306,7 @@ fn checks(
         checks.push(check("EVEN_VOTERS", "warn", message, "add one member, or remove one: `sdm member remove NAME`"));
     }
     worker_checks(state, &mut checks);
+    illegal_check(state, &mut checks);
     checks
 }
 
@@ -323,6 +324,16 @@ fn state_checks(view: &StateView, checks: &mut Vec<v1::HealthCheck>) {
             members.join(", ")
         );
         checks.push(check("FEATURE_LEVEL", "warn", message, "upgrade them; the level is raised by itself then"));
+    }
+}
+
+fn illegal_check(state: &State, checks: &mut Vec<v1::HealthCheck>) {
+    let illegal = state.illegal_volumes();
+    if illegal > 0 {
+        let message = format!("{illegal} volumes are illegal: they were not on the storage when that was read");
+        let hint = "`sdm disk list` shows whose (STATE); delete those disks, or bring their files back and repeat \
+                    `sdm backup reconcile`";
+        checks.push(check("ILLEGAL_VOLUMES", "warn", message, hint));
     }
 }
 

@@ -71,7 +71,8 @@ impl Reconciliation {
         let view = Call::begin(&core).read().await?;
         let Some(restored) = &view.state.meta.restored else {
             let message = "this cluster was not restored from a backup: there is nothing to reconcile";
-            return Err(Refusal::new(Class::Precondition, "NOT_RESTORED", message));
+            return Err(Refusal::new(Class::Precondition, "NOT_RESTORED", message)
+                .hint("this is for a cluster that `sdm backup restore` made: see that --endpoints names its members"));
         };
         if request.take_from_cluster_ids.len() > TAKE_FROM_MAX {
             let message = format!("at most {TAKE_FROM_MAX} clusters can be named");

@@ -9,6 +9,7 @@ use crate::open::Opened;
 use crate::open::open;
 use rustix::fs::FlockOperation;
 use rustix::fs::flock;
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -58,11 +59,30 @@ pub enum StoppedError {
         source: io::Error,
     },
     /// The copy cannot be opened.
-    #[error(transparent)]
-    Folder(#[from] OpenFolderError),
+    #[error("{}: {}", folder.display(), told(folder, scratch, source))]
+    Folder {
+        /// The member's folder.
+        folder: PathBuf,
+        /// Where the copy was.
+        scratch: PathBuf,
+        /// Why not.
+        source: OpenFolderError,
+    },
     /// What is in it is not whole.
-    #[error(transparent)]
-    Content(#[from] OpenError),
+    #[error("{}: {}", folder.display(), told(folder, scratch, source))]
+    Content {
+        /// The member's folder.
+        folder: PathBuf,
+        /// Where the copy was.
+        scratch: PathBuf,
+        /// Why not.
+        source: OpenError,
+    },
+}
+
+/// An error about the copy, told of the folder that was copied: the copy is gone when it is read.
+fn told(folder: &Path, scratch: &Path, error: &dyn Error) -> String {
+    error.to_string().replace(&scratch.display().to_string(), &folder.display().to_string())
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoppedError {
@@ -105,7 +125,11 @@ impl StoppedFolder {
             Ok::<_, StoppedError>((lock, scratch))
         });
         let (lock, scratch) = copying.await.map_err(|panic| failed("copy", folder)(io::Error::other(panic)))??;
-        let disk = MemberDisk::open(&scratch.0).await?;
+        let disk = MemberDisk::open(&scratch.0).await.map_err(|source| StoppedError::Folder {
+            folder: folder.to_owned(),
+            scratch: scratch.0.clone(),
+            source,
+        })?;
         Ok(Self { disk, scratch, path: folder.to_owned(), _lock: lock })
     }
 
@@ -120,7 +144,11 @@ impl StoppedFolder {
     /// # Errors
     /// What would keep it from starting.
     pub async fn opened(&self) -> Result<Opened, StoppedError> {
-        Ok(open(&self.disk).await?)
+        open(&self.disk).await.map_err(|source| StoppedError::Content {
+            folder: self.path.clone(),
+            scratch: self.scratch.0.clone(),
+            source,
+        })
     }
 
     /// Lets the copy go and waits until it is gone. What was opened must be dropped before.

@@ -21,6 +21,7 @@ pub const TABLES: &[&str] = &[
     "transactions",
     "jobs",
     "garbage",
+    "hashes",
 ];
 
 /// Rows of each table.
@@ -38,6 +39,7 @@ pub fn table_counts(state: &State) -> BTreeMap<&'static str, u64> {
         ("transactions", state.txns.len()),
         ("jobs", state.jobs.len()),
         ("garbage", state.garbage.len()),
+        ("hashes", state.hashes.len()),
     ];
     counts.into_iter().map(|(name, rows)| (name, rows as u64)).collect()
 }
@@ -57,6 +59,7 @@ pub fn rows_of<'a>(state: &'a State, table: &str) -> Option<Box<dyn Iterator<Ite
         "transactions" => values(&state.txns),
         "jobs" => values(&state.jobs),
         "garbage" => values(&state.garbage),
+        "hashes" => values(&state.hashes),
         _ => return None,
     })
 }

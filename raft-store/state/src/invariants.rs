@@ -253,6 +253,7 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.waiting_garbage == state.index.waiting_garbage
         && fresh.index.attempt_garbage == state.index.attempt_garbage
         && fresh.index.locks_held == state.index.locks_held
+        && fresh.index.illegal_volumes == state.index.illegal_volumes
         && fresh.index.finished_txns == state.index.finished_txns
         && fresh.index.attachments_by_disk == state.index.attachments_by_disk
         && fresh.index.attachments_by_worker == state.index.attachments_by_worker

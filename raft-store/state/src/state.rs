@@ -123,6 +123,7 @@ pub(crate) struct Index {
     pub waiting_garbage: due::WaitingGarbage,
     /// Lock sets that are held.
     pub locks_held: usize,
+    pub illegal_volumes: imbl::OrdSet<VolumeId>,
     /// What the entry that is being applied, or was last, changed.
     pub touched: Vec<Touched>,
     pub txns_by_age: imbl::OrdMap<u64, TxnId>,
@@ -279,6 +280,12 @@ impl State {
     /// The attempts that this worker has, or whose source it serves, by rising token.
     pub fn attempts_of(&self, worker: WorkerId) -> impl Iterator<Item = (Token, Owner)> + '_ {
         self.index.by_worker.get(&worker).into_iter().flatten().copied()
+    }
+
+    /// Volumes that are not on the storage as the catalog has them.
+    #[must_use]
+    pub fn illegal_volumes(&self) -> usize {
+        self.index.illegal_volumes.len()
     }
 
     /// Lock sets that are held; all others wait.
@@ -515,7 +522,17 @@ impl State {
     }
 
     pub(crate) fn put_volume(&mut self, volume: Volume) {
+        if volume.legal {
+            self.index.illegal_volumes.remove(&volume.id);
+        } else {
+            self.index.illegal_volumes.insert(volume.id);
+        }
         self.volumes.put(volume.id, volume);
+    }
+
+    pub(crate) fn remove_volume(&mut self, id: &VolumeId) {
+        self.index.illegal_volumes.remove(id);
+        self.volumes.remove(id);
     }
 
     pub(crate) fn put_placement(&mut self, placement: Placement) {

@@ -66,7 +66,7 @@ impl State {
     pub(crate) fn forget_unused(&mut self, volumes: &[VolumeId]) {
         for volume in volumes {
             if self.volume_users(*volume).next().is_none() {
-                self.volumes.remove(volume);
+                self.remove_volume(volume);
             }
         }
     }

@@ -30,7 +30,9 @@ impl Listening {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
                 let message = format!("--listen: the host of {listen} is not known: {error}");
-                return Err(Failure::new(Class::Invalid, "BAD_ADDRESS", message));
+                return Err(Refusal::new(Class::Invalid, "BAD_ADDRESS", message)
+                    .hint("give an address of this host, or a name that resolves to one (getent hosts NAME)")
+                    .into());
             }
         };
         check(&listen, &addresses, advertise.is_some(), secret.is_set())?;

@@ -311,11 +311,14 @@ fn not_opened(error: &StoppedError) -> Failure {
         StoppedError::Files { .. } => {
             (folder_class(error), "FOLDER_UNUSABLE", "check the path, and the room in --scratch")
         }
-        StoppedError::Folder(_) => return damaged(message),
-        StoppedError::Content(OpenError::NoIdentity) => {
+        StoppedError::Folder { .. } => return damaged(message),
+        StoppedError::Content { source: OpenError::NoIdentity, .. } => {
             (Class::NotFound, "NO_MEMBER", "give the --data-dir of a member")
         }
-        StoppedError::Content(_) => return damaged(message),
+        StoppedError::Content { source, .. } if source.is_newer() => {
+            (Class::Unsupported, "NEWER_VERSION", "look into it with the newer version of sdm; nothing was changed")
+        }
+        StoppedError::Content { .. } => return damaged(message),
     };
     Refusal::new(class, reason, message).hint(hint).into()
 }

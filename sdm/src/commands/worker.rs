@@ -13,12 +13,12 @@ use crate::shutdown::Shutdown;
 use crate::shutdown::die_with_parent;
 use crate::values::parse_absolute_path;
 use crate::values::parse_addresses;
+use crate::values::parse_cluster_id;
 use crate::values::parse_name;
 use crate::views::List;
 use crate::views::WorkerView;
 use clap::Args;
 use clap::Subcommand;
-use sdm_proto::ids::ClusterId;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -107,7 +107,7 @@ impl WorkerCommand {
             advertise,
             data_dir: data_dir.clone(),
             coordinators: parse_addresses("--coordinators", &self.coordinators)?,
-            readmit: self.readmit.as_deref().map(parse_cluster_id).transpose()?,
+            readmit: self.readmit.as_deref().map(|text| parse_cluster_id("--readmit", text)).transpose()?,
             reach: reach?,
             secret,
             transport: Arc::new(TcpTransport),
@@ -131,13 +131,6 @@ impl WorkerCommand {
         sdm_storage_worker::run(config, shutdown.requested()).await.map_err(failure_of)?;
         Ok(ExitCode::Done)
     }
-}
-
-fn parse_cluster_id(text: &str) -> Result<ClusterId, Failure> {
-    text.parse().map_err(|_| {
-        let message = format!("--readmit: {text:?} is not the id of a cluster");
-        Refusal::new(Class::Invalid, "BAD_CLUSTER_ID", message).hint("`sdm status` at its members shows it").into()
-    })
 }
 
 fn failure_of(error: WorkerError) -> Failure {

@@ -46,8 +46,10 @@ pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<ExitCode, Fai
     let result = tokio::select! {
         result = shown => result,
         // Dropping the stage kills its processes.
-        () = shutdown.requested() => Err(Failure::new(Class::Unavailable, "INTERRUPTED", "interrupted; the demo's \
-            processes are gone").ending(ExitCode::Interrupted)),
+        () = shutdown.requested() => {
+            let refusal = Refusal::new(Class::Unavailable, "INTERRUPTED", "interrupted; the demo's processes are gone");
+            Err(Failure::from(refusal.hint("its folder may be removed")).ending(ExitCode::Interrupted))
+        }
     };
     result.map(|()| ExitCode::Done).map_err(|failure| with_logs(failure, &logs.display().to_string()))
 }

@@ -21,7 +21,7 @@ pub enum ExitCode {
     Denied,
     /// No space, or over a limit.
     Exhausted,
-    /// The operation failed or was aborted.
+    /// The operation failed or was aborted, or what was read is damaged.
     Aborted,
     /// Timed out; what was begun goes on.
     TimedOut,
@@ -51,7 +51,11 @@ pub const EXIT_CODES: &[(ExitCode, u8, &str)] = &[
     (ExitCode::Precondition, 5, "precondition: locked, in use, or in the wrong state"),
     (ExitCode::Denied, 6, "no permission, or not the cluster's secret"),
     (ExitCode::Exhausted, 7, "no space, or over a limit"),
-    (ExitCode::Aborted, 8, "the operation failed or was aborted, for a reason that has no code of its own"),
+    (
+        ExitCode::Aborted,
+        8,
+        "the operation failed or was aborted, for a reason that has no code of its own; or what was read is damaged",
+    ),
     (ExitCode::TimedOut, 9, "timed out; what was begun goes on"),
     (ExitCode::HealthWarning, 10, "status --check: warnings"),
     (ExitCode::HealthError, 11, "status --check: errors"),

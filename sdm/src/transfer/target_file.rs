@@ -199,15 +199,17 @@ fn out_of_order(what: &str) -> Failure {
 }
 
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    let (class, reason) = match error.kind() {
-        io::ErrorKind::NotFound => (Class::NotFound, "FOLDER_NOT_FOUND"),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (Class::Denied, "FILE_NOT_WRITABLE"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            (Class::Exhausted, "NO_SPACE")
+    let (class, reason, hint) = match error.kind() {
+        io::ErrorKind::NotFound => (Class::NotFound, "FOLDER_NOT_FOUND", "make the folder, or give another FILE"),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            (Class::Denied, "FILE_NOT_WRITABLE", "see the folder's owner, mode and mount, or give another FILE")
         }
-        _ => (Class::Precondition, "FILE_NOT_WRITABLE"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            (Class::Exhausted, "NO_SPACE", "free space there (df), or give a FILE on another file system")
+        }
+        _ => (Class::Precondition, "FILE_NOT_WRITABLE", "see the folder and its disk, or give another FILE"),
     };
-    Failure::new(class, reason, format!("{} cannot be written: {error}", path.display()))
+    Refusal::new(class, reason, format!("{} cannot be written: {error}", path.display())).hint(hint).into()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 
+const ADDRESS_HINT: &str = "a host's name or IP address and the port at which sdm listens there; members: 7400 usually";
+
 /// Reads one `HOST:PORT`; `option` names it in the refusal.
 ///
 /// # Errors
@@ -16,7 +18,7 @@ pub fn parse_address(option: &str, text: &str) -> Result<String, Refusal> {
         return Ok(address.to_owned());
     }
     let message = format!("{option}: {text:?} is not HOST:PORT (examples: 10.0.0.11:7400, [::1]:7400)");
-    Err(Refusal::new(Class::Invalid, "BAD_ADDRESS", message))
+    Err(Refusal::new(Class::Invalid, "BAD_ADDRESS", message).hint(ADDRESS_HINT))
 }
 
 /// Reads several, leaving out repetitions and keeping the order.
@@ -33,7 +35,7 @@ pub fn parse_addresses(option: &str, texts: &[String]) -> Result<Vec<String>, Re
     }
     if addresses.is_empty() {
         let message = format!("{option}: no address given (example: 10.0.0.11:7400,10.0.0.12:7400)");
-        return Err(Refusal::new(Class::Invalid, "BAD_ADDRESS", message));
+        return Err(Refusal::new(Class::Invalid, "BAD_ADDRESS", message).hint(ADDRESS_HINT));
     }
     Ok(addresses)
 }

@@ -2,12 +2,14 @@
 //! Each file reads one of them and says, when it cannot, what was expected. Nothing here asks a
 //! cluster.
 
+mod cluster_id;
 mod duration;
 mod endpoint;
 mod reference;
 mod request_id;
 mod size;
 
+pub use cluster_id::parse_cluster_id;
 pub use duration::milliseconds;
 pub use duration::parse_duration;
 pub use endpoint::parse_address;

@@ -134,7 +134,7 @@ impl State {
             self.remove_placement(placement.id);
         }
         for volume in &contents.volumes {
-            self.volumes.remove(&volume.id);
+            self.remove_volume(&volume.id);
         }
         self.remove_domain(id);
         self.forget_sights(id);

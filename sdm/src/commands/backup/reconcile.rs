@@ -8,6 +8,7 @@ use crate::output::Failure;
 use crate::output::Report;
 use crate::output::Table;
 use crate::output::plural;
+use crate::values::parse_cluster_id;
 use clap::Args;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
@@ -168,6 +169,17 @@ impl Report for Released {
     }
 }
 
+/// The refusal that names the domains which failed; None when none did.
+fn trouble(domains: &[DomainView], dry_run: bool) -> Option<Refusal> {
+    let failed: Vec<&DomainView> = domains.iter().filter(|domain| domain.state == "failed").collect();
+    let first = failed.first()?;
+    let could = if dry_run { "read" } else { "taken over" };
+    let message = format!("{} of {} could not be {could}", failed.len(), plural(domains.len() as u64, "domain"));
+    let refusal = Refusal::new(Class::Precondition, &first.reason, message).hint(first.hint.clone());
+    let blocked = |refusal: Refusal, domain: &&DomainView| refusal.blocker("domain", &domain.name, &domain.message);
+    Some(failed.iter().fold(refusal, blocked))
+}
+
 impl ReconcileCluster {
     /// Does it.
     ///
@@ -177,7 +189,9 @@ impl ReconcileCluster {
         if self.release {
             return self.release(context).await;
         }
-        let request = v1::ReconcileRequest { dry_run: self.dry_run, take_from_cluster_ids: self.take_from.clone() };
+        let take_from = self.take_from.iter().map(|text| parse_cluster_id("--take-from", text));
+        let take_from = take_from.map(|id| id.map(|id| id.to_string())).collect::<Result<Vec<String>, Failure>>()?;
+        let request = v1::ReconcileRequest { dry_run: self.dry_run, take_from_cluster_ids: take_from };
         let ask = async |link| {
             let mut client = BackupServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
             client.reconcile(request.clone()).await
@@ -194,25 +208,26 @@ impl ReconcileCluster {
                 Some(v1::ReconcileResponse { message: None }) => {}
                 None => {
                     let message = "the member ended the reconciliation early";
-                    return Err(Refusal::new(Class::Unavailable, "INTERRUPTED", message).hint("repeat it").into());
+                    return Err(Refusal::new(Class::Unavailable, "RECONCILIATION_CUT", message)
+                        .hint("repeat it: it goes on where it was")
+                        .into());
                 }
             }
         };
         domains.sort_by(|a, b| a.name.cmp(&b.name));
-        let failed = domains.iter().filter(|domain| domain.state == "failed");
-        let trouble = failed.fold(None, |trouble: Option<Refusal>, domain| {
-            let refusal = trouble.unwrap_or_else(|| {
-                let message =
-                    format!("{} of {} could not be taken over", summary.failed, plural(summary.domains, "domain"));
-                Refusal::new(Class::Precondition, &domain.reason, message).hint(domain.hint.clone())
-            });
-            Some(refusal.blocker("domain", &domain.name, &domain.message))
-        });
-        // A dry run reports whatever it met; else what could not be done is the answer.
-        if let Some(refusal) = trouble.filter(|_| !self.dry_run) {
-            return Err(refusal.into());
-        }
-        context.printer.print(&Reconciled {
+        let trouble = trouble(&domains, self.dry_run);
+        // A dry run that read something tells that, and that it is not all; else what could not be done is
+        // the answer.
+        let told = self.dry_run && domains.iter().any(|domain| domain.state != "failed");
+        let exit = match trouble {
+            Some(refusal) if !told => return Err(refusal.into()),
+            Some(refusal) => {
+                context.printer.warn(&refusal.message, &refusal.hint);
+                ExitCode::from(refusal.class)
+            }
+            None => ExitCode::Done,
+        };
+        let printed = context.printer.print(&Reconciled {
             dry_run: self.dry_run,
             suspended: summary.suspended,
             epoch: summary.epoch,
@@ -220,7 +235,8 @@ impl ReconcileCluster {
             illegal_disks: summary.illegal_disks,
             domains,
             revision: summary.revision,
-        })
+        });
+        printed.map(|_| exit)
     }
 
     async fn release(&self, context: &Context) -> Result<ExitCode, Failure> {
