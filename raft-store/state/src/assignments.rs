@@ -321,7 +321,10 @@ impl State {
                     disk_description: description.clone(),
                     ..self.new_placement(*domain, attempt, blueprint.disk, blueprint.name.as_str())?
                 };
-                Some(Order::CreateDisk { new, volumes: blueprint.layers.into_iter().map(|layer| layer.volume).collect() })
+                Some(Order::CreateDisk {
+                    new,
+                    volumes: blueprint.layers.into_iter().map(|layer| layer.volume).collect(),
+                })
             }
             Spec::ResizeDisk { disk, size } => {
                 let disk = self.disks.get(disk)?;

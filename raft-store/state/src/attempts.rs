@@ -62,6 +62,13 @@ impl State {
         }
     }
 
+    /// A current attempt, and whose work it is.
+    #[must_use]
+    pub fn attempt(&self, token: sdm_proto::token::Token) -> Option<(Owner, &Attempt)> {
+        let owner = *self.index.attempts.get(&token)?;
+        Some((owner, self.work_of(owner)?.attempt.as_ref()?))
+    }
+
     /// A worker's name and id in words.
     #[must_use]
     pub fn worker_word(&self, id: WorkerId) -> String {

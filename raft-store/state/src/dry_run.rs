@@ -1,11 +1,11 @@
 //! What an operation would do now: the same plan and the same checks as when it begins, and nothing
 //! changed. Words for people are made here from the rows, because only the plan knows what they mean.
 
-use crate::command::Under;
 use crate::assignments::From;
 use crate::assignments::Layer;
 use crate::blueprint::Blueprint;
 use crate::command::Begin;
+use crate::command::Under;
 use crate::locks::LockSet;
 use crate::locks::Mode;
 use crate::locks::Owner;
@@ -120,8 +120,10 @@ impl State {
                 (step("nothing is waited for; afterwards a worker writes the words into .meta"), Vec::new(), 1)
             }
             Spec::ResizeDisk { size, .. } => {
-                let grows = format!("grow the leaf in place to {size} bytes; once it is assigned, only its report or the \
-                                     fencing of its worker ends it");
+                let grows = format!(
+                    "grow the leaf in place to {size} bytes; once it is assigned, only its report or the \
+                                     fencing of its worker ends it"
+                );
                 (vec![grows], Vec::new(), 2)
             }
             Spec::Garbage(_) | Spec::Attachment(_) | Spec::Worker(_) => (Vec::new(), Vec::new(), 1),
@@ -159,7 +161,9 @@ impl State {
             _ => Vec::new(),
         };
         if placements.iter().any(|placement| placement.reserved_bytes > 0) {
-            warnings.push("the space is reserved for the time of the copy; what it takes in the end may be less".to_owned());
+            warnings.push(
+                "the space is reserved for the time of the copy; what it takes in the end may be less".to_owned(),
+            );
         }
         warnings
     }

@@ -216,7 +216,8 @@ impl State {
         let (kind, text) = match (&txn.phase, old) {
             (Phase::Committed(_), None | Some(false)) => (Kind::TxnFinished, format!("committed: {}", txn.summary)),
             (Phase::Aborted(refusal) | Phase::Refused(refusal), None | Some(false)) => {
-                let message = format!("{}: {}: {} [{}]", txn.phase.word(), txn.summary, refusal.message, refusal.reason);
+                let message =
+                    format!("{}: {}: {} [{}]", txn.phase.word(), txn.summary, refusal.message, refusal.reason);
                 (Kind::TxnFinished, message)
             }
             (Phase::Waiting { .. }, None) => (Kind::TxnBegun, format!("{}{by}: waits for its locks", txn.summary)),

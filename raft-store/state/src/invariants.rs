@@ -26,6 +26,7 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     garbage_names_nothing_live(state, &mut wrong);
     trash_can_be_put_back(state, &mut wrong);
     attempts_are_unique_and_live(state, &mut wrong);
+    crate::chain_rules::check(state, &mut wrong);
     attachments_agree(state, &mut wrong);
     indexes_match(state, &mut wrong);
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -116,7 +117,7 @@ fn catalog_is_whole(state: &State, wrong: &mut Vec<String>) {
         }
         let mut parent = None;
         for id in &disk.volumes {
-            if !state.volumes.get(id).is_some_and(|volume| volume.disk == disk.id && volume.parent == parent) {
+            if !state.volumes.get(id).is_some_and(|volume| volume.parent == parent) {
                 wrong.push(format!("disk {} has a broken chain at {id}", disk.name));
             }
             parent = Some(*id);
@@ -126,7 +127,7 @@ fn catalog_is_whole(state: &State, wrong: &mut Vec<String>) {
         }
     }
     for volume in state.volumes.values() {
-        if !state.disks.get(&volume.disk).is_some_and(|disk| disk.volumes.contains(&volume.id)) {
+        if state.volume_users(volume.id).next().is_none() {
             wrong.push(format!("volume {} belongs to no disk", volume.id));
         }
     }
@@ -162,6 +163,9 @@ fn trash_can_be_put_back(state: &State, wrong: &mut Vec<String>) {
             && trash.disk.volumes == chain;
         if !whole || row.kind != GarbageKind::Deleted {
             wrong.push(format!("trash {} is not a whole deleted disk", row.id));
+        }
+        if chain.iter().any(|id| !state.volumes.contains(id)) {
+            wrong.push(format!("trash {} lacks the rows of its volumes", row.id));
         }
         if state.disks.contains(&trash.disk.id) {
             wrong.push(format!("disk {} is in the trash and in the catalog", trash.disk.id));
@@ -242,6 +246,8 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.session_locks == state.index.session_locks
         && fresh.index.nonces == state.index.nonces
         && fresh.index.disk_names == state.index.disk_names
+        && fresh.index.volume_users == state.index.volume_users
+        && fresh.index.waiting_projections == state.index.waiting_projections
         && fresh.index.domain_names == state.index.domain_names
         && fresh.index.due == state.index.due
         && fresh.index.pending == state.index.pending

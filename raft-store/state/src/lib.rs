@@ -13,6 +13,7 @@ pub mod attachments;
 mod attempts;
 mod blueprint;
 pub mod catalog;
+mod chain_rules;
 pub mod command;
 mod contents;
 pub mod domain_catalog;

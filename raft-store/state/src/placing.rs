@@ -96,8 +96,9 @@ impl State {
             name(source),
             name(target)
         );
-        Err(Refusal::new(Class::Precondition, "NO_COMMON_WORKER", message)
-            .hint("copy it within its domain first, then move the copy (sdm disk move); or start a worker that reaches both"))
+        Err(Refusal::new(Class::Precondition, "NO_COMMON_WORKER", message).hint(
+            "copy it within its domain first, then move the copy (sdm disk move); or start a worker that reaches both",
+        ))
     }
 
     fn choose_pull(&self, work: &Work, source: DomainId, target: DomainId) -> Option<Choice> {

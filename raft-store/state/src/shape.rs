@@ -90,9 +90,7 @@ impl State {
     /// The kind of work that the transaction's current stage is.
     pub(crate) fn shape(&self, txn: &Txn) -> Shape {
         match &txn.spec {
-            Spec::CreateDomain { path, local, .. } => {
-                Shape::AtPath { path: path.clone(), local: *local, makes: true }
-            }
+            Spec::CreateDomain { path, local, .. } => Shape::AtPath { path: path.clone(), local: *local, makes: true },
             Spec::CreateDisk { domain, preallocated: false, .. } => Shape::Step { domain: *domain, builds: true },
             Spec::ImportDisk { domain, file_size, allocated_bytes, .. } => Shape::Job(JobShape {
                 target: Some(*domain),
@@ -136,9 +134,7 @@ impl State {
             | Spec::ConvertDisk { .. }
             | Spec::CreateSnapshot { .. }
             | Spec::DeleteSnapshot { .. }
-            | Spec::RevertSnapshot { .. } => {
-                self.blueprint(txn).map_or(Shape::Instant, |blueprint| blueprint.shape())
-            }
+            | Spec::RevertSnapshot { .. } => self.blueprint(txn).map_or(Shape::Instant, |blueprint| blueprint.shape()),
         }
     }
 }

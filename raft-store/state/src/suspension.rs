@@ -12,6 +12,7 @@ use crate::state::State;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use serde::Deserialize;
@@ -116,9 +117,16 @@ impl State {
         if self.is_legal(disk) {
             return Ok(());
         }
-        let message = format!("disk {} is illegal: its volumes were not on the storage when that was read", disk.name);
-        Err(Refusal::new(Class::Precondition, "DISK_ILLEGAL", message)
-            .hint("bring them back and run `sdm backup reconcile` again, or delete the disk"))
+        let bad = self.chain(disk.id).find(|row| !row.legal).map_or_else(VolumeId::default, |row| row.id);
+        let message = format!(
+            "disk {} is illegal: its volume {bad} must not be used (an operator said so, or it was not on the storage when \
+             that was read)",
+            disk.name
+        );
+        Err(Refusal::new(Class::Precondition, "DISK_ILLEGAL", message).hint(format!(
+            "sdm volume show {bad}; bring it back and run `sdm backup reconcile` again, say that it is legal (sdm volume \
+             set-legal {bad}), or delete the disk"
+        )))
     }
 
     pub(crate) fn not_adopted(&self, without: &[DomainId]) -> Option<Refusal> {

@@ -7,6 +7,7 @@
 
 mod world;
 
+use sdm_proto::ids::DomainId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_state::Command;
@@ -14,8 +15,12 @@ use sdm_state::State;
 use sdm_state::catalog::Format;
 use sdm_state::command::AcquireLocks;
 use sdm_state::command::AddMember;
+use sdm_state::command::Begin;
+use sdm_state::command::BreakLock;
 use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
+use sdm_state::command::SessionRef;
+use sdm_state::command::Under;
 use sdm_state::envelope::decode_entry;
 use sdm_state::envelope::encode_entry;
 use sdm_state::locks::Mode;
@@ -131,7 +136,50 @@ fn story() -> World {
     let token = world.assignments("w1")[0].token;
     world.report(s1, token, Report::Stopped);
     world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));
+    locks_and_orders(&mut world, s1, d1);
     world
+}
+
+/// A disk that a session locks, a transaction under its token, locks given back and broken, a retry at once.
+fn locks_and_orders(world: &mut World, worker: SessionRef, domain: DomainId) {
+    world.pass(2_000);
+    world.work("w1", worker);
+    let disk = world.add_disk("w1", worker, "held", domain);
+    let open = OpenSession { owner: SessionOwner::Client("op".into()), ttl_ms: 5_000, nonce: "n3".into() };
+    let Reply::Session { session, .. } = world.apply(Command::OpenSession(open)) else { panic!() };
+    let take = |world: &mut World, sequence, resource| {
+        let resources = vec![(resource, Mode::Exclusive)];
+        let ask = AcquireLocks { session, sequence, resources, wait_ms: 0, why: "by hand".into() };
+        match world.apply(Command::AcquireLocks(ask)) {
+            Reply::Lock { id, token: Some(token) } => (id, token),
+            other => panic!("{other}"),
+        }
+    };
+    let (lock, token) = take(world, 1, Resource::Disk(disk));
+    let spec = Spec::ExportDisk { disk };
+    let (request_hash, under) = (*world::blake3_of(&spec), Some(Under { session, token }));
+    world.apply(Command::Begin(Begin {
+        id: request(91),
+        request_hash,
+        not_after_ms: world.now_ms + 600_000,
+        looked_up_ms: world.now_ms,
+        unix_ms: 0,
+        initiator: "test".into(),
+        reason: String::new(),
+        lock_wait_ms: 0,
+        spec,
+        under,
+    }));
+    let attempt = world.assignments("w1")[0].token;
+    world.report(worker, attempt, Report::Stopped);
+    world.apply(Command::RetryTxn { txn: request(91), by: "op".into() });
+    world.work("w1", worker);
+    world.apply(Command::ReleaseLockOf { session, lock });
+    let (lock, _) = take(world, 2, Resource::User("vm".into()));
+    world.apply(Command::BreakLock(BreakLock { lock, reason: "stuck".into(), by: "op".into(), down_session: None }));
+    let (lock, _) = take(world, 3, Resource::Disk(disk));
+    let down_session = Some(session.id);
+    world.apply(Command::BreakLock(BreakLock { lock, reason: "down".into(), by: "op".into(), down_session }));
 }
 
 /// Names of an enum's variants, as serde knows them: what may stand in an entry.

@@ -124,6 +124,25 @@ impl Model {
         Some(held)
     }
 
+    /// Waits end one after the other, by their deadlines; one whose turn has come by then is granted.
+    fn pass(&mut self, now_ms: u64) {
+        let mut due: Vec<(u64, u64)> = self
+            .locks
+            .iter()
+            .filter(|lock| !lock.held && lock.deadline_ms <= now_ms)
+            .map(|lock| (lock.deadline_ms, lock.id))
+            .collect();
+        due.sort_unstable();
+        for (_, id) in due {
+            let Some(at) = self.locks.iter().position(|lock| lock.id == id) else { continue };
+            if self.blocked(id, &self.locks[at].set) {
+                self.remove(id);
+            } else {
+                self.locks[at].held = true;
+            }
+        }
+    }
+
     fn remove(&mut self, id: u64) {
         self.locks.retain(|lock| lock.id != id);
     }
@@ -197,8 +216,7 @@ impl Run {
             Step::Pass(ms) => {
                 self.now_ms += u64::from(ms);
                 self.apply(Command::Tick);
-                let now_ms = self.now_ms;
-                self.model.locks.retain(|lock| lock.held || lock.deadline_ms > now_ms);
+                self.model.pass(self.now_ms);
             }
             Step::Ask { client, first, second, wait } => {
                 let (session, sequence) = self.client(client);

@@ -162,10 +162,8 @@ fn a_session_that_waited_for_a_disk_which_moved_away_is_refused_instead_of_grant
 #[test]
 fn a_transaction_under_a_token_takes_no_locks_of_its_own_and_leaves_the_set_to_the_session() {
     let mut scene = Scene::new();
-    let (lock, token) = scene.hold(vec![
-        (Resource::Disk(scene.disk), Mode::Exclusive),
-        (Resource::Domain(scene.to), Mode::IntentExclusive),
-    ]);
+    let (lock, token) = scene
+        .hold(vec![(Resource::Disk(scene.disk), Mode::Exclusive), (Resource::Domain(scene.to), Mode::IntentExclusive)]);
     let id = scene.begin_under(50, Spec::MoveDisk { disk: scene.disk, to: scene.to }, token);
     let row = scene.world.state.txns.get(&id).unwrap();
     assert_eq!((row.lock, row.under, scene.world.state.locks.len()), (Some(lock), Some(token), 1));
@@ -367,12 +365,15 @@ fn events_tell_what_happened_in_order_and_give_way_to_younger_ones() {
     scene.world.begin(Spec::MoveDisk { disk: scene.disk, to: scene.to });
     scene.world.work("w1", scene.worker);
     let kinds: Vec<Kind> = scene.world.state.events.values().map(|event| event.kind).collect();
-    for kind in [Kind::MemberAdded, Kind::WorkerLive, Kind::DomainMade, Kind::DiskMade, Kind::TxnFinished] {
+    for kind in [Kind::FeatureLevel, Kind::WorkerLive, Kind::DomainMade, Kind::DiskMade, Kind::TxnFinished] {
         assert!(kinds.contains(&kind), "{kind:?} is missing in {kinds:?}");
     }
     let last: Vec<(Kind, String)> =
         scene.world.state.events.values().rev().take(3).map(|event| (event.kind, event.text.clone())).collect();
-    assert!(last.iter().any(|(kind, text)| *kind == Kind::TxnFinished && text == "committed: move disk a from d1 to d2"), "{last:?}");
+    assert!(
+        last.iter().any(|(kind, text)| *kind == Kind::TxnFinished && text == "committed: move disk a from d1 to d2"),
+        "{last:?}"
+    );
     let before = scene.world.state.events.len();
     for n in 0..20_u8 {
         let spec = Spec::Noop { resource: format!("bench/{n}") };

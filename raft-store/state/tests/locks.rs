@@ -141,8 +141,8 @@ fn an_expiry_of_another_opening_is_void() {
 }
 
 #[test]
-fn sessions_lock_user_resources_only() {
-    let mut world = World::founded();
+fn at_the_first_level_sessions_lock_user_resources_only() {
+    let mut world = World::founded_at(1);
     let (_, domain) = world.with_domain("w1", "d1");
     let session = client(&mut world, "a");
     let command = Command::AcquireLocks(AcquireLocks {

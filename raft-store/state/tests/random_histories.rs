@@ -28,9 +28,11 @@ use sdm_state::members::AnnouncedMember;
 use sdm_state::settings::Settings;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
+use sdm_state::workers::WorkerIdentity;
 use std::collections::BTreeMap;
 use world::World;
 use world::done;
+use world::identity;
 use world::name;
 use world::request;
 
@@ -43,10 +45,11 @@ enum Step {
     Move { disk: u8, to: u8 },
     Export { disk: u8 },
     Delete { disk: u8 },
+    Chain { disk: u8, other: u8, what: u8, which: u8, flag: bool },
     Repeat { request: u8 },
     Abort { request: u8 },
     Lose { worker: u8 },
-    Return { worker: u8 },
+    Return { worker: u8, rebooted: bool },
     Report { worker: u8, which: u8, outcome: u8 },
     LateReport { which: u8 },
     Collect { which: u8 },
@@ -64,10 +67,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..5, 0u8..3).prop_map(|(disk, to)| Step::Move { disk, to }),
         1 => (0u8..5).prop_map(|disk| Step::Export { disk }),
         2 => (0u8..5).prop_map(|disk| Step::Delete { disk }),
+        12 => (0u8..5, 0u8..5, 0u8..14, any::<u8>(), any::<bool>())
+            .prop_map(|(disk, other, what, which, flag)| Step::Chain { disk, other, what, which, flag }),
         1 => any::<u8>().prop_map(|request| Step::Repeat { request }),
         1 => any::<u8>().prop_map(|request| Step::Abort { request }),
         1 => (0u8..3).prop_map(|worker| Step::Lose { worker }),
-        2 => (0u8..3).prop_map(|worker| Step::Return { worker }),
+        2 => (0u8..3, any::<bool>()).prop_map(|(worker, rebooted)| Step::Return { worker, rebooted }),
         8 => (0u8..3, any::<u8>(), 0u8..8).prop_map(|(worker, which, outcome)| Step::Report { worker, which, outcome }),
         1 => any::<u8>().prop_map(|which| Step::LateReport { which }),
         3 => any::<u8>().prop_map(|which| Step::Collect { which }),
@@ -84,6 +89,7 @@ struct History {
     world: World,
     sessions: BTreeMap<&'static str, SessionRef>,
     processes: u32,
+    boots: u32,
     domains: Vec<DomainId>,
     requests: Vec<(u8, Spec)>,
     seen: Vec<(SessionRef, Assignment)>,
@@ -92,7 +98,8 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let mut world = World::founded_with(Settings { state_hash_every: 8, ..Settings::default() });
+        let settings = Settings { state_hash_every: 8, retention_ms: 20_000, chain_max: 6, ..Settings::default() };
+        let mut world = World::founded_with(settings);
         let first = world.open_worker("w1", "p0");
         let domains = ["d0", "d1", "d2"].map(|domain| world.add_domain("w1", first, domain)).to_vec();
         let sessions = BTreeMap::from([("w1", first)]);
@@ -100,6 +107,7 @@ impl History {
             world,
             sessions,
             processes: 0,
+            boots: 0,
             domains,
             requests: Vec::new(),
             seen: Vec::new(),
@@ -118,10 +126,50 @@ impl History {
         self.requests.push((n, spec));
     }
 
+    /// Something done to a chain, which may be nonsense.
+    fn chain_spec(&self, disk: u8, other: u8, what: u8, which: u8, flag: bool) -> Spec {
+        let id = self.disk(disk);
+        let chain = self.world.state.disks.get(&id).map(|row| row.volumes.clone()).unwrap_or_default();
+        let volume = chain.get(usize::from(which) % chain.len().max(1)).copied().unwrap_or_default();
+        let (snapshot, other) = ((!flag).then_some(volume), name(&format!("disk{other}")));
+        let format = if flag { Format::Raw } else { Format::Qcow2 };
+        let description = format!("words {which}");
+        match what {
+            0 => Spec::RenameDisk { disk: id, name: other },
+            1 => Spec::DescribeDisk { disk: id, description },
+            2 => Spec::ResizeDisk { disk: id, size: (2 + u64::from(which % 8)) << 20 },
+            3 => Spec::CopyDisk {
+                disk: id,
+                snapshot,
+                name: other,
+                description,
+                to: self.domains[usize::from(which % 3)],
+                format: (which.is_multiple_of(2)).then_some(format),
+                preallocated: which.is_multiple_of(5),
+                collapse: !which.is_multiple_of(4),
+                template: which.is_multiple_of(3),
+            },
+            4 | 5 => Spec::CloneLinked { disk: id, snapshot, name: other, description },
+            6 => Spec::ConvertDisk { disk: id, format, preallocated: which.is_multiple_of(3) },
+            7..=9 => Spec::CreateSnapshot { disk: id, name: name(&format!("s{}", which % 4)), description },
+            10 => Spec::DeleteSnapshot { disk: id, volume, in_place: which.is_multiple_of(16) },
+            11 => Spec::RevertSnapshot { disk: id, volume, discard_newer: flag },
+            12 => Spec::SetVolumeLegality { disk: id, volume, legal: flag || which.is_multiple_of(2) },
+            _ => Spec::RepairProjection { disk: id },
+        }
+    }
+
     /// A worker that comes back reaches two of the three domains, so some moves need a pull.
-    fn bring_back(&mut self, worker: usize) {
+    fn bring_back(&mut self, worker: usize, rebooted: bool) {
         self.processes += 1;
-        let session = self.world.open_worker(WORKERS[worker], &format!("p{}", self.processes));
+        if rebooted {
+            self.boots += 1;
+        }
+        let boot_id = format!("boot {}", self.boots);
+        let identity = WorkerIdentity { boot_id, ..identity(WORKERS[worker], &format!("p{}", self.processes)) };
+        let nonce = format!("worker {}", self.processes);
+        let open = OpenSession { owner: SessionOwner::Worker(identity), ttl_ms: 10_000, nonce };
+        let Reply::Session { session, .. } = self.world.apply(Command::OpenSession(open)) else { panic!() };
         self.sessions.insert(WORKERS[worker], session);
         for (at, domain) in self.domains.clone().into_iter().enumerate() {
             if at != worker {
@@ -188,7 +236,14 @@ impl History {
                         allocated_bytes: 1 << 19,
                     }
                 } else {
-                    Spec::CreateDisk { name, domain, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() }
+                    Spec::CreateDisk {
+                        name,
+                        domain,
+                        size: 1 << 20,
+                        format: Format::Raw,
+                        preallocated: false,
+                        description: String::new(),
+                    }
                 });
             }
             Step::Move { disk, to } => {
@@ -197,6 +252,10 @@ impl History {
             }
             Step::Export { disk } => self.begin(Spec::ExportDisk { disk: self.disk(disk) }),
             Step::Delete { disk } => self.begin(Spec::DeleteDisk { disk: self.disk(disk) }),
+            Step::Chain { disk, other, what, which, flag } => {
+                let spec = self.chain_spec(disk, other, what, which, flag);
+                self.begin(spec);
+            }
             Step::Repeat { request: n } => {
                 let Some((n, spec)) = self.requests.get(usize::from(n) % self.requests.len().max(1)).cloned() else {
                     return;
@@ -213,7 +272,7 @@ impl History {
                     self.world.apply(Command::ExpireSessions { sessions: vec![session] });
                 }
             }
-            Step::Return { worker } => self.bring_back(usize::from(worker)),
+            Step::Return { worker, rebooted } => self.bring_back(usize::from(worker), rebooted),
             Step::Report { worker, which, outcome } => self.report(WORKERS[usize::from(worker)], which, outcome),
             Step::LateReport { which } => {
                 let Some((session, assignment)) = self.seen.get(usize::from(which)).cloned() else { return };
@@ -267,7 +326,7 @@ impl History {
             self.world.apply(Command::CloseSession(session));
         }
         for worker in 0..WORKERS.len() {
-            self.bring_back(worker);
+            self.bring_back(worker, false);
         }
         for _ in 0..400 {
             for worker in WORKERS {
@@ -276,7 +335,8 @@ impl History {
             }
             let garbage = self.world.state.garbage.values().map(|garbage| garbage.id).collect();
             self.world.apply(Command::Collect { garbage });
-            if self.world.state.open_txns() == 0 && self.world.state.garbage.is_empty() {
+            let state = &self.world.state;
+            if state.open_txns() == 0 && state.garbage.is_empty() && state.projections.is_empty() {
                 return;
             }
             self.world.pass(1_000);
@@ -299,6 +359,8 @@ proptest! {
         prop_assert!(state.locks.is_empty(), "{:?}", state.locks);
         prop_assert!(state.jobs.is_empty());
         prop_assert_eq!(state.disks.len(), state.placements.len());
+        let used: std::collections::BTreeSet<_> = state.disks.values().flat_map(|disk| &disk.volumes).collect();
+        prop_assert_eq!(state.volumes.len(), used.len());
     }
 
     #[test]

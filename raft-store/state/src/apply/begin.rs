@@ -195,7 +195,9 @@ impl State {
         let message = format!("cannot {what}: it is locked by {}", self.lock_words(blockers));
         let hint = match blockers.first() {
             Some(first) if self.meta.feature_level >= 2 => {
-                format!("wait for it (--wait-lock 5m), or see who holds it, and the safe ways out: sdm lock explain {first}")
+                format!(
+                    "wait for it (--wait-lock 5m), or see who holds it, and the safe ways out: sdm lock explain {first}"
+                )
             }
             _ => "wait for it (--wait-lock 5m), or look at it: sdm lock list, sdm txn list".to_owned(),
         };
@@ -204,7 +206,11 @@ impl State {
             let since = lock.granted.map_or(lock.asked_ms, |granted| granted.at_ms);
             let seconds = self.meta.clock_ms.saturating_sub(since) / 1000;
             let state = if lock.granted.is_some() { "held" } else { "asked for" };
-            let what = if self.meta.feature_level >= 2 { format!(", on {}", self.resources_in_words(lock)) } else { String::new() };
+            let what = if self.meta.feature_level >= 2 {
+                format!(", on {}", self.resources_in_words(lock))
+            } else {
+                String::new()
+            };
             refusal = refusal.blocker(
                 "lock",
                 lock.id.to_string(),

@@ -34,7 +34,10 @@ impl State {
             Built { domain: blueprint.target, placement, token: attempt.token, marker, volumes: volumes.to_vec() };
         txn.built.push(built);
         txn.stage += 1;
-        self.note(&mut txn, format!("attempt {} ({}) built {placement}; on to the next one", attempt.number, attempt.token));
+        self.note(
+            &mut txn,
+            format!("attempt {} ({}) built {placement}; on to the next one", attempt.number, attempt.token),
+        );
         if let Some(job) = txn.job.take() {
             self.remove_job(job);
         }

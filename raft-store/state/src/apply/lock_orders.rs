@@ -134,11 +134,7 @@ impl State {
             return Ok(());
         }
         let (name, live) = (self.worker_word(worker), self.workers.get(&worker).is_some_and(|row| row.is_live()));
-        let (state, why) = if live {
-            ("live", "works on it now")
-        } else {
-            ("lost, not fenced", "may still write")
-        };
+        let (state, why) = if live { ("live", "works on it now") } else { ("lost, not fenced", "may still write") };
         let message = format!("refusing to break lock {id}: worker {name} is {state} and {why} ({})", txn.summary);
         let hint = if live {
             format!("end the transaction instead, which is safe at any time: {abort}")

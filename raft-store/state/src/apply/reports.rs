@@ -188,7 +188,8 @@ impl State {
                     let row = self.garbage.get(&id).filter(|row| row.kind == GarbageKind::ClosedAttempt);
                     let txn = row.and_then(|row| self.txns.get(&row.txn));
                     // Its transaction may wait for the space.
-                    turn.workers_changed |= self.meta.feature_level >= 2 && txn.is_some_and(|txn| !txn.phase.is_final());
+                    turn.workers_changed |=
+                        self.meta.feature_level >= 2 && txn.is_some_and(|txn| !txn.phase.is_final());
                     self.remove_garbage(id);
                 }
             }

@@ -4,6 +4,7 @@
 
 use crate::apply::Turn;
 use crate::apply::cluster::member;
+use crate::catalog::Volume;
 use crate::command::AddMember;
 use crate::reply::Reply;
 use crate::state::State;
@@ -73,16 +74,26 @@ impl State {
             if garbage.is_doomed() {
                 garbage.trash = None;
             }
-            // Whether it was deleted after the backup nobody here knows: what comes back is illegal until a
-            // reading of the storage found it.
-            for volume in garbage.trash.iter_mut().flat_map(|trash| &mut trash.volumes) {
-                volume.legal = false;
-            }
             garbage.doomed = None;
             garbage.work = Work { last_error: garbage.work.last_error, ..Work::default() };
             self.put_garbage(garbage);
         }
+        self.doubt_trash();
         self
+    }
+
+    /// Whether trash was deleted after the backup nobody here knows: what comes back is illegal until a reading of
+    /// the storage found it.
+    fn doubt_trash(&mut self) {
+        let trash = self.garbage.values().filter_map(|row| row.trash.as_ref());
+        let volumes: Vec<_> = trash.flat_map(|trash| trash.disk.volumes.clone()).collect();
+        for id in volumes {
+            if self.users_of(id).next().is_none()
+                && let Some(row) = self.volumes.get(&id).cloned()
+            {
+                self.put_volume(Volume { legal: false, ..row });
+            }
+        }
     }
 
     /// Sessions are gone, and with them the locks of clients and what workers had in hand.

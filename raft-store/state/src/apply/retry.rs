@@ -38,7 +38,11 @@ impl State {
             Phase::Waiting { .. } => {
                 let lock = txn.lock.unwrap_or_default();
                 let message = format!("transaction {id} waits for its locks, not for a retry");
-                Err(precondition("TXN_WAITS_FOR_LOCKS", message, format!("see who holds them: sdm lock explain {lock}")))
+                Err(precondition(
+                    "TXN_WAITS_FOR_LOCKS",
+                    message,
+                    format!("see who holds them: sdm lock explain {lock}"),
+                ))
             }
             Phase::Running => self.check_retry_of_running(txn),
         }

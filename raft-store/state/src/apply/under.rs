@@ -136,20 +136,24 @@ impl State {
 
     fn lock_of_token(&self, under: &Under) -> Result<&LockSet, Refusal> {
         let stale = |why: String| {
-            Refusal::new(Class::Precondition, "TOKEN_STALE", format!("token {} is not valid any more: {why}", under.token))
-                .hint("whoever took the lock since may be at work: stop, and take the lock anew (sdm lock acquire)")
+            Refusal::new(
+                Class::Precondition,
+                "TOKEN_STALE",
+                format!("token {} is not valid any more: {why}", under.token),
+            )
+            .hint("whoever took the lock since may be at work: stop, and take the lock anew (sdm lock acquire)")
         };
         let session = self
             .live_session(under.session)
             .map_err(|_| stale(format!("session {} that held it is over", under.session.id)))?;
         let own = self.index.session_locks.get(&session.id);
         let held = own.into_iter().flat_map(|own| own.iter()).filter_map(|id| self.locks.get(&id));
-        held.into_iter().find(|lock| lock.granted.is_some_and(|granted| granted.token == under.token)).ok_or_else(|| {
-            match session.broken.last() {
+        held.into_iter().find(|lock| lock.granted.is_some_and(|granted| granted.token == under.token)).ok_or_else(
+            || match session.broken.last() {
                 Some(broken) => stale(format!("lock {} was broken by {}: {}", broken.lock, broken.by, broken.reason)),
                 None => stale(format!("session {} holds no lock under it", session.id)),
-            }
-        })
+            },
+        )
     }
 
     /// A resource as users name it.

@@ -26,7 +26,7 @@ pub(super) fn check_preallocated(format: Format, preallocated: bool) -> Result<(
     if preallocated && format != Format::Raw {
         let message = format!("a {} volume cannot be preallocated", format.word());
         return Err(Refusal::new(Class::Invalid, "BAD_PREALLOCATION", message)
-            .hint("preallocate a raw one: --format raw --preallocated"));
+            .hint("preallocate a raw one: --format raw --preallocate"));
     }
     Ok(())
 }
@@ -63,7 +63,8 @@ impl State {
         self.check_snapshot(disk, *snapshot)?;
         self.refuse_illegal(disk)?;
         self.refuse_attached(disk, Access::Read)?;
-        let length = snapshot.map_or(Ok(disk.volumes.len()), |volume| self.place_in_chain(disk, volume).map(|at| at + 1))?;
+        let length =
+            snapshot.map_or(Ok(disk.volumes.len()), |volume| self.place_in_chain(disk, volume).map(|at| at + 1))?;
         if length > 1 && !collapse {
             let message = format!(
                 "disk {} has a chain of {length} volumes, and a copy is one volume: it would have no snapshots",
@@ -81,7 +82,7 @@ impl State {
             disk_name(name),
         ];
         locks.extend(self.base_locks(disk));
-        let of = snapshot.map(|volume| format!("{} of ", self.snapshot_word(volume))).unwrap_or_default();
+        let of = snapshot.map(|volume| format!("{} of ", self.snapshot_word(disk, volume))).unwrap_or_default();
         let verb = if *template { "make template" } else { "copy" };
         let summary = if *template {
             format!("{verb} {name} in {} from {of}disk {} in {}", to.name, disk.name, from.name)
@@ -115,7 +116,7 @@ impl State {
             disk_name(name),
         ];
         locks.extend(self.base_locks(disk));
-        let of = snapshot.map(|volume| format!("{} of ", self.snapshot_word(volume))).unwrap_or_default();
+        let of = snapshot.map(|volume| format!("{} of ", self.snapshot_word(disk, volume))).unwrap_or_default();
         let summary = format!("clone {of}disk {} in {} to {name}, sharing its volumes", disk.name, domain.name);
         Ok(plan(locks, summary, &[format!("disk/{name}"), disk_word(disk), domain_word(domain)]))
     }
@@ -150,15 +151,15 @@ impl State {
             return Ok(());
         }
         let users = disk.volumes.iter().flat_map(|volume| self.volume_users(*volume));
-        let mut clones: Vec<VolumeUser> = users
-            .filter(|user| *user != VolumeUser::Disk(disk.id))
-            .take(crate::locks::BLOCKERS_SHOWN)
-            .collect();
+        let mut clones: Vec<VolumeUser> =
+            users.filter(|user| *user != VolumeUser::Disk(disk.id)).take(crate::locks::BLOCKERS_SHOWN).collect();
         clones.dedup();
         let Some(first) = clones.first() else { return Ok(()) };
         let message = format!("template {} is the base of {}", disk.name, self.user_word(first));
-        let refusal = Refusal::new(Class::Precondition, "TEMPLATE_IN_USE", message)
-            .hint("delete its clones first, or make them whole: sdm disk copy CLONE NAME --collapse");
+        let refusal = Refusal::new(Class::Precondition, "TEMPLATE_IN_USE", message).hint(format!(
+            "make its clones whole first (sdm snapshot delete CLONE {}), or delete them",
+            disk.volumes.last().copied().unwrap_or_default()
+        ));
         Err(clones.iter().fold(refusal, |refusal, user| self.name_user(refusal, user)))
     }
 }

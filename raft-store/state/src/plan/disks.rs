@@ -99,9 +99,15 @@ impl State {
         self.refuse_taken_name(name)?;
         if self.disks.len() as u64 >= self.meta.settings.disks_max {
             let message = format!("there are {} disks, more are not allowed", self.disks.len());
-            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message));
+            let refusal = Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message);
+            return Err(self.hinted(refusal, "delete disks that nobody needs: sdm disk list"));
         }
         Ok(())
+    }
+
+    /// With a hint that the first level did not give.
+    pub(super) fn hinted(&self, refusal: Refusal, hint: &str) -> Refusal {
+        if self.meta.feature_level >= 2 { refusal.hint(hint) } else { refusal }
     }
 
     /// What surprises somebody who deletes a disk.

@@ -316,19 +316,15 @@ impl State {
         Err(found.into_iter().fold(refusal, |refusal, at| refusal.blocker(&at.kind, at.id, at.description)))
     }
 
+    /// Lock sets that hold the domain, as far as they keep others from it.
+    pub fn domain_holders(&self, id: DomainId) -> impl Iterator<Item = &LockSet> + '_ {
+        let locks = self.lock_blockers(&sole_use_of(id)).into_iter();
+        locks.filter_map(|lock| self.locks.get(&lock)).filter(|lock| lock.granted.is_some())
+    }
+
     /// Lock sets that hold the domain or wait for it.
     fn domain_locks(&self, id: DomainId, own_lock: Option<u64>) -> Vec<Blocker> {
-        let asked = LockSet {
-            id: u64::MAX,
-            owner: LockOwner::Txn(TxnId::default()),
-            resources: BTreeMap::from([(Resource::Domain(id), Mode::Exclusive)]),
-            why: String::new(),
-            asked_ms: 0,
-            deadline_ms: 0,
-            granted: None,
-            txn: None,
-        };
-        let locks = self.lock_blockers(&asked).into_iter().filter(|lock| Some(*lock) != own_lock);
+        let locks = self.lock_blockers(&sole_use_of(id)).into_iter().filter(|lock| Some(*lock) != own_lock);
         let words = |lock: &LockSet| {
             let state = if lock.granted.is_some() { "held" } else { "asked for" };
             let next = match lock.owner {
@@ -363,4 +359,18 @@ fn garbage_blocker(garbage: &Garbage) -> Blocker {
 
 fn blocker(kind: &str, id: impl Into<String>, description: &str) -> Blocker {
     Blocker { kind: kind.to_owned(), id: id.into(), description: description.to_owned() }
+}
+
+/// What whoever wants a domain for itself would have to wait for.
+fn sole_use_of(id: DomainId) -> LockSet {
+    LockSet {
+        id: u64::MAX,
+        owner: LockOwner::Txn(TxnId::default()),
+        resources: BTreeMap::from([(Resource::Domain(id), Mode::Exclusive)]),
+        why: String::new(),
+        asked_ms: 0,
+        deadline_ms: 0,
+        granted: None,
+        txn: None,
+    }
 }

@@ -1,13 +1,13 @@
 //! Planning: which locks a transaction needs, and whether it is allowed, given the catalog as it is
 //! now. Asked when a request arrives and again just before its locks are granted.
 
+mod attachments;
 mod clones;
 mod disks;
-mod attachments;
 mod domains;
 mod garbage;
-mod workers;
 mod snapshots;
+mod workers;
 
 use crate::attachments::Access;
 use crate::catalog::Disk;
@@ -139,7 +139,8 @@ impl State {
         }
         if bytes > most {
             let message = format!("{bytes} bytes are more than a disk may have ({most})");
-            return Err(Refusal::new(Class::Invalid, "SIZE_TOO_LARGE", message));
+            let refusal = Refusal::new(Class::Invalid, "SIZE_TOO_LARGE", message);
+            return Err(self.hinted(refusal, "give a smaller size; several disks hold more together"));
         }
         Ok(())
     }

@@ -31,11 +31,11 @@ pub(super) fn own_locks(disk: &Disk, domain: &Domain) -> Vec<(Resource, Mode)> {
 pub(super) fn check_description(text: &str) -> Result<(), Refusal> {
     if text.len() > DESCRIPTION_BYTES_MAX {
         let message = format!("a description has at most {DESCRIPTION_BYTES_MAX} bytes, this one has {}", text.len());
-        return Err(Refusal::new(Class::Invalid, "BAD_DESCRIPTION", message));
+        return Err(Refusal::new(Class::Invalid, "BAD_DESCRIPTION", message).hint("give a shorter one"));
     }
     if text.chars().any(char::is_control) {
         let message = "a description is one line without control characters";
-        return Err(Refusal::new(Class::Invalid, "BAD_DESCRIPTION", message));
+        return Err(Refusal::new(Class::Invalid, "BAD_DESCRIPTION", message).hint("give it in one line"));
     }
     Ok(())
 }
@@ -57,14 +57,14 @@ impl State {
     pub(super) fn place_in_chain(&self, disk: &Disk, volume: VolumeId) -> Result<usize, Refusal> {
         disk.volumes.iter().position(|id| *id == volume).ok_or_else(|| {
             let message = format!("disk {} has no volume {volume}", disk.name);
-            Refusal::new(Class::NotFound, "VOLUME_NOT_FOUND", message)
-                .hint(format!("sdm snapshot list {}", disk.name))
+            Refusal::new(Class::NotFound, "VOLUME_NOT_FOUND", message).hint(format!("sdm snapshot list {}", disk.name))
         })
     }
 
-    /// A snapshot in words: its name, or the volume where it has none.
-    pub(crate) fn snapshot_word(&self, volume: VolumeId) -> String {
-        let named = self.volumes.get(&volume).and_then(|row| row.snapshot.as_ref());
+    /// A snapshot of a disk in words: its name, or the volume where it has none, or is another disk's.
+    pub(crate) fn snapshot_word(&self, disk: &Disk, volume: VolumeId) -> String {
+        let row = self.volumes.get(&volume).filter(|row| row.disk == disk.id);
+        let named = row.and_then(|row| row.snapshot.as_ref());
         named.map_or_else(|| format!("volume {volume}"), |snapshot| format!("snapshot {}", snapshot.name))
     }
 
@@ -91,7 +91,7 @@ impl State {
             .hint(format!("delete snapshots that nobody needs: sdm snapshot delete {} SNAPSHOT", disk.name));
         let frozen = disk.volumes.len().saturating_sub(1);
         for volume in disk.volumes.iter().take(frozen.min(BLOCKERS_SHOWN)) {
-            refusal = refusal.blocker("volume", volume.to_string(), self.snapshot_word(*volume));
+            refusal = refusal.blocker("volume", volume.to_string(), self.snapshot_word(disk, *volume));
         }
         Err(refusal)
     }
@@ -113,8 +113,9 @@ impl State {
             disk.name,
             self.user_word(&others[0])
         );
-        let refusal = Refusal::new(Class::Precondition, "SHARED_VOLUME", message)
-            .hint("delete the clones that are named first, or copy them: sdm disk clone CLONE NAME --full");
+        let refusal = Refusal::new(Class::Precondition, "SHARED_VOLUME", message).hint(format!(
+            "make the clones that are named whole first (sdm snapshot delete CLONE {volume}), or delete them"
+        ));
         Err(others.iter().fold(refusal, |refusal, user| self.name_user(refusal, user)))
     }
 
@@ -142,11 +143,9 @@ impl State {
                 let name = self.disks.get(id).map_or_else(|| id.to_string(), |disk| disk.name.to_string());
                 refusal.blocker("disk", name, "shares its volumes")
             }
-            VolumeUser::Trash(garbage) => refusal.blocker(
-                "garbage",
-                garbage.to_string(),
-                format!("{word}; sdm gc trash purge {garbage}"),
-            ),
+            VolumeUser::Trash(garbage) => {
+                refusal.blocker("garbage", garbage.to_string(), format!("{word}; sdm gc trash purge {garbage}"))
+            }
         }
     }
 
@@ -173,7 +172,7 @@ impl State {
             return Err(Refusal::new(Class::Unsupported, "NOT_YET", message)
                 .hint("free space in the domain (sdm gc run), or move the disk first (sdm disk move)"));
         }
-        let word = self.snapshot_word(volume);
+        let word = self.snapshot_word(disk, volume);
         if let Some(child) = disk.volumes.get(at + 1) {
             self.refuse_shared(disk, *child, &format!("delete {word} of disk {}", disk.name))?;
         }
@@ -186,11 +185,12 @@ impl State {
         let at = self.frozen_at(disk, volume)?;
         let kept: Vec<&Volume> = self.chain(disk.id).take(at + 1).collect();
         if let Some(bad) = kept.iter().find(|row| !row.legal) {
-            let message = format!("{} of disk {} is illegal, or lies over what is", self.snapshot_word(bad.id), disk.name);
+            let message =
+                format!("{} of disk {} is illegal, or lies over what is", self.snapshot_word(disk, bad.id), disk.name);
             return Err(Refusal::new(Class::Precondition, "DISK_ILLEGAL", message)
                 .hint(format!("sdm volume show {}; revert to an older snapshot", bad.id)));
         }
-        let word = self.snapshot_word(volume);
+        let word = self.snapshot_word(disk, volume);
         let newer: Vec<&Volume> = self.chain(disk.id).skip(at + 1).filter(|row| row.snapshot.is_some()).collect();
         if !newer.is_empty() && !discard_newer {
             let message = format!(
@@ -201,7 +201,7 @@ impl State {
             let refusal = Refusal::new(Class::Precondition, "NEWER_SNAPSHOTS", message)
                 .hint("give --discard-newer, or keep them: clone the snapshot instead (sdm disk clone --snapshot)");
             let name = |refusal: Refusal, row: &&Volume| {
-                refusal.blocker("volume", row.id.to_string(), self.snapshot_word(row.id))
+                refusal.blocker("volume", row.id.to_string(), self.snapshot_word(disk, row.id))
             };
             return Err(newer.iter().take(BLOCKERS_SHOWN).fold(refusal, name));
         }

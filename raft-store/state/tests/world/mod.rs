@@ -16,6 +16,7 @@ use sdm_state::Entry;
 use sdm_state::Reply;
 use sdm_state::State;
 use sdm_state::assignments::Assignment;
+use sdm_state::assignments::BuildSource;
 use sdm_state::assignments::From;
 use sdm_state::assignments::Layer;
 use sdm_state::assignments::Order;
@@ -270,7 +271,7 @@ pub fn done(order: &Order) -> Option<Report> {
     let volumes = match order {
         Order::CreateDisk { volumes, .. } | Order::Copy { volumes, .. } => volumes.iter().map(result).collect(),
         Order::Receive { volume, .. } | Order::Send { volume, .. } => vec![result(volume)],
-        Order::Build { layers, .. } => layers.iter().map(built).collect(),
+        Order::Build { layers, source, .. } => layers.iter().map(|layer| built(layer, source.as_ref())).collect(),
         Order::Resize { volume, new_size, .. } => {
             vec![VolumeResult { virtual_size: *new_size, file_size: *new_size, blake3: None, ..result(volume) }]
         }
@@ -288,12 +289,14 @@ pub fn done(order: &Order) -> Option<Report> {
 }
 
 /// What a worker says of a layer: a link keeps what it was, bytes keep their hash, all else is new.
-fn built(layer: &Layer) -> VolumeResult {
+fn built(layer: &Layer, source: Option<&BuildSource>) -> VolumeResult {
     let row = &layer.volume;
+    let hash_of =
+        |id| source.and_then(|source| source.volumes.iter().find(|row| row.id == id)).and_then(|row| row.blake3);
     let (allocated_bytes, blake3) = match &layer.from {
         From::Link => (row.allocated_bytes, None),
         From::Fresh => (4096, None),
-        From::Bytes(_) => (1 << 19, Some([7; 32])),
+        From::Bytes(id) => (1 << 19, hash_of(*id).or(Some([7; 32]))),
         From::Flatten(_) => (1 << 20, Some([8; 32])),
     };
     let file_size = if layer.from == From::Link { row.file_size } else { row.virtual_size };
