@@ -18,6 +18,8 @@ mod orders;
 mod report_queue;
 mod reports;
 
+pub(crate) use orders::placed_chain;
+
 use crate::core::Core;
 use connection::Connection;
 use connection::Stream as GatewayStream;

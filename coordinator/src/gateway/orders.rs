@@ -103,9 +103,27 @@ fn order(order: &Order) -> WireOrder {
                 description: description.clone(),
                 disk_description: disk_description.clone(),
                 template: *template,
-                layers: volumes.iter().enumerate().map(|(at, row)| place(*template, volumes.len(), at, row)).collect(),
+                layers: placed_chain(*template, volumes),
             })
         }
+        Order::RenameDomain { target, name } => {
+            WireOrder::RenameDomain(v1::RenameDomainOrder { domain: Some(domain(target)), name: name.clone() })
+        }
+        Order::DetachDomain { target, catalog } => WireOrder::DetachDomain(v1::DetachDomainOrder {
+            domain: Some(domain(target)),
+            // Rows of plain values: that they encode is shown by every detach in every test.
+            catalog: serde_json::to_string(catalog).unwrap_or_default(),
+        }),
+        Order::AttachDomain { target, name } => WireOrder::AttachDomain(v1::AttachDomainOrder {
+            domain: Some(domain(target)),
+            name: name.clone(),
+            foreign: false,
+        }),
+        Order::FormatDomain { target, dot_name } => WireOrder::FormatDomain(v1::FormatDomainOrder {
+            domain: Some(domain(target)),
+            dot_name: dot_name.clone(),
+            unknown_names_too: false,
+        }),
         Order::Noop => WireOrder::Noop(v1::NoopOrder {}),
     }
 }
@@ -130,6 +148,11 @@ fn place(template: bool, chain: usize, at: usize, row: &Volume) -> v1::Layer {
     };
     let sequence = u32::try_from(at + 1).unwrap_or(u32::MAX);
     v1::Layer { volume: Some(volume(row)), role: role.into(), sequence, from: None }
+}
+
+/// A disk's chain, root first, as workers are told of what is there.
+pub(crate) fn placed_chain(template: bool, volumes: &[Volume]) -> Vec<v1::Layer> {
+    volumes.iter().enumerate().map(|(at, row)| place(template, volumes.len(), at, row)).collect()
 }
 
 fn layer(template: bool, chain: usize, at: usize, row: &Layer) -> v1::Layer {

@@ -14,6 +14,8 @@ use sdm_proto::wire::v1;
 use sdm_state::Command;
 use sdm_state::State;
 use sdm_state::command::Begin;
+use sdm_state::command::SessionRef;
+use sdm_state::command::Under;
 use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 
@@ -72,6 +74,7 @@ pub(crate) struct Mutation {
     reason: String,
     lock_wait_ms: u64,
     dry_run: bool,
+    under: Option<Under>,
 }
 
 /// What a mutation is answered with: the transaction, or its plan if it was to be done for show.
@@ -103,7 +106,8 @@ impl Mutation {
             given => given,
         };
         let (initiator, reason, dry_run) = (header.initiator, header.reason, header.dry_run);
-        Ok(Self { id, request_hash: hash.finish(), initiator, reason, lock_wait_ms, dry_run })
+        let under = header.under.map(under_of).transpose()?;
+        Ok(Self { id, request_hash: hash.finish(), initiator, reason, lock_wait_ms, dry_run, under })
     }
 
     /// Begins the transaction, or finds the one that is known under the request's id, and answers
@@ -125,7 +129,7 @@ impl Mutation {
         }
         let spec = resolve(state)?;
         if self.dry_run {
-            let plan = state.dry_run(&spec, None)?;
+            let plan = state.dry_run(&spec, self.under)?;
             return Ok(Begun { transaction: None, plan: Some(present::dry_run(state, plan)) });
         }
         tracing::info!(txn = %id, kind = spec.kind(), initiator = self.initiator, "proposing a transaction");
@@ -151,6 +155,11 @@ impl Mutation {
         let (summary, objects, revision) = (transaction.summary, transaction.objects, state.applied_index());
         let plan = v1::DryRun { summary, objects, warnings: vec![known], revision, ..Default::default() };
         Begun { transaction: None, plan: Some(plan) }
+    }
+
+    /// Its id, where whoever asks has given one.
+    pub(crate) fn id(&self) -> Option<TxnId> {
+        self.id
     }
 
     /// Whether nothing is to be done.
@@ -188,6 +197,7 @@ impl Mutation {
             reason: self.reason,
             lock_wait_ms: self.lock_wait_ms,
             spec,
+            under: self.under,
         }
     }
 
@@ -203,6 +213,16 @@ impl Mutation {
             _ => Ok(present::transaction(state, known)),
         })
     }
+}
+
+/// The client's lock under which it is to run.
+fn under_of(under: v1::UnderToken) -> Result<Under, Refusal> {
+    let token = under.token.parse().map_err(|_| {
+        let shown: String = under.token.chars().take(64).collect();
+        Refusal::new(Class::Invalid, "BAD_TOKEN", format!("{shown:?} is not a fencing token"))
+            .hint("it is epoch-index-ordinal, as Acquire answered it; `sdm lock acquire` sets SDM_LOCK_TOKEN to it")
+    })?;
+    Ok(Under { session: SessionRef { id: under.session_id, epoch: under.session_epoch }, token })
 }
 
 const NEW_ID: &str = "repeat it under a new request id (sdm request-id)";

@@ -10,6 +10,7 @@ use sdm_state::State;
 use sdm_state::catalog::Disk;
 use sdm_state::catalog::Domain;
 use sdm_state::catalog::Volume;
+use sdm_state::workers::Worker;
 use uuid::Uuid;
 
 /// Names that a refusal lists at most.
@@ -67,6 +68,26 @@ pub(crate) fn disk<'a>(state: &'a State, text: &str) -> Result<&'a Disk, Refusal
     found.ok_or_else(|| {
         let names = state.disks.values().map(|disk| disk.name.as_str());
         unknown("disk", "DISK_NOT_FOUND", text, state.disks.len(), names)
+    })
+}
+
+/// The worker that this text names.
+///
+/// # Errors
+/// It is neither a name nor an id, or there is no such worker.
+pub(crate) fn worker<'a>(state: &'a State, text: &str) -> Result<&'a Worker, Refusal> {
+    let found = match Reference::parse(text)? {
+        Reference::Id(uuid) => state.workers.get(&sdm_proto::ids::Id::from_uuid(uuid)),
+        // Names are labels: of several that had one, the live one is meant, or the one that was lost last.
+        Reference::Name(name) => state
+            .workers
+            .values()
+            .filter(|worker| worker.identity.name == name)
+            .max_by_key(|worker| (worker.is_live(), worker.since_ms, worker.identity.id)),
+    };
+    found.ok_or_else(|| {
+        let names = state.workers.values().map(|worker| worker.identity.name.as_str());
+        unknown("worker", "WORKER_NOT_FOUND", text, state.workers.len(), names)
     })
 }
 

@@ -3,6 +3,7 @@
 use sdm_proto::wire::v1;
 use sdm_state::State;
 use sdm_state::catalog::Domain;
+use sdm_state::catalog::DomainState;
 
 /// The domain.
 pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
@@ -17,7 +18,14 @@ pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
         r#type: "file".to_owned(),
         path: domain.path.clone(),
         local: domain.local,
-        state: if reachable { "reachable" } else { "unreachable" }.to_owned(),
+        state: if !domain.state.is_active() {
+            "maintenance"
+        } else if reachable {
+            "reachable"
+        } else {
+            "unreachable"
+        }
+        .to_owned(),
         state_reason: if reachable { String::new() } else { why_unreachable(state, domain) },
         total_bytes: space.map_or(0, |sight| sight.total_bytes),
         free_bytes: space.map_or(0, |sight| sight.free_bytes),
@@ -25,7 +33,21 @@ pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
         disks: state.disks_in(domain.id),
         workers,
         created_by: domain.created_by.to_string(),
+        retention_ms: state.retention_ms(domain.id),
+        retention_is_own: domain.retention_ms.is_some(),
+        maintenance: maintenance(domain),
+        projection_pending: domain.describing.is_some(),
     }
+}
+
+fn maintenance(domain: &Domain) -> Option<v1::DomainMaintenance> {
+    let DomainState::Maintenance(maintenance) = &domain.state else { return None };
+    Some(v1::DomainMaintenance {
+        since_ms: maintenance.since_ms,
+        by: maintenance.by.clone(),
+        reason: maintenance.reason.clone(),
+        transaction_id: maintenance.txn.to_string(),
+    })
 }
 
 fn why_unreachable(state: &State, domain: &Domain) -> String {

@@ -2,6 +2,7 @@
 //! read, and with nothing decided. Secrets stay behind, except the ticket of a transfer, which is
 //! for the command that reads it.
 
+mod attachment;
 mod disk;
 mod domain;
 mod dry_run;
@@ -9,18 +10,31 @@ mod garbage;
 mod job;
 mod lock;
 mod reason;
+mod standing;
 mod transaction;
+mod volume;
 mod worker;
 
+pub(crate) use attachment::attachment;
 pub(crate) use disk::disk;
 pub(crate) use domain::domain;
 pub(crate) use dry_run::dry_run;
+pub(crate) use garbage::blocked_by as garbage_obstacle;
+pub(crate) use garbage::collection_plan;
 pub(crate) use garbage::garbage;
+pub(crate) use garbage::state_word as garbage_state;
 pub(crate) use job::job;
+pub(crate) use lock::holder;
 pub(crate) use lock::lock;
+pub(crate) use lock::state_word;
+pub(crate) use standing::standing;
 pub(crate) use transaction::current_work;
 pub(crate) use transaction::transaction;
 pub(crate) use transaction::without_history;
+pub(crate) use volume::places;
+pub(crate) use volume::snapshot;
+pub(crate) use volume::snapshots;
+pub(crate) use volume::volume;
 pub(crate) use worker::worker;
 
 use sdm_proto::ids::DomainId;

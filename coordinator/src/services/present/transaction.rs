@@ -56,6 +56,8 @@ pub(crate) fn without_history(state: &State, txn: &Txn) -> v1::Transaction {
         revision: txn.changed_index,
         summary: txn.summary.clone(),
         job_id: job.map(|job| job.id.to_string()).unwrap_or_default(),
+        standing: super::standing(state, txn),
+        under_token: txn.under.map(|token| token.to_string()).unwrap_or_default(),
     }
 }
 
@@ -78,6 +80,8 @@ fn event(event: &Event) -> v1::Event {
 
 fn made(outcome: &Outcome) -> v1::Outcome {
     v1::Outcome {
+        attachment: outcome.attachment.map(super::attachment::token),
+        worker_id: outcome.worker.map(|id| id.to_string()).unwrap_or_default(),
         domain_id: outcome.domain.map(|id| id.to_string()).unwrap_or_default(),
         disk_id: outcome.disk.map(|id| id.to_string()).unwrap_or_default(),
         placement_id: outcome.placement.map(|id| id.to_string()).unwrap_or_default(),
@@ -102,7 +106,8 @@ fn current(state: &State, attempt: &Attempt, job: Option<&Job>) -> v1::Attempt {
 
 fn locks(state: &State, txn: &Txn) -> Vec<String> {
     let set = txn.lock.and_then(|id| state.locks.get(&id));
-    set.map_or_else(Vec::new, |set| set.resources.iter().map(|(resource, mode)| format!("{mode} {resource}")).collect())
+    let words = |(resource, mode)| format!("{mode} {}", state.resource_word(resource));
+    set.map_or_else(Vec::new, |set| set.resources.iter().map(words).collect())
 }
 
 /// When the phase ends by itself; 0 when it does not.

@@ -1,9 +1,13 @@
 //! A worker as it is shown.
 
+use super::attachment;
 use super::domain_word;
 use sdm_proto::wire::v1;
 use sdm_state::State;
 use sdm_state::workers::Worker;
+
+/// Attachments and transactions that are shown with a worker: a list of a thousand workers stays one message.
+const SHOWN_MAX: usize = 100;
 
 /// The worker.
 pub(crate) fn worker(state: &State, worker: &Worker) -> v1::Worker {
@@ -16,19 +20,41 @@ pub(crate) fn worker(state: &State, worker: &Worker) -> v1::Worker {
         total_bytes: sight.total_bytes,
         free_bytes: sight.free_bytes,
     });
+    let fencing = state.fencing_txns().filter(|txn| txn.fencing.as_ref().is_some_and(|at| at.worker == identity.id));
+    let fencing = fencing.take(SHOWN_MAX).map(|txn| txn.id.to_string());
     v1::Worker {
         id: identity.id.to_string(),
         name: identity.name.to_string(),
         address: identity.address.clone(),
-        state: if worker.is_live() { "live" } else { "lost" }.to_owned(),
+        state: match (worker.is_live(), &worker.draining) {
+            (false, _) => "lost",
+            (true, Some(_)) => "draining",
+            (true, None) => "live",
+        }
+        .to_owned(),
         machine_id: identity.machine_id.clone(),
         boot_id: identity.boot_id.clone(),
         reach: identity.reach.clone(),
         domains: domains.collect(),
         assignments: state.attempts_of(identity.id).count() as u64,
-        session_id: worker.session.map(|session| session.to_string()).unwrap_or_default(),
+        session_id: worker.last_session().map(|session| session.to_string()).unwrap_or_default(),
         since_ms: worker.since_ms,
         version: identity.version.clone(),
+        draining: worker.draining.as_ref().map(|draining| v1::WorkerDraining {
+            since_ms: draining.since_ms,
+            by: draining.by.clone(),
+            reason: draining.reason.clone(),
+        }),
+        confirmed_down: worker.confirmed_down.as_ref().filter(|_| !worker.is_live()).map(|down| {
+            v1::WorkerConfirmedDown {
+                session_id: down.session.to_string(),
+                at_ms: down.at_ms,
+                by: down.by.clone(),
+                reason: down.reason.clone(),
+            }
+        }),
+        fencing_transactions: fencing.collect(),
+        attachments: state.attachments_at(identity.id).take(SHOWN_MAX).map(|row| attachment(state, row)).collect(),
     }
 }
 
