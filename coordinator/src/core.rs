@@ -157,6 +157,12 @@ impl Core {
         &self.inner.name
     }
 
+    /// How often connections to the leader were refused here while a majority still had it.
+    #[must_use]
+    pub fn refused_alone(&self) -> u64 {
+        self.inner.reachability.refused_alone()
+    }
+
     /// This member's id.
     #[must_use]
     pub fn node_id(&self) -> NodeId {

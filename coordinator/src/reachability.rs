@@ -13,6 +13,8 @@ use sdm_raft_store::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -52,9 +54,21 @@ pub(crate) struct Reachability {
     last: Mutex<Option<(Instant, Arc<Vec<Ping>>)>>,
     /// When somebody found out, after a long wait, that no majority can be reached.
     lost: std::sync::Mutex<Option<Instant>>,
+    /// How often connections to the leader were refused here while the others still had it.
+    refused_alone: AtomicU64,
 }
 
 impl Reachability {
+    /// Connections to the leader are refused here, and no majority has lost it.
+    pub fn is_refused_alone(&self) {
+        self.refused_alone.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was found out.
+    pub fn refused_alone(&self) -> u64 {
+        self.refused_alone.load(Ordering::Relaxed)
+    }
+
     fn judged(&self, lost: bool, waited: Duration, now: Instant) {
         let mut known = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let confirmed = known.is_some_and(|at| is_lately(at, now));

@@ -8,6 +8,8 @@ use cluster::Cluster;
 use cluster::Sdm;
 use cluster::Shape;
 use host::send;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -59,6 +61,66 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Relaxed);
     }
+}
+
+/// A binary of an earlier build: `SDM_OLDER_BINARY=… cargo test -p sdm --test rolling_restart`.
+const OLDER_BINARY: &str = "SDM_OLDER_BINARY";
+
+#[test]
+fn a_cluster_of_an_earlier_build_is_upgraded_member_by_member_and_no_command_fails() {
+    let Some(older) = std::env::var_os(OLDER_BINARY).map(PathBuf::from) else {
+        eprintln!("SKIPPED: {OLDER_BINARY} names no binary of an earlier build");
+        return;
+    };
+    let mut cluster = Cluster::start_with(&Shape::usual(), Some(older.clone()));
+    cluster.make_domain("shelf-1");
+    let (load, sdm) = (Load::default(), cluster.sdm());
+    let level = |sdm: &Sdm| sdm.done(&["status"])["feature_level"].as_u64().expect("a level");
+    let before = level(&sdm);
+    std::thread::scope(|scope| {
+        let _ends = Ends(&load);
+        let (load, sdm) = (&load, &sdm);
+        scope.spawn(move || {
+            load.run(sdm, |turn| {
+                let name = format!("disk-{turn}");
+                ["disk", "create", &name, "--domain", "shelf-1", "--size", "1M"].map(str::to_owned).to_vec()
+            });
+        });
+        scope.spawn(move || load.run(sdm, |_| ["disk", "list"].map(str::to_owned).to_vec()));
+        load.go_on(6);
+        cluster.upgrade();
+        let leader = cluster.leader();
+        let followers = cluster.member_names().into_iter().filter(|name| *name != leader);
+        for name in followers.chain([leader.clone()]).collect::<Vec<_>>() {
+            assert_eq!(level(sdm), before, "an earlier build is there yet");
+            send(cluster.pid(&name), rustix::process::Signal::TERM);
+            cluster.process(&name).expect("it runs").ended(Duration::from_secs(30));
+            cluster.kill(&name);
+            load.go_on(3);
+            cluster.start_node(&name);
+            cluster.await_members(3);
+            load.go_on(3);
+        }
+        host::until("the level rises", || match level(sdm) {
+            now if now > before => Ok(()),
+            now => Err(format!("it is {now}")),
+        });
+        load.go_on(3);
+    });
+    let failed = load.failed.lock().expect("nobody panicked");
+    assert!(failed.is_empty(), "{} failed: {}", failed.len(), failed.join("\n"));
+    drop(failed);
+    // There is no way back, and the earlier build says so.
+    let name = "node-b";
+    let folder = cluster.path(name);
+    cluster.kill(name);
+    let back = Command::new(older)
+        .args(["coordinator", "--name", name, "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder)
+        .output();
+    let back = back.expect("it runs");
+    let said = String::from_utf8_lossy(&back.stderr);
+    assert!(!back.status.success() && said.contains("newer version of sdm"), "{said}");
 }
 
 #[test]

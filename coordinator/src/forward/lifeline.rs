@@ -108,6 +108,7 @@ async fn hold(core: &Core, id: NodeId, node: &MemberNode) {
                 tracing::info!(leader = node.name, "the leader's process is gone");
                 stand(core, id).await;
             } else {
+                core.inner.reachability.is_refused_alone();
                 tracing::warn!(
                     leader = node.name,
                     address = node.address,

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +33,8 @@ pub struct Cluster {
     network: [u8; 2],
     secret: Option<PathBuf>,
     new_secret: Option<PathBuf>,
+    /// What nodes that start from now on run; the binary under test when not set.
+    binary: Option<PathBuf>,
     scratch: Scratch,
 }
 
@@ -44,7 +47,13 @@ struct Node {
 impl Cluster {
     /// Starts one and waits until all members vote and all workers are live.
     pub fn start(shape: &Shape) -> Self {
+        Self::start_with(shape, None)
+    }
+
+    /// The same with another binary; see `binary`.
+    pub fn start_with(shape: &Shape, binary: Option<PathBuf>) -> Self {
         let mut cluster = Self::prepare(shape);
+        cluster.binary = binary;
         for name in cluster.member_names() {
             cluster.start_node(&name);
         }
@@ -75,6 +84,7 @@ impl Cluster {
             network: free_network(),
             secret,
             new_secret: None,
+            binary: None,
             scratch,
         };
         for name in cluster.member_names() {
@@ -132,6 +142,11 @@ impl Cluster {
             arguments.extend(["--reach".to_owned(), prefixes.join(",")]);
         }
         self.add(node, arguments);
+    }
+
+    /// Nodes that start from now on run the binary under test.
+    pub fn upgrade(&mut self) {
+        self.binary = None;
     }
 
     /// Nodes that are added from now on have this secret.
@@ -196,7 +211,7 @@ impl Cluster {
         let log = self.log_of(name);
         let node = self.nodes.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
         assert!(node.process.is_none(), "{name} runs already");
-        let mut command = program();
+        let mut command = self.binary.as_deref().map_or_else(program, Command::new);
         command.args(&node.arguments).env("RUST_LOG", "info,openraft=warn");
         node.process = Some(Process::start(name, command, &log));
     }
