@@ -8,10 +8,10 @@ mod coordinator;
 mod data_folder;
 mod demo;
 mod disk;
-mod disk_export;
-mod disk_import;
-mod disk_result;
+mod confirmed;
 mod domain;
+mod domain_check;
+mod domain_life;
 mod exit_codes;
 mod gc;
 mod held_command;
@@ -23,14 +23,18 @@ mod lock_list;
 mod member;
 mod offline;
 mod request_id;
+mod snapshot;
 mod status;
+mod template;
 mod txn;
 mod version;
+mod volume;
 mod worker;
+mod worker_verbs;
 
 pub use disk::disk_of;
-pub use disk_export::ExportDisk;
-pub use disk_import::ImportDisk;
+pub use disk::ExportDisk;
+pub use disk::ImportDisk;
 pub use gc::garbage_of;
 pub use held_command::become_command;
 pub use lock::LockCommand;
@@ -63,6 +67,15 @@ pub enum Command {
     /// Disks of virtual machines
     #[command(subcommand)]
     Disk(disk::DiskCommand),
+    /// Snapshots: how a disk was at one moment
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Templates: read-only disks that many clones share
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
+    /// Volumes: single layers of disks, for experts
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Locks: who may act on what
     #[command(subcommand)]
     Lock(lock::LockCommand),
@@ -110,11 +123,14 @@ impl Command {
     /// What was refused, or could not be done.
     pub async fn operate(self, context: &Context) -> Result<ExitCode, Failure> {
         match self {
-            Self::Worker(command) => command.list(context).await,
+            Self::Worker(command) => command.operate(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Member(command) => command.run(context).await,
             Self::Domain(command) => command.run(context).await,
             Self::Disk(command) => command.run(context).await,
+            Self::Snapshot(command) => command.run(context).await,
+            Self::Template(command) => command.run(context).await,
+            Self::Volume(command) => command.run(context).await,
             Self::Lock(command) => command.operate(context).await,
             Self::Txn(command) => command.run(context).await,
             Self::Job(command) => command.run(context).await,

@@ -1,7 +1,12 @@
-//! `sdm worker`: runs a worker in the foreground until it is told to end; `sdm worker list` lists them.
+//! `sdm worker`: runs a worker in the foreground until it is told to end; its verbs ask about workers and change
+//! their standing.
 
 use super::data_folder::folder_class;
 use super::listening::Listening;
+use super::worker_verbs::ChangeWorker;
+use super::worker_verbs::ConfirmDown;
+use super::worker_verbs::RemoveWorker;
+use super::worker_verbs::show;
 use crate::cli::GlobalOptions;
 use crate::client::all_pages;
 use crate::context::Context;
@@ -76,6 +81,19 @@ pub enum WorkerVerb {
         #[arg(long, value_name = "N")]
         wait: Option<usize>,
     },
+    /// Show one worker: what it reaches, what it has to do, its session
+    Show {
+        /// Its name or id
+        worker: String,
+    },
+    /// Give a worker no new work; what runs goes on
+    Drain(ChangeWorker),
+    /// Give a drained worker work again
+    Undrain(ChangeWorker),
+    /// Forget a worker that is lost or drained and that nothing names
+    Remove(RemoveWorker),
+    /// Say that a lost worker's host is down for sure: what it was doing in place goes on elsewhere
+    ConfirmDown(ConfirmDown),
 }
 
 impl WorkerCommand {
@@ -84,13 +102,21 @@ impl WorkerCommand {
         self.verb.is_none()
     }
 
-    /// `sdm worker list`.
+    /// One of its verbs.
     ///
     /// # Errors
-    /// No member answers, or not so many workers live in time.
-    pub async fn list(self, context: &Context) -> Result<ExitCode, Failure> {
-        let wait = self.verb.and_then(|WorkerVerb::List { wait }| wait);
-        list(context, wait).await
+    /// No member answers, or it was refused.
+    pub async fn operate(self, context: &Context) -> Result<ExitCode, Failure> {
+        match self.verb {
+            Some(WorkerVerb::List { wait }) => list(context, wait).await,
+            Some(WorkerVerb::Show { worker }) => show(context, &worker).await,
+            Some(WorkerVerb::Drain(change)) => change.drain(context).await,
+            Some(WorkerVerb::Undrain(change)) => change.undrain(context).await,
+            Some(WorkerVerb::Remove(remove)) => remove.run(context).await,
+            Some(WorkerVerb::ConfirmDown(confirm)) => confirm.run(context).await,
+            // Without a verb it is the worker itself, which is run elsewhere.
+            None => Ok(ExitCode::Internal),
+        }
     }
 
     async fn resolve(&self, global: &GlobalOptions) -> Result<WorkerConfig, Failure> {

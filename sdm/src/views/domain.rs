@@ -2,6 +2,7 @@
 
 use super::list::Fields;
 use super::list::Row;
+use crate::output::age_text;
 use crate::output::bytes_text;
 use crate::output::or_dash;
 use sdm_proto::wire::v1;
@@ -34,8 +35,29 @@ pub struct DomainView {
     pub disks: u64,
     /// Live workers that reach it.
     pub workers: Vec<String>,
+    /// Since when, by whom and why it is in maintenance; null otherwise.
+    pub maintenance: Option<MaintenanceView>,
+    /// Whether its name on the storage is being rewritten.
+    pub projection_pending: bool,
     /// The transaction that made it.
     pub created_by: String,
+    /// How long its deleted disks can be restored, in milliseconds.
+    pub retention_ms: u64,
+    /// Whether that was set for it, and is not the cluster's default.
+    pub retention_is_own: bool,
+}
+
+/// Why a domain is in maintenance.
+#[derive(Serialize)]
+pub struct MaintenanceView {
+    /// Cluster clock, milliseconds.
+    pub since_ms: u64,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The transaction.
+    pub transaction_id: String,
 }
 
 impl From<v1::Domain> for DomainView {
@@ -54,6 +76,15 @@ impl From<v1::Domain> for DomainView {
             disks: domain.disks,
             workers: domain.workers,
             created_by: domain.created_by,
+            maintenance: domain.maintenance.map(|at| MaintenanceView {
+                since_ms: at.since_ms,
+                by: at.by,
+                reason: at.reason,
+                transaction_id: at.transaction_id,
+            }),
+            projection_pending: domain.projection_pending,
+            retention_ms: domain.retention_ms,
+            retention_is_own: domain.retention_is_own,
         }
     }
 }
@@ -62,6 +93,18 @@ impl DomainView {
     // A file system of no bytes is one of which nothing was reported.
     fn total_text(&self) -> String {
         if self.total_bytes == 0 { "-".to_owned() } else { bytes_text(self.total_bytes) }
+    }
+
+    fn retention_text(&self) -> String {
+        let kept = if self.retention_ms == 0 { "none".to_owned() } else { age_text(self.retention_ms) };
+        format!("{kept}{}", if self.retention_is_own { "" } else { "   (the cluster's default)" })
+    }
+
+    fn why(&self) -> String {
+        match &self.maintenance {
+            Some(at) => format!("by {} {} {}", or_dash(&at.by), at.reason, self.state_reason).trim_end().to_owned(),
+            None => self.state_reason.clone(),
+        }
     }
 
     fn free_text(&self) -> String {
@@ -83,7 +126,7 @@ impl Row for DomainView {
             self.disks.to_string(),
             or_dash(&self.workers.join(",")),
             self.path.clone(),
-            self.state_reason.clone(),
+            self.why(),
         ]
     }
 }
@@ -95,11 +138,12 @@ impl Fields for DomainView {
             ("id", self.id.clone()),
             ("type", self.r#type.clone()),
             ("path", format!("{}{}", self.path, if self.local { "   (local: no mount point needed)" } else { "" })),
-            ("state", format!("{}   {}", self.state, self.state_reason)),
+            ("state", format!("{}   {}", self.state, self.why())),
             ("free", format!("{} of {}", self.free_text(), self.total_text())),
             ("reserved", bytes_text(self.reserved_bytes)),
             ("disks", self.disks.to_string()),
             ("workers", or_dash(&self.workers.join(", "))),
+            ("retention", self.retention_text()),
             ("created by", format!("txn {}", self.created_by)),
         ]
     }

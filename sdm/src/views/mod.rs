@@ -2,7 +2,9 @@
 //! line and not of the wire. Keys in snake_case, 64-bit values as numbers, bytes as hex, what is
 //! absent as null, no field ever omitted.
 
+mod attachment;
 mod disk;
+mod disk_tree;
 mod domain;
 mod dry_run;
 mod garbage;
@@ -10,25 +12,32 @@ mod job;
 mod list;
 mod lock;
 mod member;
+mod snapshot;
 mod status;
 mod transaction;
 mod transaction_story;
+mod volume;
 mod worker;
 
+pub use attachment::AttachmentView;
 pub use disk::DiskView;
+pub use disk_tree::DiskTree;
 pub use domain::DomainView;
 pub use dry_run::DryRunView;
 pub use garbage::GarbageView;
 pub use job::JobView;
 pub use list::List;
+pub use list::Row;
 pub use list::Shown;
 pub use lock::BlockerView;
 pub use lock::LockView;
 pub use member::MemberView;
 pub use member::Votes;
+pub use snapshot::SnapshotView;
 pub use status::StatusView;
 pub use transaction::TransactionView;
 pub use transaction_story::TransactionStory;
+pub use volume::VolumeStory;
 pub use worker::WorkerView;
 
 /// Bytes as lower-case hex.

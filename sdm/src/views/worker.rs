@@ -1,5 +1,7 @@
 //! A worker as it is printed.
 
+use super::AttachmentView;
+use super::list::Fields;
 use super::list::Row;
 use crate::output::or_dash;
 use sdm_proto::wire::v1;
@@ -32,6 +34,25 @@ pub struct WorkerView {
     pub since_ms: u64,
     /// Its release.
     pub version: String,
+    /// Since when, by whom and why it gets no new work; null unless it is drained.
+    pub draining: Option<StandingView>,
+    /// That its host was confirmed down, as of the session that it lost; null otherwise.
+    pub confirmed_down: Option<StandingView>,
+    /// Transactions for which it may still write in place although it is lost.
+    pub fencing_transactions: Vec<String>,
+    /// Disks that its host has attached; at most 100.
+    pub attachments: Vec<AttachmentView>,
+}
+
+/// What an operator said about a worker.
+#[derive(Serialize)]
+pub struct StandingView {
+    /// Cluster clock, milliseconds.
+    pub since_ms: u64,
+    /// Who said it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How a worker sees one domain.
@@ -60,6 +81,14 @@ impl From<v1::Worker> for WorkerView {
             session_id: worker.session_id,
             since_ms: worker.since_ms,
             version: worker.version,
+            draining: worker.draining.map(|at| StandingView { since_ms: at.since_ms, by: at.by, reason: at.reason }),
+            confirmed_down: worker.confirmed_down.map(|at| StandingView {
+                since_ms: at.at_ms,
+                by: at.by,
+                reason: at.reason,
+            }),
+            fencing_transactions: worker.fencing_transactions,
+            attachments: worker.attachments.into_iter().map(AttachmentView::from).collect(),
         }
     }
 }
@@ -74,6 +103,47 @@ impl From<v1::WorkerDomain> for WorkerDomainView {
             total_bytes: domain.total_bytes,
             free_bytes: domain.free_bytes,
         }
+    }
+}
+
+impl WorkerView {
+    /// Its state, and what was said about that.
+    #[must_use]
+    pub fn state_words(&self) -> String {
+        let said =
+            |what: &str, at: &StandingView| format!("{}, {what} by {}: {}", self.state, at.by, or_dash(&at.reason));
+        match (&self.confirmed_down, &self.draining) {
+            (Some(down), _) => said("confirmed down", down),
+            (None, Some(draining)) => said("drained", draining),
+            (None, None) => self.state.clone(),
+        }
+    }
+}
+
+impl Fields for WorkerView {
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("name", self.name.clone()),
+            ("id", self.id.clone()),
+            ("state", self.state_words()),
+            ("session", format!("{}   (what `sdm worker confirm-down` asks for)", or_dash(&self.session_id))),
+            ("address", self.address.clone()),
+            ("machine", format!("{}   boot {}", self.machine_id, self.boot_id)),
+            ("prefixes", or_dash(&self.reach.join(", "))),
+            ("assignments", self.assignments.to_string()),
+            ("version", or_dash(&self.version)),
+        ];
+        for domain in &self.domains {
+            let state = if domain.reachable { "reached" } else { domain.error.as_str() };
+            fields.push(("domain", format!("{}   {state}", domain.domain)));
+        }
+        for txn in &self.fencing_transactions {
+            fields.push(("unfenced", format!("transaction {txn}: it may still write in place")));
+        }
+        for at in &self.attachments {
+            fields.push(("attached", format!("disk {}   {}   {}   {}", at.disk, at.access, at.state, at.path)));
+        }
+        fields
     }
 }
 

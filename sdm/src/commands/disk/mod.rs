@@ -1,6 +1,7 @@
 //! `sdm disk`: disks of virtual machines. What they have in common with templates and snapshots is
 //! lent to those.
 
+mod attach;
 mod changes;
 mod copies;
 mod create;

@@ -1,5 +1,8 @@
 //! The verbs.
 
+use super::attach::AttachDisk;
+use super::attach::DetachDisk;
+use super::attach::ListAttachments;
 use super::changes::DescribeDisk;
 use super::changes::RenameDisk;
 use super::changes::ResizeDisk;
@@ -42,6 +45,12 @@ pub enum DiskCommand {
     Describe(DescribeDisk),
     /// Make a disk larger
     Resize(ResizeDisk),
+    /// Give a host the right to use a disk
+    Attach(AttachDisk),
+    /// Take that right back
+    Detach(DetachDisk),
+    /// List which hosts have which disks
+    Attachments(ListAttachments),
     /// Delete a disk
     Delete(DeleteDisk),
     /// List the disks
@@ -75,6 +84,9 @@ impl DiskCommand {
             Self::Rename(rename) => rename.run(context).await,
             Self::Describe(describe) => describe.run(context).await,
             Self::Resize(resize) => resize.run(context).await,
+            Self::Attach(attach) => attach.run(context).await,
+            Self::Detach(detach) => detach.run(context).await,
+            Self::Attachments(list) => list.run(context).await,
             Self::Delete(delete) => delete.run(context).await,
             Self::List(list) => list.run(context).await,
             Self::Show { disk } => show(context, &disk).await,
