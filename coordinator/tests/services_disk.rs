@@ -87,7 +87,7 @@ async fn bad_requests_are_refused_before_anything_is_recorded() {
     assert_eq!(stage.transaction(REQUEST).await.unwrap_err().reason, "TXN_NOT_FOUND");
     assert_eq!(stage.transaction("7").await.unwrap_err().reason, "BAD_REQUEST_ID");
     let open =
-        stage.transactions().list_transactions(v1::ListTransactionsRequest { page: None, open_only: true }).await;
+        stage.transactions().list_transactions(v1::ListTransactionsRequest { open_only: true, ..Default::default() }).await;
     assert_eq!(open.unwrap().into_inner().items, []);
 }
 

@@ -55,7 +55,7 @@ async fn list(member: &mut Endpoints) -> Result<BTreeMap<String, v1::Transaction
     loop {
         let page = v1::PageRequest { page_size: u32::try_from(PAGE_SIZE_MAX).unwrap_or(1), page_token };
         let call = |channel| {
-            let request = v1::ListTransactionsRequest { page: Some(page.clone()), open_only: false };
+            let request = v1::ListTransactionsRequest { page: Some(page.clone()), ..Default::default() };
             async move { transactions(channel).list_transactions(request).await }
         };
         let answer = match member.insist(LIST_PATIENCE, call).await.0 {

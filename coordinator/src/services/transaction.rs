@@ -17,6 +17,9 @@ use sdm_proto::status::to_status;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::transaction_service_server::TransactionService;
 use sdm_state::Command;
+use sdm_state::State;
+use sdm_state::txns::Phase;
+use sdm_state::txns::Txn;
 use std::pin::Pin;
 use tonic::Request;
 use tonic::Response;
@@ -49,15 +52,20 @@ impl TransactionApi {
     }
 
     async fn list(&self, request: v1::ListTransactionsRequest) -> Result<v1::ListTransactionsResponse, Refusal> {
-        let page = Page::<u64>::parse("transactions", request.page.as_ref())?;
+        let mut asked = request.page.clone().unwrap_or_default();
+        if request.with_history {
+            asked.page_size = asked.page_size.clamp(1, STORIES_MAX);
+        }
+        let page = Page::<u64>::parse("transactions", Some(&asked))?;
         let view = Call::begin(&self.core).read().await?;
         let state = &view.state;
         let rows = state
             .txns_from(page.first_key())
-            .filter(|txn| !(request.open_only && txn.phase.is_final()))
+            .filter(|txn| wanted(&request, txn, state.meta.clock_ms))
             .map(|txn| (txn.began_index, txn));
         let (rows, next) = page.take(rows, state.applied_index());
-        let items = rows.into_iter().map(|txn| present::without_history(state, txn)).collect();
+        let show = if request.with_history { present::transaction } else { present::without_history };
+        let items = rows.into_iter().map(|txn| show(state, txn)).collect();
         Ok(v1::ListTransactionsResponse { items, page: Some(next), clock_ms: self.core.shown_clock_ms(state) })
     }
 
@@ -71,6 +79,9 @@ impl TransactionApi {
     }
 }
 
+/// Transactions of one page that are told with their histories: those are bounded, and so is a message.
+const STORIES_MAX: u32 = 100;
+
 /// Longest reason of an abort, in bytes; it stands in the transaction's history for as long as that.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -81,11 +92,70 @@ impl TransactionApi {
             let message = format!("the reason has {} bytes, at most {REASON_BYTES_MAX} are kept", request.reason.len());
             return Err(Refusal::new(Class::Invalid, "REASON_TOO_LONG", message).hint("shorten the reason"));
         }
+        if request.dry_run {
+            let view = Call::begin(&self.core).read().await?;
+            let state = &view.state;
+            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+            let would = would_abort(state, row);
+            return Ok(v1::AbortTransactionResponse { transaction: Some(present::transaction(state, row)), would });
+        }
         let answered = Call::begin(&self.core).propose(Command::Abort { txn, reason: request.reason }).await?;
         let state = &answered.view.state;
         let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
-        Ok(v1::AbortTransactionResponse { transaction: Some(present::transaction(state, row)) })
+        let transaction = Some(present::transaction(state, row));
+        Ok(v1::AbortTransactionResponse { transaction, would: Vec::new() })
     }
+
+    async fn retry(&self, request: v1::RetryTransactionRequest) -> Result<v1::RetryTransactionResponse, Refusal> {
+        let txn = resolve::txn_id(&request.id)?;
+        let by: String = request.initiator.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 16).collect();
+        if request.dry_run {
+            let view = Call::begin(&self.core).read().await?;
+            let state = &view.state;
+            state.check_retry(txn)?;
+            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+            let would = vec![format!("transaction {txn} would be tried at once: {}", row.summary)];
+            return Ok(v1::RetryTransactionResponse { transaction: Some(present::transaction(state, row)), would });
+        }
+        let answered = Call::begin(&self.core).propose(Command::RetryTxn { txn, by }).await?;
+        let state = &answered.view.state;
+        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+        let transaction = Some(present::transaction(state, row));
+        Ok(v1::RetryTransactionResponse { transaction, would: Vec::new() })
+    }
+}
+
+/// Whether a list that was asked for so shows it.
+fn wanted(request: &v1::ListTransactionsRequest, txn: &Txn, now_ms: u64) -> bool {
+    let of_object = |object: &String| {
+        object == &request.object || object.split_once('/').is_some_and(|(_, name)| name == request.object)
+    };
+    !(request.open_only && txn.phase.is_final())
+        && txn.spec.kind().starts_with(&request.kind)
+        && (request.object.is_empty() || txn.objects.iter().any(of_object))
+        && (request.within_ms == 0 || now_ms.saturating_sub(txn.began_ms) <= request.within_ms)
+        && txn.initiator.contains(&request.actor)
+}
+
+/// What an abort would do, in words.
+fn would_abort(state: &State, txn: &Txn) -> Vec<String> {
+    let mut lines = match &txn.phase {
+        Phase::Committed(_) => vec![format!("transaction {} is committed: an abort would be refused", txn.id)],
+        Phase::Aborted(_) | Phase::Refused(_) => vec![format!("nothing: transaction {} is over", txn.id)],
+        Phase::Waiting { .. } => vec![format!("transaction {} would stop waiting: {}", txn.id, txn.summary)],
+        Phase::Running => vec![format!("transaction {} would be aborted: {}", txn.id, txn.summary)],
+    };
+    if let Some(attempt) = present::current_work(state, txn).and_then(|work| work.attempt.as_ref()) {
+        let worker = state.worker_word(attempt.worker);
+        lines.push(format!(
+            "attempt {} at worker {worker} would be closed; what it made becomes garbage",
+            attempt.number
+        ));
+    }
+    if let Some(lock) = txn.lock.and_then(|id| state.locks.get(&id)) {
+        lines.push(format!("its locks would be released: {}", state.resources_in_words(lock)));
+    }
+    lines
 }
 
 #[tonic::async_trait]
@@ -111,6 +181,13 @@ impl TransactionService for TransactionApi {
         request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
         self.abort(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
+    async fn retry_transaction(
+        &self,
+        request: Request<v1::RetryTransactionRequest>,
+    ) -> Result<Response<v1::RetryTransactionResponse>, Status> {
+        self.retry(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
     async fn begin_noop(

@@ -21,7 +21,7 @@ const OWN_ABORT_PATIENCE: Duration = Duration::from_secs(3);
 pub async fn abort(cluster: &Cluster, id: &str, reason: &str) -> Result<v1::Transaction, Failure> {
     let by = format!("by {}", initiator());
     let reason = if reason.is_empty() { by } else { format!("{reason} ({by})") };
-    let request = v1::AbortTransactionRequest { id: id.to_owned(), reason };
+    let request = v1::AbortTransactionRequest { id: id.to_owned(), reason, dry_run: false };
     let answer = cluster.call(async |link| {
         let mut client = TransactionServiceClient::new(link).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
         client.abort_transaction(request.clone()).await

@@ -8,6 +8,7 @@ use clap::Args;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1::MutationHeader;
+use sdm_proto::wire::v1::UnderToken;
 
 /// Options of every command that changes something.
 #[derive(Args, Debug, Clone, Default)]
@@ -28,6 +29,15 @@ pub struct Mutation {
     #[arg(long, help_heading = "Change options")]
     dry_run: bool,
 }
+
+/// The fencing token of the lock under which a command runs, as `sdm lock acquire` sets it ...
+pub const LOCK_TOKEN_VARIABLE: &str = "SDM_LOCK_TOKEN";
+
+/// ... the session that holds the lock ...
+pub const LOCK_SESSION_VARIABLE: &str = "SDM_LOCK_SESSION";
+
+/// ... and that session's epoch.
+pub const LOCK_EPOCH_VARIABLE: &str = "SDM_LOCK_EPOCH";
 
 /// Longest reason, in bytes: it is kept in every member's memory as long as the transaction.
 const REASON_BYTES_MAX: usize = 1024;
@@ -70,8 +80,23 @@ impl Mutation {
             initiator: initiator(),
             reason,
             dry_run: self.dry_run,
+            under: under_token()?,
         })
     }
+}
+
+/// The lock under which `sdm lock acquire` runs this command; None where none does.
+fn under_token() -> Result<Option<UnderToken>, Refusal> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(token) = variable(LOCK_TOKEN_VARIABLE) else { return Ok(None) };
+    let session = variable(LOCK_SESSION_VARIABLE).and_then(|text| text.parse().ok());
+    let epoch = variable(LOCK_EPOCH_VARIABLE).and_then(|text| text.parse().ok());
+    let Some(session_id) = session else {
+        let message = format!("{LOCK_TOKEN_VARIABLE} is set, and {LOCK_SESSION_VARIABLE} is not the id of a session");
+        return Err(Refusal::new(Class::Invalid, "BAD_LOCK_TOKEN", message)
+            .hint("`sdm lock acquire` sets both; unset both to run without its lock"));
+    };
+    Ok(Some(UnderToken { token, session_id, session_epoch: epoch.unwrap_or(session_id) }))
 }
 
 /// user@host:pid, as shown to others.

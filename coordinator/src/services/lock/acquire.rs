@@ -2,6 +2,7 @@
 //! followed in the applied state until it is granted or gone. Nothing is read to acquire: the
 //! proposal's own answer says what became of it.
 
+use super::catalog;
 use super::request;
 use super::session::unexpected;
 use crate::core::Core;
@@ -41,10 +42,11 @@ enum Now {
 
 pub(super) async fn acquire(core: &Core, asked: v1::AcquireRequest) -> Result<v1::AcquireResponse, Refusal> {
     let session = request::session(asked.session)?;
+    let sequence = request::sequence(asked.sequence)?;
     let asked = AcquireLocks {
         session,
-        sequence: request::sequence(asked.sequence)?,
-        resources: request::lock_set(&asked.resources)?,
+        sequence,
+        resources: catalog::lock_set(core, session, sequence, &asked.resources).await?,
         wait_ms: request::wait_ms(asked.wait_ms)?,
         why: request::why(asked.why)?,
     };
@@ -122,7 +124,18 @@ impl Waiting {
                 format!("session {} stopped waiting for {} by a later request", self.session.id, self.words()),
             )
             .hint("ask again under a new sequence"),
-            Some(_) => self.timeout(state),
+            Some(row) => match &row.last_reply {
+                Some(Reply::Refused(refusal)) if row.last_sequence == self.asked.sequence => refusal.clone(),
+                _ => match row.broken.iter().find(|broken| broken.lock == self.id) {
+                    Some(broken) => Refusal::new(
+                        Class::Aborted,
+                        "LOCK_BROKEN",
+                        format!("its wait for {} was ended by {}: {}", self.words(), broken.by, broken.reason),
+                    )
+                    .hint("see sdm events --kind lock, then ask again"),
+                    None => self.timeout(state),
+                },
+            },
         })
     }
 
@@ -137,6 +150,7 @@ impl Waiting {
             asked_ms: 0,
             deadline_ms: 0,
             granted: None,
+            txn: None,
         };
         let blockers = state.lock_blockers(&asked);
         let mut refusal = state.locked_refusal(&format!("lock {}", self.words()), &blockers);
@@ -148,7 +162,8 @@ impl Waiting {
         } else {
             format!("{waited}: {}", refusal.message)
         };
-        refusal.hint("ask again, wait longer, or look at who holds it: sdm lock list")
+        let first = blockers.first().map_or_else(|| "sdm lock list".to_owned(), |id| format!("sdm lock explain {id}"));
+        refusal.hint(format!("ask again, wait longer, or look at who holds it: {first}"))
     }
 
     /// The resources, in words: never more than a few.

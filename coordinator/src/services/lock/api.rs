@@ -2,7 +2,10 @@
 //! door.
 
 use super::acquire;
+use super::orders;
 use super::session;
+use super::stream;
+use super::watch;
 use crate::core::Core;
 use crate::services::call::Call;
 use crate::services::page::Page;
@@ -14,6 +17,7 @@ use sdm_proto::wire::v1::lock_service_server::LockService;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
+use tonic::Streaming;
 
 /// The service.
 #[derive(Clone)]
@@ -73,6 +77,39 @@ impl LockService for LockApi {
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
         answer(acquire::release(&self.core, request.into_inner()).await)
+    }
+
+    type LockStream = stream::Answers;
+
+    async fn lock(&self, request: Request<Streaming<v1::LockCalls>>) -> Result<Response<Self::LockStream>, Status> {
+        Ok(Response::new(stream::answers(self.core.clone(), request.into_inner())))
+    }
+
+    type WatchLockStream = watch::LockStream;
+
+    async fn watch_lock(
+        &self,
+        request: Request<v1::WatchLockRequest>,
+    ) -> Result<Response<Self::WatchLockStream>, Status> {
+        answer(watch::watch(&self.core, request.into_inner()).await)
+    }
+
+    async fn get_lock(&self, request: Request<v1::GetLockRequest>) -> Result<Response<v1::GetLockResponse>, Status> {
+        answer(orders::get(&self.core, request.into_inner()).await)
+    }
+
+    async fn release_lock_of(
+        &self,
+        request: Request<v1::ReleaseLockOfRequest>,
+    ) -> Result<Response<v1::ReleaseLockOfResponse>, Status> {
+        answer(orders::release_of(&self.core, request.into_inner()).await)
+    }
+
+    async fn break_lock(
+        &self,
+        request: Request<v1::BreakLockRequest>,
+    ) -> Result<Response<v1::BreakLockResponse>, Status> {
+        answer(orders::break_lock(&self.core, request.into_inner()).await)
     }
 
     async fn list_locks(

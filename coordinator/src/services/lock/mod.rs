@@ -3,7 +3,12 @@
 
 mod acquire;
 mod api;
+mod catalog;
+mod orders;
 mod request;
 mod session;
+mod stream;
+mod watch;
 
 pub(crate) use api::LockApi;
+pub(in crate::services) use catalog::resource;

@@ -78,19 +78,32 @@ pub(super) fn lock_id(text: &str) -> Result<u64, Refusal> {
 /// # Errors
 /// A name, a mode or their number is wrong.
 pub(super) fn lock_set(resources: &[v1::LockedResource]) -> Result<Vec<(Resource, Mode)>, Refusal> {
-    if resources.is_empty() || resources.len() > RESOURCES_READ_MAX {
-        let message = format!("a lock set has 1 to {RESOURCES_READ_MAX} resources, not {}", resources.len());
-        return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", message).hint("name at least one, or fewer"));
-    }
+    lock_set_size(resources.len())?;
     resources.iter().map(|wanted| Ok((resource(&wanted.resource)?, mode(&wanted.mode)?))).collect()
 }
 
-fn resource(text: &str) -> Result<Resource, Refusal> {
+/// Whether a lock set may have so many resources.
+///
+/// # Errors
+/// None, or too many.
+pub(super) fn lock_set_size(resources: usize) -> Result<(), Refusal> {
+    if resources == 0 || resources > RESOURCES_READ_MAX {
+        let message = format!("a lock set has 1 to {RESOURCES_READ_MAX} resources, not {resources}");
+        return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", message).hint("name at least one, or fewer"));
+    }
+    Ok(())
+}
+
+/// A name of a user's own.
+///
+/// # Errors
+/// It is none.
+pub(super) fn resource(text: &str) -> Result<Resource, Refusal> {
     let shown: String = text.chars().take(64).collect();
     let Some(name) = text.strip_prefix("user/") else {
-        let message = format!("{shown:?} is not a user's name: a session locks user/... resources only");
+        let message = format!("{shown:?} cannot be locked: it says neither whose name it is nor what it names");
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", message)
-            .hint("disks and domains are locked by the transactions that work on them; use a name under user/"));
+            .hint("user/NAME is a name of your own; disk/NAME and domain/NAME are what the catalog knows"));
     };
     if !is_lock_name(name) {
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", format!("{shown:?} cannot be locked"))
@@ -99,7 +112,11 @@ fn resource(text: &str) -> Result<Resource, Refusal> {
     Ok(Resource::User(name.to_owned()))
 }
 
-fn mode(text: &str) -> Result<Mode, Refusal> {
+/// A mode.
+///
+/// # Errors
+/// It is none.
+pub(super) fn mode(text: &str) -> Result<Mode, Refusal> {
     match text {
         "X" => Ok(Mode::Exclusive),
         "S" => Ok(Mode::Shared),

@@ -33,7 +33,15 @@ pub(super) async fn open(core: &Core, asked: v1::OpenSessionRequest) -> Result<v
 
 pub(super) async fn keep_alive(core: &Core, asked: v1::KeepAliveRequest) -> Result<v1::KeepAliveResponse, Refusal> {
     let renewed = Call::begin(core).keep_all_alive(request::sessions(asked.sessions)?).await?;
-    Ok(v1::KeepAliveResponse { acknowledged: renewed.into_iter().map(key).collect() })
+    let view = core.view();
+    let rows = renewed.iter().filter_map(|session| view.state.sessions.get(&session.id));
+    let broken = rows.flat_map(|row| &row.broken).map(|broken| v1::BrokenLock {
+        lock_id: broken.lock.to_string(),
+        by: broken.by.clone(),
+        reason: broken.reason.clone(),
+    });
+    let broken = broken.collect();
+    Ok(v1::KeepAliveResponse { acknowledged: renewed.into_iter().map(key).collect(), broken })
 }
 
 pub(super) async fn close(core: &Core, asked: v1::CloseSessionRequest) -> Result<v1::CloseSessionResponse, Refusal> {

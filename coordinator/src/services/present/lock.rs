@@ -1,9 +1,12 @@
 //! A lock set as it is shown: who holds it or what it waits for.
 
+use super::transaction::current_work;
 use sdm_proto::wire::v1;
 use sdm_state::State;
 use sdm_state::locks::LockSet;
 use sdm_state::locks::Owner;
+use sdm_state::sessions::Holder;
+use sdm_state::sessions::Session;
 
 /// Lock sets in the way that are listed at most: a queue can be as long as the table.
 const BLOCKERS_MAX: usize = 32;
@@ -23,7 +26,7 @@ pub(crate) fn lock(state: &State, lock: &LockSet, now_ms: u64) -> v1::Lock {
             .iter()
             .map(|(resource, mode)| v1::LockedResource { resource: resource.to_string(), mode: mode.to_string() })
             .collect(),
-        state: if lock.granted.is_some() { "held" } else { "waiting" }.to_owned(),
+        state: state_word(state, lock).to_owned(),
         owner_kind: owner_kind.to_owned(),
         owner_id,
         why: lock.why.clone(),
@@ -31,6 +34,44 @@ pub(crate) fn lock(state: &State, lock: &LockSet, now_ms: u64) -> v1::Lock {
         age_ms: now_ms.saturating_sub(since_ms),
         deadline_ms: if lock.granted.is_some() { 0 } else { lock.deadline_ms },
         blockers: blockers(state, lock),
+        holder: holder(state, lock),
+        wait_position: u32::try_from(state.wait_position(lock)).unwrap_or(u32::MAX),
+        waiters: u32::try_from(state.waiter_count(lock)).unwrap_or(u32::MAX),
+        session_epoch: session(state, lock).map_or(0, |session| session.epoch),
+        under_transaction_id: lock.txn.map(|txn| txn.to_string()).unwrap_or_default(),
+        names: lock.resources.keys().map(|resource| state.resource_word(resource)).collect(),
+    }
+}
+
+fn session<'a>(state: &'a State, lock: &LockSet) -> Option<&'a Session> {
+    state.sessions.get(&state.session_of(lock)?)
+}
+
+/// held, waiting, stale or fencing.
+pub(crate) fn state_word(state: &State, lock: &LockSet) -> &'static str {
+    let txn = match lock.owner {
+        _ if lock.granted.is_none() => return "waiting",
+        Owner::Session(_) => return "held",
+        Owner::Txn(id) => state.txns.get(&id),
+    };
+    match txn {
+        Some(txn) if txn.phase_word() == "fencing" => "fencing",
+        Some(txn) if current_work(state, txn).is_some_and(|work| work.attempt.is_none()) => "stale",
+        _ => "held",
+    }
+}
+
+/// Who holds it or waits for it: the transaction and who asked for that, or the session and its client.
+pub(crate) fn holder(state: &State, lock: &LockSet) -> String {
+    match lock.owner {
+        Owner::Session(id) => match session(state, lock).map(|session| &session.holder) {
+            Some(Holder::Client(label)) if !label.is_empty() => format!("session {id} of {label}"),
+            _ => format!("session {id}"),
+        },
+        Owner::Txn(id) => match state.txns.get(&id).map(|txn| txn.initiator.as_str()) {
+            Some(initiator) if !initiator.is_empty() => format!("transaction {id} by {initiator}"),
+            _ => format!("transaction {id}"),
+        },
     }
 }
 
