@@ -3,6 +3,7 @@
 pub mod copy;
 pub mod domain;
 pub mod driver;
+pub mod flatten;
 pub mod folder;
 mod gateway;
 pub mod process;

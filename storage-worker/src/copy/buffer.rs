@@ -11,11 +11,11 @@ use super::UNIT_BYTES;
 
 /// Where buffers come from and go back to. A clone is the same pool.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// One unit's worth of aligned memory, returned to its pool when dropped. Its content is whatever was there before.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     memory: Vec<u8>,
     skew: usize,
     pool: BufferPool,

@@ -84,7 +84,7 @@ pub enum CopyError {
 
 impl CopyError {
     /// Sorts a failed write: a full file system is told apart, with what was missing.
-    pub(super) fn target(source: StorageError, missing_bytes: u64) -> Self {
+    pub(crate) fn target(source: StorageError, missing_bytes: u64) -> Self {
         match source.kind {
             StorageErrorKind::NoSpace | StorageErrorKind::Quota => Self::NoSpace { missing_bytes, source },
             _ => Self::Target(source),

@@ -32,6 +32,13 @@ pub use send::Sent;
 pub use send::send_file;
 pub use tree_hash::TreeHash;
 
+pub(crate) use buffer::Buffer;
+pub(crate) use buffer::BufferPool;
+pub(crate) use pipeline::Pipeline;
+pub(crate) use tree_hash::UnitHash;
+pub(crate) use tree_hash::hash_unit;
+pub(crate) use tree_hash::unit_count;
+
 use std::ops::Range;
 
 use crate::work::CancelFlag;
@@ -57,7 +64,7 @@ pub struct CopyPorts<'p> {
 const UNITS_PER_THREAD: usize = 2;
 
 /// Is every byte zero? `memcmp` against zeros is the fastest way there is without intrinsics of our own.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     static ZEROS: [u8; 4096] = [0; 4096];
     bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.get(..chunk.len()) == Some(chunk))
 }

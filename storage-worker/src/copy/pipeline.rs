@@ -20,7 +20,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs in, results out in order. Dropping it waits for the jobs at work and forgets those that wait: after that
 /// nobody touches the files any more.
-pub(super) struct Pipeline<R> {
+pub(crate) struct Pipeline<R> {
     jobs: Option<mpsc::Sender<Job>>,
     results: VecDeque<oneshot::Receiver<R>>,
     threads: Vec<JoinHandle<()>>,

@@ -62,6 +62,12 @@ impl TreeHash {
         Self { units: unit_count(bytes), subtrees: HashMap::new() }
     }
 
+    /// The size, where it was not known before: the tree was made for a longer file, and no unit of it but those was
+    /// added that are surely not merged last, which is all but the first.
+    pub(crate) fn set_bytes(&mut self, bytes: u64) {
+        self.units = unit_count(bytes);
+    }
+
     /// Adds a unit's hash; each unit once.
     pub fn add(&mut self, index: u64, hash: UnitHash) {
         let (mut level, mut index, mut value) = (0_u32, index, hash.0);

@@ -5,6 +5,8 @@
 //! were restored from one backup and take the domain at the same moment, one gets it, and the other finds the
 //! first one's mark and is refused.
 
+use uuid::Uuid;
+
 use crate::driver::DomainDriver;
 use crate::driver::EntryPath;
 use crate::driver::Storage;
@@ -33,7 +35,9 @@ pub async fn adopt_domain<S: Storage>(storage: &S, order: &AdoptDomain) -> Resul
         return Ok(driver.sync_folder(&dom_md).await?);
     }
     let next = dom_md.join(NEXT_MARK)?;
-    create_next(driver, &next, &adopted(owner.require_pool(&order.domain)?, order)?, order).await?;
+    let adopted = adopted(owner.require_pool(&order.domain)?, order)?;
+    let gives_way = |cluster| cluster == order.domain.cluster || order.from.contains(&cluster);
+    create_next(driver, &next, &adopted, gives_way).await?;
     // From here on nobody else replaces the mark.
     let now = read_owner(driver, &EntryPath::root()).await?;
     let missing = || DomainError::DomainMissing { path: order.domain.path.clone(), domain: order.domain.domain };
@@ -73,12 +77,12 @@ fn adopted(identity: &DomainIdentity, order: &AdoptDomain) -> Result<Vec<u8>, Do
         .map_err(|error| DomainError::Corrupt { entry: NEXT_MARK.to_owned(), reason: error.to_string() })
 }
 
-/// Creates the new mark, which only one can; what an earlier try of this very cluster left gives way.
-async fn create_next<D: DomainDriver>(
+/// Creates the new mark, which only one can; what an earlier try of a cluster that may be ignored left gives way.
+pub(super) async fn create_next<D: DomainDriver>(
     driver: &D,
     next: &EntryPath,
     bytes: &[u8],
-    order: &AdoptDomain,
+    gives_way: impl Fn(Uuid) -> bool,
 ) -> Result<(), DomainError> {
     let mut created = write_new(driver, next, bytes).await;
     if created.as_ref().is_err_and(|error| error.is(StorageErrorKind::AlreadyExists)) {
@@ -87,7 +91,6 @@ async fn create_next<D: DomainDriver>(
             text => text?,
         };
         let taker = serde_json::from_str::<DomainIdentity>(&text).ok().map(|identity| identity.cluster);
-        let gives_way = |cluster| cluster == order.domain.cluster || order.from.contains(&cluster);
         if !taker.is_some_and(gives_way) {
             let taker = taker.map_or("another cluster".to_owned(), |cluster| format!("cluster {cluster}"));
             return Err(DomainError::BeingAdopted { entry: next.to_string(), taker });
@@ -109,7 +112,6 @@ mod tests {
     use crate::work::InspectDomain;
     use crate::work::Mounting;
     use std::path::Path;
-    use uuid::Uuid;
 
     const OLD: u128 = 0xB;
 
@@ -137,7 +139,12 @@ mod tests {
     }
 
     async fn owner(folder: &tempfile::TempDir) -> (u128, u64) {
-        let order = InspectDomain { domain: root(folder.path(), 0xFFFF, 9), after: String::new() };
+        let order = InspectDomain {
+            domain: root(folder.path(), 0xFFFF, 9),
+            after: String::new(),
+            free_too: false,
+            volumes: false,
+        };
         let page = inspect_domain(&FileStorage, &order).await.expect("readable");
         (page.cluster.as_u128(), page.epoch)
     }
@@ -175,6 +182,8 @@ mod tests {
             epoch: 2,
             domain: Uuid::from_u128(7),
             token: "1-5-0".to_owned(),
+            released: false,
+            former_pools: Vec::new(),
         };
         for left in [serde_json::to_string(&twin).expect("text"), "{\"po".to_owned(), String::new()] {
             std::fs::write(&next, left).expect("written");
@@ -196,7 +205,7 @@ mod tests {
         let order = AdoptDomain { domain, from: vec![Uuid::from_u128(OLD)] };
         let refused = adopt_domain(&FileStorage, &order).await.expect_err("another pool's");
         assert!(matches!(refused, DomainError::OtherPool { .. }), "{refused}");
-        let order = InspectDomain { domain: order.domain, after: String::new() };
+        let order = InspectDomain { domain: order.domain, after: String::new(), free_too: false, volumes: false };
         assert!(inspect_domain(&FileStorage, &order).await.is_err());
     }
 }

@@ -10,6 +10,8 @@ use sdm_proto::token::Token;
 use uuid::Uuid;
 
 use crate::driver::DomainDriver;
+use crate::driver::DomainFile;
+use crate::driver::EntryKind;
 use crate::driver::EntryPath;
 use crate::driver::OpenHow;
 use crate::driver::StorageErrorKind;
@@ -29,7 +31,7 @@ use super::delete::remove_contents;
 use super::names::MARK;
 use super::open::images;
 use super::small_file::read_text;
-use super::small_file::write_new;
+use super::small_file::write_unsynced;
 
 /// A placement that is being made.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl<D: DomainDriver> Domain<D> {
     /// A token and the cluster whose log assigned it derive one placement's name, which nobody else can have.
     fn require_derived(&self, folder: &EntryPath, mark: &PlacementMark, placement: Uuid) -> Result<(), DomainError> {
         let derived = mark.token.parse::<Token>().ok().map(|token| token.placement(ClusterId::from_uuid(mark.cluster)));
-        if mark.pool == self.root().pool && derived.is_some_and(|derived| derived.uuid() == placement) {
+        if self.knows_pool(mark.pool) && derived.is_some_and(|derived| derived.uuid() == placement) {
             return Ok(());
         }
         Err(DomainError::EvidenceMismatch {
@@ -77,6 +79,15 @@ impl<D: DomainDriver> Domain<D> {
             expected: "one of this pool that derives its name".to_owned(),
             found: format!("{} of cluster {} and pool {}", mark.token, mark.cluster, mark.pool),
         })
+    }
+
+    /// Opens a volume of a published placement for small changes in place.
+    ///
+    /// # Errors
+    /// What the storage answers; anything but a regular file is refused.
+    pub async fn change_volume(&self, placement: Uuid, volume: Uuid) -> Result<D::File, DomainError> {
+        let path = self.image(&placement.to_string())?.join(&volume.to_string())?;
+        Ok(self.driver().open(&path, OpenHow::CHANGE_VOLUME).await?)
     }
 
     /// Opens a volume of a published placement for reading.
@@ -159,6 +170,15 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
         Ok(Self { domain, order, folder, published })
     }
 
+    /// Creates a small volume's file under its final name: one that is written through the page cache.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub async fn create_empty_volume(&self, volume: Uuid) -> Result<D::File, DomainError> {
+        let path = self.folder.join(&volume.to_string())?;
+        Ok(self.domain.driver().open(&path, OpenHow::create(FILE_MODE)).await?)
+    }
+
     /// Creates a volume's file under its final name.
     ///
     /// # Errors
@@ -168,16 +188,43 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
         Ok(self.domain.driver().open(&path, OpenHow::create_volume(FILE_MODE)).await?)
     }
 
-    /// Writes the `.meta` of each volume and the mark, makes everything durable and publishes it.
+    /// Gives a volume of a published placement of this domain its name here too. `false`: links are lacking between these
+    /// two folders, or the file has too many names; nothing was done.
+    ///
+    /// # Errors
+    /// What the storage answers; anything but a regular file is refused.
+    pub async fn link_volume(&self, from: Uuid, volume: Uuid) -> Result<bool, DomainError> {
+        let source = self.domain.image(&from.to_string())?.join(&volume.to_string())?;
+        let target = self.folder.join(&volume.to_string())?;
+        match self.domain.driver().link(&source, &target).await {
+            Ok(()) => {}
+            Err(error) if error.is(StorageErrorKind::OtherFileSystem) || error.is(StorageErrorKind::TooManyLinks) => {
+                return Ok(false);
+            }
+            // A retransmitted link can report EEXIST for its own success; nobody else makes names in this folder.
+            Err(error) if error.is(StorageErrorKind::AlreadyExists) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Somebody may have put something else in the source's place between the look at it and the link.
+        match self.domain.driver().stat(&target).await? {
+            Some(found) if found.kind == EntryKind::File => Ok(true),
+            Some(found) => Err(DomainError::UnexpectedEntry { entry: target.to_string(), kind: found.kind }),
+            None => Err(DomainError::PlacementMissing(target.to_string())),
+        }
+    }
+
+    /// Writes the `.meta` of each volume and the mark, makes everything durable and publishes it. `unsynced`: files of
+    /// the placement that are not durable yet.
     ///
     /// # Errors
     /// What the storage answers. The placement may then be published and not durable: the same attempt, run again,
     /// finds out.
-    pub async fn publish(self, volumes: &[VolumeReport]) -> Result<(), DomainError> {
+    pub async fn publish(self, volumes: &[VolumeReport], mut unsynced: Vec<D::File>) -> Result<(), DomainError> {
         let driver = self.domain.driver();
         for (spec, report) in self.order.volumes.iter().zip(volumes) {
             let text = self.metadata(spec, report).encode();
-            write_new(driver, &self.folder.join(&format!("{}.meta", spec.volume))?, text.as_bytes()).await?;
+            let path = self.folder.join(&format!("{}.meta", spec.volume))?;
+            unsynced.push(write_unsynced(driver, &path, text.as_bytes()).await?);
         }
         let root = self.domain.root();
         let mark = PlacementMark {
@@ -188,11 +235,16 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
             placement: self.order.placement,
             token: self.order.token.clone(),
             transaction: self.order.transaction.clone(),
+            disk: self.order.disk,
             volumes: volumes.to_vec(),
         };
         let mark = serde_json::to_vec(&mark)
             .map_err(|error| DomainError::Corrupt { entry: MARK.to_owned(), reason: error.to_string() })?;
-        write_new(driver, &self.folder.join(MARK)?, &mark).await?;
+        unsynced.push(write_unsynced(driver, &self.folder.join(MARK)?, &mark).await?);
+        // All are written before the first is synced: one commit of the file system's journal then serves them all.
+        for file in unsynced {
+            file.sync()?;
+        }
         driver.sync_folder(&self.folder).await?;
         self.rename().await?;
         Ok(driver.sync_folder(&images()).await?)
@@ -214,12 +266,14 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
             virtual_bytes: report.virtual_bytes,
             created_at_s: self.order.created_at_s,
             disk_name: self.order.disk_name.clone(),
+            disk_description: self.order.disk_description.clone(),
             domain: self.domain.root().domain,
             format: spec.format,
             generation: 0,
             image: self.order.placement,
-            legality: Legality::Legal,
+            legality: if spec.illegal { Legality::Illegal } else { Legality::Legal },
             parent: spec.parent,
+            preallocated: spec.preallocated,
             sequence: spec.sequence,
             role: spec.role,
         }

@@ -158,6 +158,8 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
         epoch: root.epoch,
         domain: root.domain,
         token: order.token.clone(),
+        released: false,
+        former_pools: Vec::new(),
     };
     let identity = serde_json::to_vec(&identity)
         .map_err(|error| DomainError::Corrupt { entry: MARK.to_owned(), reason: error.to_string() })?;

@@ -12,9 +12,16 @@ use super::DomainError;
 use super::DomainIdentity;
 use super::DotName;
 use super::create::EMPTY_FILES;
+use super::names::CATALOG;
 use super::names::MARK;
+use super::names::NEXT_CATALOG;
+use super::names::NEXT_DOMAIN_METADATA;
+use super::names::NEXT_MARK;
 use super::open::open_path;
 use super::open::read_owner;
+
+/// Files of ours in `dom_md` besides those that vdsm knows.
+const OWN_FILES: [&str; 5] = [MARK, NEXT_MARK, NEXT_DOMAIN_METADATA, CATALOG, NEXT_CATALOG];
 
 /// Deletes; done already is done. The order of its steps is that of a placement's deletion, for the same reason.
 ///
@@ -85,7 +92,9 @@ async fn refuse_unknown<D: DomainDriver>(driver: &D, folder: &EntryPath) -> Resu
     for entry in driver.list(folder).await? {
         let path = folder.join(&entry.name)?;
         let is_known = |name: &str| match entry.name.as_str() {
-            "dom_md" => name == "metadata" || name == MARK || EMPTY_FILES.iter().any(|(file, _)| *file == name),
+            "dom_md" => {
+                name == "metadata" || OWN_FILES.contains(&name) || EMPTY_FILES.iter().any(|(file, _)| *file == name)
+            }
             _ => false,
         };
         if entry.kind != EntryKind::Folder || !matches!(entry.name.as_str(), "dom_md" | "images") {

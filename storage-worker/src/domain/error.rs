@@ -128,6 +128,30 @@ pub enum DomainError {
         /// The `.nfs` entry.
         entry: String,
     },
+    /// The domain was given up by a detach.
+    #[error("the domain {domain} was detached: no pool has it")]
+    Released {
+        /// The domain.
+        domain: Uuid,
+    },
+    /// The domain is somebody's, and is to be taken.
+    #[error("the domain {domain} belongs to the pool {pool}")]
+    Taken {
+        /// The domain.
+        domain: Uuid,
+        /// Its pool, as it says.
+        pool: String,
+    },
+    /// Names lie in the domain that are not this cluster's.
+    #[error(
+        "{count} names beneath images/ are not this cluster's placements, such as `{example}`; nothing was changed"
+    )]
+    UnknownNames {
+        /// How many.
+        count: u64,
+        /// One of them.
+        example: String,
+    },
     /// The placement is not there.
     #[error("there is no placement `{0}`")]
     PlacementMissing(String),

@@ -15,6 +15,12 @@ pub struct DomainIdentity {
     pub epoch: u64,
     /// The domain.
     pub domain: Uuid,
-    /// The token of the step that made it.
+    /// The token of the step that made it, or attached it.
     pub token: String,
+    /// Given up by a detach: no pool has it. The rest says whose it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
+    /// Pools that had it before, whose placements may still lie in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_pools: Vec<Uuid>,
 }

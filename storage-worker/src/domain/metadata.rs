@@ -87,6 +87,31 @@ impl DomainMetadata {
     }
 }
 
+/// The text with some keys changed; all other keys stay, whoever wrote them.
+///
+/// # Errors
+/// When the text is no domain's metadata.
+pub(super) fn edited(text: &str, changes: &[(&str, String)]) -> Result<String, InvalidMetadata> {
+    DomainMetadata::decode(text)?;
+    let mut keys: BTreeMap<&str, String> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| *key != CHECKSUM)
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect();
+    for (key, value) in changes {
+        keys.insert(key, one_line(value, if *key == "DESCRIPTION" { DESCRIPTION_BYTES_MAX } else { usize::MAX }));
+    }
+    let lines: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Ok(format!("{}\n{CHECKSUM}={}\n", lines.join("\n"), checksum(lines.iter().map(String::as_str))))
+}
+
+/// The value of a key.
+pub(super) fn value<'t>(text: &'t str, key: &str) -> &'t str {
+    let found = text.lines().filter_map(|line| line.split_once('=')).find(|(known, _)| *known == key);
+    found.map_or("", |(_, value)| value)
+}
+
 fn checksum<'l>(lines: impl Iterator<Item = &'l str>) -> String {
     let mut hasher = Sha1::new();
     lines.for_each(|line| hasher.update(line.as_bytes()));
@@ -131,6 +156,18 @@ mod tests {
     fn the_checksum_is_over_the_sorted_lines_without_newlines() {
         // sha1("A=1B=2")
         assert_eq!(checksum(["A=1", "B=2"].into_iter()), "427b9406ba3a6c76b80bb671a9e40b8326143378".to_owned());
+    }
+
+    #[test]
+    fn an_edit_changes_its_keys_and_keeps_those_of_others() {
+        let text = metadata("fast").encode().replace("ROLE=Regular", "ROLE=Master\nX_OF_VDSM=1");
+        let text = text.lines().filter(|line| !line.starts_with(CHECKSUM)).collect::<Vec<_>>().join("\n");
+        let changed = edited(&text, &[("DESCRIPTION", "slow\nROLE=x".repeat(9)), ("POOL_UUID", String::new())]);
+        let changed = changed.expect("it reads");
+        let read = DomainMetadata::decode(&changed).expect("its checksum is right");
+        assert_eq!((read.pool, read.description.len()), (None, 50));
+        assert!(changed.contains("X_OF_VDSM=1\n") && changed.contains("\nROLE=Master\n"), "{changed}");
+        assert!(edited("nothing", &[]).is_err());
     }
 
     #[test]

@@ -11,26 +11,36 @@
 //! an error that names it.
 
 mod adopt;
+mod attach;
 mod attempt;
+mod check;
 mod create;
 mod delete;
 mod delete_domain;
+mod detach;
 mod error;
+mod format;
 mod identity;
 mod inspect;
 mod metadata;
 mod names;
 mod open;
 mod placement_mark;
+mod project;
+mod rename;
 mod small_file;
 mod volume_metadata;
 
 pub use adopt::adopt_domain;
+pub use attach::attach_domain;
 pub use attempt::Attempt;
+pub use check::check_placements;
 pub use create::create_domain;
 pub use delete::delete_placement;
 pub use delete_domain::delete_domain;
+pub use detach::detach_domain;
 pub use error::DomainError;
+pub use format::format_domain;
 pub use identity::DomainIdentity;
 pub use inspect::inspect_domain;
 pub use metadata::DomainMetadata;
@@ -39,6 +49,8 @@ pub use names::DotName;
 pub use names::InvalidDotName;
 pub use open::Domain;
 pub use placement_mark::PlacementMark;
+pub use project::project_placement;
+pub use rename::rename_domain;
 pub use volume_metadata::InvalidVolumeMetadata;
 pub use volume_metadata::Legality;
 pub use volume_metadata::VolumeMetadata;

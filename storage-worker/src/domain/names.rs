@@ -18,6 +18,18 @@ pub(crate) const MARK: &str = ".sdm";
 /// may rename it, so two cannot adopt at once.
 pub(crate) const NEXT_MARK: &str = ".sdm.next";
 
+/// What follows a volume's id in the name of its `.meta` file that is being written anew; vdsm uses the same.
+pub(crate) const NEXT_METADATA: &str = ".meta.new";
+
+/// `dom_md/metadata`, being written anew.
+pub(crate) const NEXT_DOMAIN_METADATA: &str = "metadata.new";
+
+/// What a detach leaves in `dom_md` of the domain's disks, for a later attach.
+pub(crate) const CATALOG: &str = ".sdm-catalog";
+
+/// The same, being written.
+pub(crate) const NEXT_CATALOG: &str = ".sdm-catalog.new";
+
 /// A folder name derived from a token: `.sdm-1-4711-0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DotName(String);
@@ -58,6 +70,8 @@ pub(crate) enum PlacementFile {
     Volume,
     /// `<volume>.meta`.
     Metadata,
+    /// `<volume>.meta.new`: about to take the place of the one before.
+    NextMetadata,
     /// `<volume>.lease`, of oVirt.
     Lease,
     /// `.sdm`.
@@ -74,6 +88,9 @@ impl PlacementFile {
         }
         if name.starts_with(".nfs") {
             return Some(Self::StillOpen);
+        }
+        if let Some(stem) = name.strip_suffix(NEXT_METADATA) {
+            return is_plain_uuid(stem).then_some(Self::NextMetadata);
         }
         let (stem, file) = match name.rsplit_once('.') {
             None => (name, Self::Volume),
@@ -110,6 +127,7 @@ mod tests {
         assert_eq!(PlacementFile::of(&id), Some(PlacementFile::Volume));
         assert_eq!(PlacementFile::of(&format!("{id}.meta")), Some(PlacementFile::Metadata));
         assert_eq!(PlacementFile::of(&format!("{id}.lease")), Some(PlacementFile::Lease));
+        assert_eq!(PlacementFile::of(&format!("{id}.meta.new")), Some(PlacementFile::NextMetadata));
         assert_eq!(PlacementFile::of(".sdm"), Some(PlacementFile::Mark));
         assert_eq!(PlacementFile::of(".nfs0001"), Some(PlacementFile::StillOpen));
         for bad in ["passwd", &format!("{id}.qcow2"), &id.replace('-', ""), &id.to_uppercase()] {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::driver::DomainDriver;
 use crate::driver::EntryPath;
 use crate::driver::Storage;
@@ -21,6 +23,7 @@ use super::small_file::read_text;
 pub struct Domain<D> {
     driver: D,
     root: DomainRoot,
+    former_pools: Vec<Uuid>,
 }
 
 impl<D: DomainDriver> Domain<D> {
@@ -50,7 +53,8 @@ impl<D: DomainDriver> Domain<D> {
             answer => answer?,
         };
         let owner = read_owner(&driver, &EntryPath::root()).await?.ok_or_else(missing)?;
-        Ok((Self { driver, root: root.clone() }, owner))
+        let former_pools = owner.identity.as_ref().map(|identity| identity.former_pools.clone()).unwrap_or_default();
+        Ok((Self { driver, root: root.clone(), former_pools }, owner))
     }
 
     /// The driver, rooted at the domain's own folder.
@@ -61,6 +65,11 @@ impl<D: DomainDriver> Domain<D> {
     /// Who the domain is.
     pub fn root(&self) -> &DomainRoot {
         &self.root
+    }
+
+    /// Whether placements of this pool belong into it: those of its own, and of those that had it before.
+    pub(super) fn knows_pool(&self, pool: Uuid) -> bool {
+        pool == self.root.pool || self.former_pools.contains(&pool)
     }
 
     /// Its room and traits.
@@ -152,6 +161,9 @@ impl Owner {
         let Some(identity) = &self.identity else {
             return Err(DomainError::Foreign { path, domain });
         };
+        if identity.released {
+            return Err(DomainError::Released { domain: root.domain });
+        }
         if identity.pool != root.pool {
             return Err(DomainError::OtherPool { path, domain, pool: identity.pool });
         }

@@ -26,6 +26,9 @@ pub struct PlacementMark {
     pub token: String,
     /// The transaction.
     pub transaction: String,
+    /// The disk, when it was made for one; marks of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Uuid>,
     /// The volumes, base first, as they were when it was published.
     pub volumes: Vec<VolumeReport>,
 }

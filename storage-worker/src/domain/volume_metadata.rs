@@ -33,6 +33,8 @@ pub struct VolumeMetadata {
     pub created_at_s: u64,
     /// The disk's name; DESCRIPTION holds it as JSON.
     pub disk_name: String,
+    /// What users wrote about the disk; DESCRIPTION holds it too, as far as it fits behind the name.
+    pub disk_description: String,
     /// DOMAIN.
     pub domain: Uuid,
     /// FORMAT.
@@ -45,11 +47,16 @@ pub struct VolumeMetadata {
     pub legality: Legality,
     /// PUUID.
     pub parent: Option<Uuid>,
+    /// TYPE is PREALLOCATED.
+    pub preallocated: bool,
     /// SEQ.
     pub sequence: u32,
     /// VOLTYPE.
     pub role: VolumeRole,
 }
+
+/// GEN wraps after this.
+const GENERATION_MAX: u16 = 999;
 
 /// The text is not a volume's metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +77,12 @@ impl VolumeMetadata {
     pub fn encode(&self) -> String {
         let fixed = self.record("");
         let room = RECORD_BYTES_MAX.saturating_sub(fixed.len()).min(DESCRIPTION_BYTES_MAX);
-        self.record(&description(&self.disk_name, room))
+        self.record(&description(&self.disk_name, &self.disk_description, room))
+    }
+
+    /// Counts one more finished data operation, as vdsm does.
+    pub fn count_operation(&mut self) {
+        self.generation = if self.generation >= GENERATION_MAX { 0 } else { self.generation + 1 };
     }
 
     fn record(&self, description: &str) -> String {
@@ -82,6 +94,7 @@ impl VolumeMetadata {
             Legality::Legal => "LEGAL",
             Legality::Illegal => "ILLEGAL",
         };
+        let allocation = if self.preallocated { "PREALLOCATED" } else { "SPARSE" };
         let role = match self.role {
             VolumeRole::Leaf => "LEAF",
             VolumeRole::Internal => "INTERNAL",
@@ -89,7 +102,7 @@ impl VolumeMetadata {
         };
         format!(
             "CAP={}\nCTIME={}\nDESCRIPTION={description}\nDISKTYPE=DATA\nDOMAIN={}\nFORMAT={format}\nGEN={}\n\
-             IMAGE={}\nLEGALITY={legality}\nPUUID={}\nSEQ={}\nTYPE=SPARSE\nVOLTYPE={role}\nEOF\n",
+             IMAGE={}\nLEGALITY={legality}\nPUUID={}\nSEQ={}\nTYPE={allocation}\nVOLTYPE={role}\nEOF\n",
             self.virtual_bytes,
             self.created_at_s,
             self.domain,
@@ -114,7 +127,8 @@ impl VolumeMetadata {
         Ok(Self {
             virtual_bytes: number(value("CAP")?, "CAP")?,
             created_at_s: number(value("CTIME")?, "CTIME")?,
-            disk_name: disk_name(value("DESCRIPTION")?),
+            disk_name: text_of(value("DESCRIPTION")?, "DiskAlias"),
+            disk_description: text_of(value("DESCRIPTION")?, "DiskDescription"),
             domain: id(value("DOMAIN")?, "DOMAIN")?,
             format: match value("FORMAT")? {
                 "RAW" => VolumeFormat::Raw,
@@ -129,6 +143,11 @@ impl VolumeMetadata {
                 _ => return Err(InvalidVolumeMetadata::Key("LEGALITY")),
             },
             parent: Some(id(value("PUUID")?, "PUUID")?).filter(|parent| !parent.is_nil()),
+            preallocated: match value("TYPE")? {
+                "PREALLOCATED" => true,
+                "SPARSE" => false,
+                _ => return Err(InvalidVolumeMetadata::Key("TYPE")),
+            },
             sequence: number(value("SEQ")?, "SEQ")?,
             role: match value("VOLTYPE")? {
                 "LEAF" => VolumeRole::Leaf,
@@ -148,14 +167,22 @@ fn id(text: &str, key: &'static str) -> Result<Uuid, InvalidVolumeMetadata> {
     Uuid::parse_str(text).map_err(|_| InvalidVolumeMetadata::Key(key))
 }
 
-/// oVirt's JSON for a disk's name, cut so that it fits. All but printable ASCII is escaped: some of the rest would
-/// end a line for a reader in Python.
-fn description(name: &str, bytes_max: usize) -> String {
+/// oVirt's JSON for a disk's name and description, cut so that it fits; the name comes first.
+fn description(name: &str, words: &str, bytes_max: usize) -> String {
     const BEFORE: &str = "{\"DiskAlias\":\"";
-    const AFTER: &str = "\",\"DiskDescription\":\"\"}";
-    let room = bytes_max.saturating_sub(BEFORE.len() + AFTER.len());
+    const BETWEEN: &str = "\",\"DiskDescription\":\"";
+    const AFTER: &str = "\"}";
+    let room = bytes_max.saturating_sub(BEFORE.len() + BETWEEN.len() + AFTER.len());
+    let name = escaped(name, room);
+    let words = escaped(words, room - name.len());
+    format!("{BEFORE}{name}{BETWEEN}{words}{AFTER}")
+}
+
+/// The inside of a JSON string of at most so many bytes. All but printable ASCII is escaped: some of the rest would end a
+/// line for a reader in Python.
+fn escaped(text: &str, bytes_max: usize) -> String {
     let mut escaped = String::new();
-    for character in name.chars() {
+    for character in text.chars() {
         let mut one = String::new();
         match character {
             '"' | '\\' => one.extend(['\\', character]),
@@ -167,18 +194,18 @@ fn description(name: &str, bytes_max: usize) -> String {
                 }
             }
         }
-        if escaped.len() + one.len() > room {
+        if escaped.len() + one.len() > bytes_max {
             break;
         }
         escaped.push_str(&one);
     }
-    format!("{BEFORE}{escaped}{AFTER}")
+    escaped
 }
 
-fn disk_name(description: &str) -> String {
+fn text_of(description: &str, key: &str) -> String {
     serde_json::from_str::<serde_json::Value>(description)
         .ok()
-        .and_then(|json| json.get("DiskAlias")?.as_str().map(str::to_owned))
+        .and_then(|json| json.get(key)?.as_str().map(str::to_owned))
         .unwrap_or_default()
 }
 
@@ -193,12 +220,14 @@ mod tests {
             virtual_bytes: u64::MAX,
             created_at_s: u64::MAX,
             disk_name: disk_name.to_owned(),
+            disk_description: String::new(),
             domain: Uuid::max(),
             format: VolumeFormat::Qcow2,
             generation: 999,
             image: Uuid::max(),
             legality: Legality::Illegal,
             parent: Some(Uuid::max()),
+            preallocated: true,
             sequence: u32::MAX,
             role: VolumeRole::Internal,
         }
@@ -218,6 +247,24 @@ mod tests {
         let text = metadata("x\nCAP=0\u{2028}\u{85}LEGALITY=LEGAL\"").encode();
         assert_eq!(text.lines().count(), 14);
         assert_eq!(VolumeMetadata::decode(&text), Ok(metadata("x\nCAP=0\u{2028}\u{85}LEGALITY=LEGAL\"")));
+    }
+
+    #[test]
+    fn a_description_takes_what_the_name_leaves() {
+        let metadata = VolumeMetadata { disk_description: "data \"of\" web".repeat(40), ..metadata("web-01") };
+        let read = VolumeMetadata::decode(&metadata.encode()).expect("what was written is read");
+        assert_eq!(read.disk_name, "web-01");
+        assert!(read.disk_description.len() > 20 && metadata.disk_description.starts_with(&read.disk_description));
+        assert!(metadata.encode().len() <= RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn operations_are_counted_and_the_counter_wraps() {
+        let mut metadata = VolumeMetadata { generation: 998, ..metadata("a") };
+        metadata.count_operation();
+        assert_eq!(metadata.generation, 999);
+        metadata.count_operation();
+        assert_eq!(metadata.generation, 0);
     }
 
     proptest! {

@@ -62,6 +62,9 @@ pub enum StorageErrorKind {
     /// EXDEV for a rename or link.
     #[error("the two names lie on different file systems")]
     OtherFileSystem,
+    /// EMLINK: the file has as many names as the file system allows.
+    #[error("the file has too many names already")]
+    TooManyLinks,
     /// Something that must not lie there.
     #[error("it is {0}, which must not be there")]
     UnexpectedEntry(EntryKind),
@@ -113,6 +116,7 @@ fn kind_of(error: &io::Error) -> StorageErrorKind {
         Errno::NOTDIR => StorageErrorKind::NotAFolder,
         Errno::NOTEMPTY => StorageErrorKind::NotEmpty,
         Errno::XDEV => StorageErrorKind::OtherFileSystem,
+        Errno::MLINK => StorageErrorKind::TooManyLinks,
         Errno::LOOP => StorageErrorKind::UnexpectedEntry(EntryKind::SymbolicLink),
         _ => StorageErrorKind::Other,
     }

@@ -167,9 +167,10 @@ impl FileDriver {
         // O_NONBLOCK means nothing to a regular file, and keeps anything else from blocking the open.
         let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         match access {
-            Access::Read => {
+            Access::Read | Access::Change => {
                 let expected = self.require_regular_file(path)?;
-                let file = self.open_beneath(path, common | OFlags::RDONLY, Mode::empty())?;
+                let direction = if access == Access::Read { OFlags::RDONLY } else { OFlags::RDWR };
+                let file = self.open_beneath(path, common | direction, Mode::empty())?;
                 self.require_same(&expected, file.as_fd(), path)?;
                 Ok(file)
             }

@@ -17,6 +17,7 @@ use super::DomainFile;
 use super::EntryStat;
 use super::StorageError;
 use super::StorageErrorKind;
+use super::clone_range;
 use super::file::call;
 use super::file::entry_stat;
 use super::image_lock;
@@ -145,6 +146,37 @@ impl DomainFile for FileHandle {
         }
     }
 
+    fn grow(&self, range: Range<u64>) -> Result<bool, StorageError> {
+        if range.is_empty() {
+            return Ok(true);
+        }
+        // Mode 0 makes the file as long as the range's end where it is shorter, and does nothing to its size where it
+        // is longer. `ftruncate` would cut it if somebody made it longer since it was looked at.
+        let length = range.end - range.start;
+        let grown = call("storage.fallocate", &self.name, || {
+            rustix::fs::fallocate(&self.buffered, FallocateFlags::empty(), range.start, length)
+        });
+        match grown {
+            Err(error) if cannot_allocate(&error) => Ok(false),
+            answer => answer.map(|()| true),
+        }
+    }
+
+    fn clone_from(&self, source: &Self, from: u64, length: u64, to: u64) -> Result<bool, StorageError> {
+        let cloned = call("storage.clone", &self.name, || {
+            clone_range::clone_range(self.buffered.as_fd(), source.buffered.as_fd(), from, length, to)
+        });
+        match cloned {
+            Err(error) if cannot_clone(&error) => Ok(false),
+            answer => answer.map(|()| true),
+        }
+    }
+
+    fn begin_sync(&self) {
+        // Whoever syncs afterwards learns of every error.
+        clone_range::begin_writing_out(self.buffered.as_fd());
+    }
+
     fn sync(&self) -> Result<(), StorageError> {
         if let Some(direct) = &self.direct {
             call("storage.fsync", &self.name, || rustix::fs::fdatasync(direct))?;
@@ -187,17 +219,23 @@ impl DomainFile for FileHandle {
     }
 
     fn lock_against_writers(&self) -> Result<(), StorageError> {
-        image_lock::lock_against_writers(self.buffered.as_fd()).map_err(|error| {
-            let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::AGAIN | Errno::ACCESS) => StorageErrorKind::InUse,
-                _ => StorageErrorKind::Other,
-            };
-            StorageError { operation: "lock", entry: self.name.clone(), kind, source: error }
-        })
+        image_lock::lock_against_writers(self.buffered.as_fd()).map_err(|error| self.not_locked(error))
+    }
+
+    fn lock_as_writer(&self) -> Result<(), StorageError> {
+        image_lock::lock_as_writer(self.buffered.as_fd()).map_err(|error| self.not_locked(error))
     }
 }
 
 impl FileHandle {
+    fn not_locked(&self, error: io::Error) -> StorageError {
+        let kind = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::AGAIN | Errno::ACCESS) => StorageErrorKind::InUse,
+            _ => StorageErrorKind::Other,
+        };
+        StorageError { operation: "lock", entry: self.name.clone(), kind, source: error }
+    }
+
     fn read_buffered(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -209,6 +247,14 @@ impl FileHandle {
         }
         Ok(done)
     }
+}
+
+/// Another file system, one without shared blocks, or a range that does not begin and end at a block.
+fn cannot_clone(error: &StorageError) -> bool {
+    matches!(
+        error.source.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::XDEV | Errno::NOTTY | Errno::TXTBSY)
+    )
 }
 
 fn cannot_allocate(error: &StorageError) -> bool {

@@ -38,6 +38,25 @@ pub(super) fn lock_against_writers(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Marks the descriptor's owner as a writer that changes the size too and bears no other writer beside it.
+///
+/// # Errors
+/// EAGAIN when another open file description holds what excludes that, or bears no writer.
+pub(super) fn lock_as_writer(file: BorrowedFd<'_>) -> io::Result<()> {
+    let held = [CONSISTENT_READ, WRITE, RESIZE];
+    let refused = [WRITE, RESIZE];
+    for byte in held.iter().map(|bit| HELD_BASE + bit).chain(refused.iter().map(|bit| REFUSED_BASE + bit)) {
+        fcntl_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, byte)?;
+    }
+    for byte in held.iter().map(|bit| REFUSED_BASE + bit).chain(refused.iter().map(|bit| HELD_BASE + bit)) {
+        let found = fcntl_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte)?;
+        if found != libc::F_UNLCK {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+    }
+    Ok(())
+}
+
 /// One call for one byte; returns the lock type that the kernel left in the structure.
 fn fcntl_lock(file: BorrowedFd<'_>, command: i32, lock_type: i32, byte: i64) -> io::Result<i32> {
     failpoint::hit("storage.lock")?;
@@ -74,6 +93,16 @@ mod tests {
         let (_folder, a, b) = two_descriptors();
         lock_against_writers(a.as_fd()).expect("the first reader");
         lock_against_writers(b.as_fd()).expect("the second reader");
+    }
+
+    #[test]
+    fn a_writer_bears_neither_readers_nor_writers_beside_it() {
+        let (_folder, a, b) = two_descriptors();
+        lock_as_writer(a.as_fd()).expect("the writer");
+        assert!(lock_against_writers(b.as_fd()).is_err(), "a reader beside a writer");
+        let (_folder, a, b) = two_descriptors();
+        lock_against_writers(a.as_fd()).expect("the reader");
+        assert!(lock_as_writer(b.as_fd()).is_err(), "a writer beside a reader");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!   opened at all: a FIFO must not block, and opening a device may already do something to it.
 //! * Calls may block for as long as the storage likes. They belong into a process that may hang.
 
+mod clone_range;
 mod entry_path;
 mod error;
 mod file;
@@ -134,6 +135,24 @@ pub trait DomainFile: Send + Sync + 'static {
     /// `NoSpace` and whatever else the storage answers.
     fn allocate(&self, range: Range<u64>) -> Result<(), StorageError>;
 
+    /// Makes the file at least so long, its blocks reserved, and can never cut it, however late the call takes effect.
+    /// `false`: the file system cannot do that, and nothing was done.
+    ///
+    /// # Errors
+    /// `NoSpace` and whatever else the storage answers; the file may then be longer than before.
+    fn grow(&self, range: Range<u64>) -> Result<bool, StorageError>;
+
+    /// Shares blocks of another file instead of copying them: `length` bytes from `from` in `source` to `to` in this one.
+    /// `false`: the file system cannot, or not there; nothing was done.
+    ///
+    /// # Errors
+    /// `NoSpace` and whatever else the storage answers.
+    fn clone_from(&self, source: &Self, from: u64, length: u64, to: u64) -> Result<bool, StorageError>;
+
+    /// Lets the system begin to write out what was written, so that a `sync` soon after has little to wait for. No
+    /// promise, no error.
+    fn begin_sync(&self);
+
     /// Makes everything written through this handle durable, with the file's size.
     ///
     /// # Errors
@@ -158,6 +177,13 @@ pub trait DomainFile: Send + Sync + 'static {
     /// # Errors
     /// `InUse` when another process uses the image in a way that excludes this.
     fn lock_against_writers(&self) -> Result<(), StorageError>;
+
+    /// Takes the locks with which QEMU marks a writer that bears no writer and no reader of a changing size beside it.
+    /// Held until the file is closed.
+    ///
+    /// # Errors
+    /// `InUse` when another process uses the image.
+    fn lock_as_writer(&self) -> Result<(), StorageError>;
 }
 
 /// How a file is opened.
@@ -175,6 +201,9 @@ impl OpenHow {
     /// Read a volume's bytes.
     pub const READ_VOLUME: Self = Self { access: Access::Read, caching: Caching::DirectIfPossible };
 
+    /// Change a volume in place, through the page cache: for a few small writes.
+    pub const CHANGE_VOLUME: Self = Self { access: Access::Change, caching: Caching::Buffered };
+
     /// Create a small file.
     pub fn create(mode: u32) -> Self {
         Self { access: Access::Create { mode }, caching: Caching::Buffered }
@@ -191,6 +220,8 @@ impl OpenHow {
 pub enum Access {
     /// Reading an existing file.
     Read,
+    /// Reading and writing an existing file.
+    Change,
     /// Reading and writing a new file with exactly this mode; an existing one is `AlreadyExists`.
     Create {
         /// Permission bits, unaffected by the umask.

@@ -2,7 +2,7 @@
 //!
 //! For tests of this and other crates. Several drivers (processes) may share one storage. Deterministic: no threads,
 //! no clock, sorted names. Faults are planted by operation name: `open`, `read`, `write`, `fsync`, `mkdir`, `rename`,
-//! `link`, `unlink`, `rmdir`, `truncate`, `fallocate`, `list`, `stat`.
+//! `link`, `unlink`, `rmdir`, `truncate`, `fallocate`, `clone`, `list`, `stat`. The power can be cut at a chosen call.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -49,6 +49,13 @@ struct State {
     faults: BTreeMap<String, (u64, i32)>,
     /// Rises with each crash; handles of before are stale.
     boot: u64,
+    /// Calls so far.
+    calls: u64,
+    /// The call at which the power goes.
+    cut_at: Option<u64>,
+    /// Whether files can share blocks, and files grow by reservation.
+    shares_blocks: bool,
+    reserves_blocks: bool,
 }
 
 /// A simulated host storage: one tree with mount points in it. A clone is the same storage.
@@ -71,6 +78,10 @@ impl SimulatedStorage {
             capacity_bytes: DEFAULT_CAPACITY_BYTES,
             faults: BTreeMap::new(),
             boot: 0,
+            calls: 0,
+            cut_at: None,
+            shares_blocks: false,
+            reserves_blocks: true,
         })))
     }
 
@@ -105,6 +116,33 @@ impl SimulatedStorage {
         let mut state = self.state();
         state.tree.crash();
         state.boot += 1;
+    }
+
+    /// The power is cut just before the call with this number from now on, counted from 1. Whoever called gets an error,
+    /// as does every later call of this boot.
+    pub fn cut_power_at(&self, call: u64) {
+        let mut state = self.state();
+        state.cut_at = Some(state.calls.saturating_add(call));
+    }
+
+    /// How many calls there were; whether a cut that was asked for has happened shows in [`Self::boots`].
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// How often the power was cut.
+    pub fn boots(&self) -> u64 {
+        self.state().boot
+    }
+
+    /// From now on files can share blocks.
+    pub fn share_blocks(&self) {
+        self.state().shares_blocks = true;
+    }
+
+    /// From now on no blocks can be reserved, as over NFS before 4.2.
+    pub fn reserve_no_blocks(&self) {
+        self.state().reserves_blocks = false;
     }
 
     /// Bounds the room for all files together.
@@ -149,6 +187,13 @@ impl SimulatedStorage {
 impl State {
     /// Takes an operation's fault into account.
     fn pass(&mut self, operation: &str) -> io::Result<()> {
+        self.calls += 1;
+        if self.cut_at.is_some_and(|at| self.calls >= at) {
+            self.cut_at = None;
+            self.tree.crash();
+            self.boot += 1;
+            return Err(errno(Errno::IO));
+        }
         match self.faults.get_mut(operation) {
             Some((0, code)) => Err(io::Error::from_raw_os_error(*code)),
             Some((left, _)) => {
@@ -220,7 +265,7 @@ impl DomainDriver for SimulatedDriver {
 
     async fn open(&self, path: &EntryPath, how: OpenHow) -> Result<SimulatedFile, StorageError> {
         let node = self.call("open", path, |state| match how.access {
-            Access::Read => self.find(state, path),
+            Access::Read | Access::Change => self.find(state, path),
             Access::Create { .. } => {
                 let (folder, name) = self.parent(state, path)?;
                 state.tree.add(folder, name, Node::File(Content::default()))
@@ -389,6 +434,46 @@ impl DomainFile for SimulatedFile {
         })
     }
 
+    fn grow(&self, range: Range<u64>) -> Result<bool, StorageError> {
+        self.call("fallocate", |state| {
+            if !state.reserves_blocks {
+                return Ok(false);
+            }
+            let room = state.capacity_bytes.saturating_sub(state.tree.used_bytes());
+            let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+            let content = state.tree.content_mut(self.node)?;
+            if content.new_pages(length, range.start) * PAGE_BYTES as u64 > room {
+                return Err(errno(Errno::NOSPC));
+            }
+            content.bytes = content.bytes.max(range.end);
+            Ok(true)
+        })
+    }
+
+    fn clone_from(&self, source: &Self, from: u64, length: u64, to: u64) -> Result<bool, StorageError> {
+        self.call("clone", |state| {
+            let page = PAGE_BYTES as u64;
+            if !state.shares_blocks || [from, length, to].iter().any(|value| !value.is_multiple_of(page)) {
+                return Ok(false);
+            }
+            let shared: Vec<_> = {
+                let pages = &state.tree.content(source.node)?.pages;
+                (0..length / page).map(|n| pages.get(&(from / page + n)).cloned()).collect()
+            };
+            let content = state.tree.content_mut(self.node)?;
+            for (n, shared) in (to / page..).zip(shared) {
+                match shared {
+                    Some(shared) => content.pages.insert(n, shared),
+                    None => content.pages.remove(&n),
+                };
+            }
+            content.bytes = content.bytes.max(to + length);
+            Ok(true)
+        })
+    }
+
+    fn begin_sync(&self) {}
+
     fn sync(&self) -> Result<(), StorageError> {
         self.call("fsync", |state| state.tree.sync(self.node))
     }
@@ -413,5 +498,9 @@ impl DomainFile for SimulatedFile {
     fn lock_against_writers(&self) -> Result<(), StorageError> {
         let in_use = self.call("lock", |state| Ok(state.in_use.contains(&self.node)))?;
         if in_use { Err(StorageError::of_kind("lock", &self.name, StorageErrorKind::InUse)) } else { Ok(()) }
+    }
+
+    fn lock_as_writer(&self) -> Result<(), StorageError> {
+        self.lock_against_writers()
     }
 }

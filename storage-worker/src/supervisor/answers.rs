@@ -67,14 +67,18 @@ pub(super) enum Stopped {
 
 fn done_of(order: &Order, done: work::Done) -> wire::Done {
     match done {
-        work::Done::Placed(report) | work::Done::Sent(report) => {
+        work::Done::Placed(report) | work::Done::Sent(report) | work::Done::Resized(report) => {
             let bytes = report.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.file_bytes));
             wire::Done { volumes: report.volumes.into_iter().map(|report| volume(order, report)).collect(), bytes }
         }
         work::Done::Deleted(report) => wire::Done { volumes: Vec::new(), bytes: report.freed_bytes },
-        work::Done::DomainCreated(_) | work::Done::DomainProbed(_) | work::Done::Inspected(_) | work::Done::Adopted => {
-            wire::Done::default()
-        }
+        work::Done::DomainCreated(_)
+        | work::Done::DomainProbed(_)
+        | work::Done::Inspected(_)
+        | work::Done::Adopted
+        | work::Done::Projected
+        | work::Done::DomainChanged
+        | work::Done::Checked(_) => wire::Done::default(),
     }
 }
 
@@ -83,6 +87,8 @@ fn is_raw(order: &Order, volume: uuid::Uuid) -> bool {
     let placement = match order {
         Order::CreateDisk(order) => &order.placement,
         Order::BuildPlacement(order) => &order.placement,
+        Order::BuildChain(order) => &order.placement,
+        Order::ResizeVolume(order) => return order.format == VolumeFormat::Raw && order.volume == volume,
         _ => return false,
     };
     placement.volumes.iter().any(|spec| spec.volume == volume && spec.format == VolumeFormat::Raw)
@@ -159,7 +165,7 @@ fn class(code: RefusalCode) -> Class {
         RefusalCode::DomainPathInUse => Class::Conflict,
         RefusalCode::NotWritable => Class::Denied,
         RefusalCode::NoSpace => Class::Exhausted,
-        RefusalCode::Qcow2Unsupported => Class::Unsupported,
+        RefusalCode::Qcow2Unsupported | RefusalCode::StorageUnsupported => Class::Unsupported,
         RefusalCode::NotADirectory
         | RefusalCode::NotAMountPoint
         | RefusalCode::OtherPoolsDomain
@@ -170,6 +176,9 @@ fn class(code: RefusalCode) -> Class {
         | RefusalCode::EvidenceMismatch
         | RefusalCode::UnexpectedEntry
         | RefusalCode::VolumeInUse
+        | RefusalCode::VolumeShared
+        | RefusalCode::DomainReleased
+        | RefusalCode::DomainTaken
         | RefusalCode::HashMismatch => Class::Precondition,
         RefusalCode::StreamInvalid
         | RefusalCode::SizeInvalid

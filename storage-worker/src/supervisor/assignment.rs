@@ -3,20 +3,31 @@
 
 use crate::gateway::SessionFacts;
 use crate::work;
+use crate::work::AttachDomain;
+use crate::work::BuildChain;
 use crate::work::BuildPlacement;
 use crate::work::CreateDisk;
 use crate::work::CreateDomain;
 use crate::work::DeleteDomain;
 use crate::work::DeletePlacement;
+use crate::work::DetachDomain;
 use crate::work::DomainRoot;
+use crate::work::ExpectedPlacement;
 use crate::work::FileHash;
+use crate::work::FormatDomain;
+use crate::work::LayerSource;
 use crate::work::LocalPlacement;
 use crate::work::Mounting;
 use crate::work::NewPlacement;
 use crate::work::Order;
+use crate::work::ProjectPlacement;
+use crate::work::RenameDomain;
+use crate::work::ResizeVolume;
 use crate::work::SendPlacement;
 use crate::work::SentVolume;
 use crate::work::Source;
+use crate::work::SourceChain;
+use crate::work::SourceVolume;
 use crate::work::VolumeFormat;
 use crate::work::VolumeRole;
 use sdm_proto::wire::internal::v1 as wire;
@@ -77,8 +88,12 @@ impl Task {
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let order = self.way.order();
         let mut paths = vec![order.domain().path.clone()];
-        if let Order::BuildPlacement(BuildPlacement { source: Source::Local(source), .. }) = order {
-            paths.push(source.domain.path.clone());
+        match order {
+            Order::BuildPlacement(BuildPlacement { source: Source::Local(source), .. }) => {
+                paths.push(source.domain.path.clone());
+            }
+            Order::BuildChain(BuildChain { source: Some(source), .. }) => paths.push(source.at.domain.path.clone()),
+            _ => {}
         }
         paths
     }
@@ -93,7 +108,7 @@ impl Task {
 /// The assignment cannot be read: a defect, or a member of another version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the assignment cannot be read: {0}")]
-pub(super) struct Unreadable(String);
+pub(crate) struct Unreadable(String);
 
 fn missing(what: &str) -> Unreadable {
     Unreadable(format!("{what} is missing"))
@@ -142,7 +157,10 @@ impl Reading<'_> {
             WireOrder::CreateDomain(order) => Way::Step(self.create_domain(assignment, order)?),
             WireOrder::CreateDisk(order) => {
                 let placement = self.placement(assignment, order.target.as_ref(), &order.volumes)?;
-                Way::Step(Order::CreateDisk(CreateDisk { placement }))
+                let is_short = placement.volumes.iter().all(|spec| !spec.preallocated);
+                let order = Order::CreateDisk(CreateDisk { placement });
+                // Reserving blocks may mean writing all of them.
+                if is_short { Way::Step(order) } else { Way::Build(order) }
             }
             WireOrder::Copy(order) => self.copy(assignment, order)?,
             WireOrder::Receive(order) => {
@@ -170,10 +188,28 @@ impl Reading<'_> {
                 }
             }
             WireOrder::Delete(order) => Way::Step(self.delete(order)?),
-            WireOrder::RenameDomain(_)
-            | WireOrder::DetachDomain(_)
-            | WireOrder::AttachDomain(_)
-            | WireOrder::FormatDomain(_) => return Err(missing("this kind of order")),
+            WireOrder::Build(order) => self.build(assignment, order)?,
+            WireOrder::Resize(order) => Way::Step(Order::ResizeVolume(self.resize(order)?)),
+            WireOrder::Project(order) => Way::Step(Order::ProjectPlacement(self.project(order)?)),
+            WireOrder::RenameDomain(order) => Way::Step(Order::RenameDomain(RenameDomain {
+                domain: self.required_root(order.domain.as_ref())?,
+                description: order.name.clone(),
+            })),
+            WireOrder::DetachDomain(order) => Way::Step(Order::DetachDomain(DetachDomain {
+                domain: self.required_root(order.domain.as_ref())?,
+                catalog: order.catalog.clone(),
+            })),
+            WireOrder::AttachDomain(order) => Way::Step(Order::AttachDomain(AttachDomain {
+                domain: self.required_root(order.domain.as_ref())?,
+                token: assignment.token.clone(),
+                description: order.name.clone(),
+                foreign: order.foreign,
+            })),
+            WireOrder::FormatDomain(order) => Way::Step(Order::FormatDomain(FormatDomain {
+                domain: self.required_root(order.domain.as_ref())?,
+                dot_name: order.dot_name.clone(),
+                unknown_names_too: order.unknown_names_too,
+            })),
             // The supervisor answers it itself.
             WireOrder::Noop(_) => return Err(Unreadable("a noop has nothing to run".to_owned())),
         })
@@ -254,17 +290,116 @@ impl Reading<'_> {
         volumes: &[wire::VolumeSpec],
     ) -> Result<NewPlacement, Unreadable> {
         let target = target.ok_or_else(|| missing("the target"))?;
+        self.new_placement(assignment, target, chain(volumes, target.template)?)
+    }
+
+    fn new_placement(
+        &self,
+        assignment: &wire::Assignment,
+        target: &wire::PlacementTarget,
+        volumes: Vec<work::VolumeSpec>,
+    ) -> Result<NewPlacement, Unreadable> {
         Ok(NewPlacement {
             domain: self.required_root(target.domain.as_ref())?,
             placement: id(&target.placement_id, "placement")?,
             dot_name: target.dot_name.clone(),
             token: assignment.token.clone(),
             transaction: assignment.transaction_id.clone(),
+            disk: (!target.disk_id.is_empty()).then(|| id(&target.disk_id, "disk")).transpose()?,
             disk_name: target.description.clone(),
+            disk_description: target.disk_description.clone(),
             created_at_s: self.now_s,
-            volumes: chain(volumes)?,
+            volumes,
         })
     }
+
+    fn build(&self, assignment: &wire::Assignment, order: &wire::BuildOrder) -> Result<Way, Unreadable> {
+        let target = order.target.as_ref().ok_or_else(|| missing("the target"))?;
+        let specs = order.layers.iter().map(layer_spec).collect::<Result<Vec<_>, _>>()?;
+        let placement = self.new_placement(assignment, target, specs)?;
+        let layers = order.layers.iter().map(layer_source).collect::<Result<Vec<_>, _>>()?;
+        if let Some(source) = &order.source
+            && let Some(pull) = &source.pull
+        {
+            return pulled(placement, &layers, source, pull);
+        }
+        let source = order.source.as_ref().map(|source| self.source_chain(source)).transpose()?;
+        let is_short = layers.iter().zip(&placement.volumes).all(|(layer, spec)| match layer {
+            LayerSource::Link => true,
+            LayerSource::Fresh => !spec.preallocated,
+            LayerSource::Bytes { .. } | LayerSource::Flatten { .. } => false,
+        });
+        let order = Order::BuildChain(BuildChain { placement, source, layers });
+        Ok(if is_short { Way::Step(order) } else { Way::Build(order) })
+    }
+
+    fn source_chain(&self, source: &wire::BuildSource) -> Result<SourceChain, Unreadable> {
+        let volume = |spec: &wire::VolumeSpec| {
+            Ok(SourceVolume {
+                volume: id(&spec.volume_id, "volume")?,
+                format: format(spec)?,
+                expected_hash: hash(spec)?,
+            })
+        };
+        Ok(SourceChain {
+            at: LocalPlacement {
+                domain: self.required_root(source.domain.as_ref())?,
+                placement: id(&source.placement_id, "source placement")?,
+                token: String::new(),
+            },
+            volumes: source.volumes.iter().map(volume).collect::<Result<_, Unreadable>>()?,
+        })
+    }
+
+    fn resize(&self, order: &wire::ResizeOrder) -> Result<ResizeVolume, Unreadable> {
+        let spec = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
+        Ok(ResizeVolume {
+            domain: self.required_root(order.domain.as_ref())?,
+            placement: id(&order.placement_id, "placement")?,
+            token: order.made_by_token.clone(),
+            volume: id(&spec.volume_id, "volume")?,
+            format: format(spec)?,
+            parent: parent(spec)?,
+            preallocated: spec.preallocated,
+            virtual_bytes: order.new_size,
+        })
+    }
+
+    fn project(&self, order: &wire::ProjectOrder) -> Result<ProjectPlacement, Unreadable> {
+        Ok(ProjectPlacement {
+            domain: self.required_root(order.domain.as_ref())?,
+            placement: id(&order.placement_id, "placement")?,
+            token: order.made_by_token.clone(),
+            disk_name: order.description.clone(),
+            disk_description: order.disk_description.clone(),
+            volumes: order.layers.iter().map(layer_spec).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A chain whose every volume is pulled: the other worker reads the source's volumes in their order.
+fn pulled(
+    mut placement: NewPlacement,
+    layers: &[LayerSource],
+    source: &wire::BuildSource,
+    pull: &wire::PullSource,
+) -> Result<Way, Unreadable> {
+    if layers.len() != source.volumes.len() {
+        return Err(Unreadable("a pull brings every volume of its source".to_owned()));
+    }
+    for ((spec, layer), from) in placement.volumes.iter_mut().zip(layers).zip(&source.volumes) {
+        match layer {
+            LayerSource::Bytes { volume } if *volume == id(&from.volume_id, "volume")? => {}
+            _ => return Err(Unreadable("a pull brings bytes, volume by volume".to_owned())),
+        }
+        spec.expected_hash = hash(from)?;
+    }
+    Ok(Way::Pull {
+        order: Order::BuildPlacement(BuildPlacement { placement, source: Source::Pull }),
+        address: pull.address.clone(),
+        ticket: pull.ticket.to_vec(),
+        volumes: source.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
+    })
 }
 
 fn total_bytes(order: &WireOrder) -> u64 {
@@ -275,28 +410,74 @@ fn total_bytes(order: &WireOrder) -> u64 {
         WireOrder::ServeSource(order) => of(&order.volumes),
         WireOrder::Receive(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
         WireOrder::Send(order) => order.volume.as_ref().map_or(0, |volume| volume.file_size),
+        // Its own first progress tells.
         _ => 0,
     }
 }
 
-/// The chain's volumes; the last one is its leaf.
-fn chain(volumes: &[wire::VolumeSpec]) -> Result<Vec<work::VolumeSpec>, Unreadable> {
+/// The chain's volumes; the last one is its leaf, unless all are a template's.
+fn chain(volumes: &[wire::VolumeSpec], template: bool) -> Result<Vec<work::VolumeSpec>, Unreadable> {
     let count = volumes.len();
     let volume = |(n, spec): (usize, &wire::VolumeSpec)| {
-        let parent = (!spec.parent_id.is_empty()).then(|| id(&spec.parent_id, "parent volume")).transpose()?;
-        Ok(work::VolumeSpec {
-            volume: id(&spec.volume_id, "volume")?,
-            format: format(spec)?,
-            parent,
-            role: if n + 1 == count { VolumeRole::Leaf } else { VolumeRole::Internal },
-            sequence: u32::try_from(n + 1).map_err(|_| Unreadable("the chain is too long".to_owned()))?,
-            virtual_bytes: virtual_bytes(spec)?,
-            true_bytes: true_bytes(spec)?,
-            expected_hash: hash(spec)?,
-            announced_bytes: None,
-        })
+        let role = match n + 1 == count {
+            _ if template => VolumeRole::Shared,
+            true => VolumeRole::Leaf,
+            false => VolumeRole::Internal,
+        };
+        let sequence = u32::try_from(n + 1).map_err(|_| Unreadable("the chain is too long".to_owned()))?;
+        volume_spec(spec, role, sequence)
     };
     volumes.iter().enumerate().map(volume).collect()
+}
+
+fn layer_spec(layer: &wire::Layer) -> Result<work::VolumeSpec, Unreadable> {
+    let role = match layer.role() {
+        wire::layer::Role::Leaf => VolumeRole::Leaf,
+        wire::layer::Role::Internal => VolumeRole::Internal,
+        wire::layer::Role::Shared => VolumeRole::Shared,
+    };
+    volume_spec(layer.volume.as_ref().ok_or_else(|| missing("a layer's volume"))?, role, layer.sequence)
+}
+
+fn layer_source(layer: &wire::Layer) -> Result<LayerSource, Unreadable> {
+    Ok(match layer.from.as_ref().ok_or_else(|| missing("where a layer comes from"))? {
+        wire::layer::From::Link(_) => LayerSource::Link,
+        wire::layer::From::Fresh(_) => LayerSource::Fresh,
+        wire::layer::From::Bytes(from) => LayerSource::Bytes { volume: id(&from.volume_id, "source volume")? },
+        wire::layer::From::Flatten(from) => LayerSource::Flatten {
+            volumes: from.volume_ids.iter().map(|volume| id(volume, "source volume")).collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+/// Reads a placement as the catalog has it.
+pub(crate) fn expected_placement(expected: &wire::ExpectedPlacement) -> Result<ExpectedPlacement, Unreadable> {
+    Ok(ExpectedPlacement {
+        placement: id(&expected.placement_id, "placement")?,
+        token: expected.made_by_token.clone(),
+        disk_name: expected.description.clone(),
+        volumes: expected.layers.iter().map(layer_spec).collect::<Result<_, _>>()?,
+    })
+}
+
+fn parent(spec: &wire::VolumeSpec) -> Result<Option<Uuid>, Unreadable> {
+    (!spec.parent_id.is_empty()).then(|| id(&spec.parent_id, "parent volume")).transpose()
+}
+
+fn volume_spec(spec: &wire::VolumeSpec, role: VolumeRole, sequence: u32) -> Result<work::VolumeSpec, Unreadable> {
+    Ok(work::VolumeSpec {
+        volume: id(&spec.volume_id, "volume")?,
+        format: format(spec)?,
+        parent: parent(spec)?,
+        role,
+        sequence,
+        virtual_bytes: virtual_bytes(spec)?,
+        true_bytes: true_bytes(spec)?,
+        preallocated: spec.preallocated,
+        illegal: spec.illegal,
+        expected_hash: hash(spec)?,
+        announced_bytes: None,
+    })
 }
 
 fn format(spec: &wire::VolumeSpec) -> Result<VolumeFormat, Unreadable> {
@@ -379,7 +560,7 @@ mod tests {
 
     #[test]
     fn the_last_volume_is_the_leaf_and_raw_sizes_are_rounded() {
-        let chain = chain(&copy().volumes).unwrap();
+        let chain = chain(&copy().volumes, false).unwrap();
         let facts: Vec<_> = chain.iter().map(|v| (v.role, v.sequence, v.virtual_bytes, v.true_bytes)).collect();
         assert_eq!(facts, [(VolumeRole::Internal, 1, Some(8192), Some(5000)), (VolumeRole::Leaf, 2, Some(5000), None)]);
     }

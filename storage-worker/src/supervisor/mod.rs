@@ -21,6 +21,8 @@ mod unreaped;
 mod worker;
 
 pub(crate) use answers::refusal_by_storage;
+pub(crate) use assignment::Unreadable;
+pub(crate) use assignment::expected_placement;
 pub(crate) use reach::Reach;
 pub use worker::WorkerConfig;
 pub use worker::WorkerError;

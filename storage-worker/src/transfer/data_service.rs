@@ -83,9 +83,10 @@ impl WorkerDataService for WorkerData {
 
     async fn check_placements(
         &self,
-        _request: Request<CheckPlacementsRequest>,
+        request: Request<CheckPlacementsRequest>,
     ) -> Result<Response<CheckPlacementsResponse>, Status> {
-        Err(Status::unimplemented("placements cannot be checked yet"))
+        let answer = self.takeover.check(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 }
 

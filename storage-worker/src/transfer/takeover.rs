@@ -1,5 +1,4 @@
-//! Reading and taking over domains for a member, after a restore from a backup: each in a process of its own, because
-//! the storage may hang. No session and no token stand behind it: reading changes nothing, and a late takeover by an
+//! Reading, comparing and taking over domains for a member: each in a process of its own, because the storage may hang. No session and no token stand behind it: reading changes nothing, and a late takeover by an
 //! earlier epoch is refused by the domain's own mark.
 
 use crate::folder::ChildrenLock;
@@ -7,15 +6,24 @@ use crate::process::IoProcess;
 use crate::process::IoProcesses;
 use crate::process::OrderEnd;
 use crate::supervisor::Reach;
+use crate::supervisor::Unreadable;
+use crate::supervisor::expected_placement;
 use crate::supervisor::refusal_by_storage;
 use crate::work::AdoptDomain;
+use crate::work::CheckPlacements;
 use crate::work::DomainRoot;
+use crate::work::DomainState;
 use crate::work::Done;
+use crate::work::Finding;
+use crate::work::FindingReason;
 use crate::work::FoundImage;
 use crate::work::FoundKind;
+use crate::work::FoundVolume;
 use crate::work::InspectDomain;
 use crate::work::Order;
 use crate::work::Outcome;
+use crate::work::VolumeFormat;
+use crate::work::VolumeRole;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1 as wire;
@@ -33,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Clusters that a domain may be taken from, in one request.
 const FROM_MAX: usize = 256;
+
+/// Placements that are compared in one request: with their volumes they travel in one message.
+const PLACEMENTS_MAX: usize = 256;
 
 /// Reads and takes over domains.
 #[derive(Clone)]
@@ -54,14 +65,45 @@ impl Takeover {
         request: wire::InspectDomainRequest,
     ) -> Result<wire::InspectDomainResponse, Refusal> {
         let domain = self.root(request.domain.as_ref(), &request.pool_id, Uuid::nil(), 0)?;
-        match self.run(Order::InspectDomain(InspectDomain { domain, after: request.after })).await? {
+        let wire::InspectDomainRequest { after, free_too, volumes, .. } = request;
+        match self.run(Order::InspectDomain(InspectDomain { domain, after, free_too, volumes })).await? {
             Done::Inspected(page) => Ok(wire::InspectDomainResponse {
                 cluster_id: page.cluster.to_string(),
                 epoch: page.epoch,
                 images: page.images.into_iter().map(image).collect(),
                 next_after: page.next_after.unwrap_or_default(),
-                ..Default::default()
+                state: match page.state {
+                    DomainState::Ours => wire::inspect_domain_response::State::Ours.into(),
+                    DomainState::Released => wire::inspect_domain_response::State::Released.into(),
+                    DomainState::Free => wire::inspect_domain_response::State::Free.into(),
+                },
+                description: page.description,
+                catalog: page.catalog,
             }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Compares placements with what the catalog says of them.
+    pub(super) async fn check(
+        &self,
+        request: wire::CheckPlacementsRequest,
+    ) -> Result<wire::CheckPlacementsResponse, Refusal> {
+        let cluster = id(&request.cluster_id, "cluster")?;
+        let domain = self.root(request.domain.as_ref(), &request.pool_id, cluster, request.epoch)?;
+        if request.placements.len() > PLACEMENTS_MAX {
+            let message = format!("{} placements are asked for, more than {PLACEMENTS_MAX}", request.placements.len());
+            return Err(Refusal::new(Class::Invalid, "BAD_REQUEST", message));
+        }
+        let placements = request.placements.iter().map(expected_placement);
+        let placements = placements
+            .collect::<Result<_, _>>()
+            .map_err(|error: Unreadable| Refusal::new(Class::Invalid, "BAD_REQUEST", error.to_string()))?;
+        let order = CheckPlacements { domain, placements, hashes: request.hashes };
+        match self.run(Order::CheckPlacements(order)).await? {
+            Done::Checked(findings) => {
+                Ok(wire::CheckPlacementsResponse { findings: findings.into_iter().map(finding).collect() })
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -137,22 +179,74 @@ fn unexpected(done: &Done) -> Refusal {
 }
 
 fn image(found: FoundImage) -> wire::FoundImage {
+    use wire::found_image::Kind;
     let name = found.name;
     match found.kind {
-        FoundKind::Placement { cluster, token, transaction, volumes } => wire::FoundImage {
+        FoundKind::Placement { cluster, token, transaction, volumes, epoch, disk, details } => wire::FoundImage {
             name,
-            kind: wire::found_image::Kind::Placement.into(),
+            kind: Kind::Placement.into(),
             cluster_id: cluster.to_string(),
             token,
             transaction_id: transaction,
             volume_ids: volumes.iter().map(Uuid::to_string).collect(),
+            words: String::new(),
+            disk_id: disk.map(|disk| disk.to_string()).unwrap_or_default(),
+            volumes: details.into_iter().map(volume).collect(),
+            epoch,
+        },
+        FoundKind::Image { details } => wire::FoundImage {
+            name,
+            kind: Kind::Other.into(),
+            words: "a disk that others made".to_owned(),
+            volumes: details.into_iter().map(volume).collect(),
             ..Default::default()
         },
-        FoundKind::DotName => {
-            wire::FoundImage { name, kind: wire::found_image::Kind::DotName.into(), ..Default::default() }
-        }
-        FoundKind::Other(words) => {
-            wire::FoundImage { name, kind: wire::found_image::Kind::Other.into(), words, ..Default::default() }
-        }
+        FoundKind::DotName => wire::FoundImage { name, kind: Kind::DotName.into(), ..Default::default() },
+        FoundKind::Other(words) => wire::FoundImage { name, kind: Kind::Other.into(), words, ..Default::default() },
+    }
+}
+
+fn volume(found: FoundVolume) -> wire::FoundVolume {
+    let known = wire::FoundVolume {
+        volume_id: found.volume.to_string(),
+        file_size: found.file_bytes,
+        allocated_bytes: found.allocated_bytes,
+        links: found.links,
+        ..Default::default()
+    };
+    let metadata = match found.metadata {
+        Ok(metadata) => metadata,
+        Err(words) => return wire::FoundVolume { words, ..known },
+    };
+    let role = match metadata.role {
+        VolumeRole::Leaf => "LEAF",
+        VolumeRole::Internal => "INTERNAL",
+        VolumeRole::Shared => "SHARED",
+    };
+    let format = match metadata.format {
+        VolumeFormat::Raw => "raw",
+        VolumeFormat::Qcow2 => "qcow2",
+    };
+    wire::FoundVolume {
+        format: format.to_owned(),
+        virtual_size: metadata.virtual_bytes,
+        parent_id: metadata.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+        sequence: metadata.sequence,
+        role: role.to_owned(),
+        illegal: metadata.illegal,
+        preallocated: metadata.preallocated,
+        disk_name: metadata.disk_name,
+        disk_description: metadata.disk_description,
+        ..known
+    }
+}
+
+fn finding(finding: Finding) -> wire::PlacementFinding {
+    wire::PlacementFinding {
+        placement_id: finding.placement.to_string(),
+        volume_id: finding.volume.map(|volume| volume.to_string()).unwrap_or_default(),
+        reason: finding.reason.as_str().to_owned(),
+        words: finding.words,
+        projection_mends: finding.reason == FindingReason::MetadataWrong,
     }
 }

@@ -7,6 +7,7 @@ pub mod qcow2;
 mod raw;
 
 pub use raw::create_raw;
+pub use raw::create_raw_preallocated;
 
 /// Largest volume, in bytes of its file and of what a guest sees: what the cluster takes at most, and about the most that
 /// ext4 holds in one file.

@@ -14,6 +14,7 @@ use super::Source;
 use super::VolumeFormat;
 use super::VolumeReport;
 use super::VolumeSpec;
+use super::chain::Made;
 use super::run::finish;
 use super::run::open_volume;
 use super::run::require_sound;
@@ -80,12 +81,12 @@ pub(super) async fn build_placement<S: Storage>(
             let attempt = Attempt::begin(&domain, placement).await?;
             let copied = copy_volumes(&domain, &attempt, &sources, &placement.volumes, ports).await;
             // The sources stay locked until here.
-            finish(attempt, copied).await
+            finish(attempt, copied.map(Made::durable)).await
         }
         Source::Pull | Source::Import => {
             let attempt = Attempt::begin(&domain, placement).await?;
             let received = receive_volumes(&domain, &attempt, order, ports).await;
-            finish(attempt, received).await
+            finish(attempt, received.map(Made::durable)).await
         }
     }
 }
@@ -141,7 +142,7 @@ async fn copy_volumes<D: DomainDriver>(
     Ok(reports)
 }
 
-fn checkpoint_of(spec: &VolumeSpec, ports: &Ports) -> impl Fn(u64) + Send + Sync + use<> {
+pub(super) fn checkpoint_of(spec: &VolumeSpec, ports: &Ports) -> impl Fn(u64) + Send + Sync + use<> {
     let (sink, volume) = (ports.checkpoint.clone(), spec.volume);
     move |durable_bytes| sink(Checkpoint { volume, durable_bytes })
 }
@@ -205,7 +206,7 @@ async fn receive_volumes<D: DomainDriver>(
     Ok(reports)
 }
 
-fn report<F: DomainFile>(
+pub(super) fn report<F: DomainFile>(
     spec: &VolumeSpec,
     file: &F,
     true_bytes: Option<u64>,

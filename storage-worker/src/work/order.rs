@@ -21,6 +21,12 @@ pub enum Order {
     CreateDisk(CreateDisk),
     /// Make a placement with volumes whose bytes exist elsewhere (import, move, pull).
     BuildPlacement(BuildPlacement),
+    /// Make a placement of which each volume comes from somewhere else (snapshot, merge, revert, clone, conversion).
+    BuildChain(BuildChain),
+    /// Make the leaf of a published placement larger, in place.
+    ResizeVolume(ResizeVolume),
+    /// Write the `.meta` files of a published placement anew.
+    ProjectPlacement(ProjectPlacement),
     /// Send the volumes of a published placement through the outgoing port (export, the source of a pull).
     SendPlacement(SendPlacement),
     /// Delete everything one token may have left in a domain.
@@ -31,6 +37,16 @@ pub enum Order {
     InspectDomain(InspectDomain),
     /// Take a domain over from an earlier cluster of the pool.
     AdoptDomain(AdoptDomain),
+    /// Write another name into a domain.
+    RenameDomain(RenameDomain),
+    /// Give a domain up.
+    DetachDomain(DetachDomain),
+    /// Take a domain over that no pool has.
+    AttachDomain(AttachDomain),
+    /// Delete the whole folder of a domain.
+    FormatDomain(FormatDomain),
+    /// Compare placements with what the catalog says of them. Changes nothing.
+    CheckPlacements(CheckPlacements),
 }
 
 impl Order {
@@ -41,11 +57,19 @@ impl Order {
             Self::CreateDomain(order) => &order.domain,
             Self::CreateDisk(order) => &order.placement.domain,
             Self::BuildPlacement(order) => &order.placement.domain,
+            Self::BuildChain(order) => &order.placement.domain,
+            Self::ResizeVolume(order) => &order.domain,
+            Self::ProjectPlacement(order) => &order.domain,
             Self::SendPlacement(order) => &order.domain,
             Self::DeletePlacement(order) => &order.domain,
             Self::DeleteDomain(order) => &order.domain,
             Self::InspectDomain(order) => &order.domain,
             Self::AdoptDomain(order) => &order.domain,
+            Self::RenameDomain(order) => &order.domain,
+            Self::DetachDomain(order) => &order.domain,
+            Self::AttachDomain(order) => &order.domain,
+            Self::FormatDomain(order) => &order.domain,
+            Self::CheckPlacements(order) => &order.domain,
         }
     }
 }
@@ -102,8 +126,12 @@ pub struct NewPlacement {
     pub token: String,
     /// Transaction, recorded likewise.
     pub transaction: String,
+    /// The disk, recorded likewise.
+    pub disk: Option<Uuid>,
     /// The disk's name, which goes into DESCRIPTION of each `.meta`.
     pub disk_name: String,
+    /// What users wrote about the disk, which goes there too, as far as it fits.
+    pub disk_description: String,
     /// CTIME of the `.meta` files, in seconds since 1970. Display only.
     pub created_at_s: u64,
     /// The chain's volumes, base first. At least one.
@@ -148,6 +176,10 @@ pub struct VolumeSpec {
     pub virtual_bytes: Option<u64>,
     /// For a raw volume whose size is not a multiple of 4 KiB: its size before rounding.
     pub true_bytes: Option<u64>,
+    /// All its blocks are reserved (TYPE=PREALLOCATED).
+    pub preallocated: bool,
+    /// It must not be used (LEGALITY=ILLEGAL).
+    pub illegal: bool,
     /// The file hash that the source must have, where one is known.
     pub expected_hash: Option<FileHash>,
     /// For an import: how many bytes the stream must announce, because room was reserved for these and no more.
@@ -168,6 +200,95 @@ pub struct BuildPlacement {
     pub placement: NewPlacement,
     /// Where the bytes come from.
     pub source: Source,
+}
+
+/// Make a placement of which each volume comes from somewhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildChain {
+    /// The placement to be, its volumes as they shall be.
+    pub placement: NewPlacement,
+    /// What it is built from; none when every volume is new.
+    pub source: Option<SourceChain>,
+    /// Where each volume of the placement comes from, in their order.
+    pub layers: Vec<LayerSource>,
+}
+
+/// A published placement in a domain that this host reaches, and the chain in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceChain {
+    /// Where it lies. Links need the same domain as the placement to be.
+    pub at: LocalPlacement,
+    /// Its volumes, base first, as the catalog has them.
+    pub volumes: Vec<SourceVolume>,
+}
+
+/// A volume of a source chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceVolume {
+    /// Its file name.
+    pub volume: Uuid,
+    /// Its format. Never probed.
+    pub format: VolumeFormat,
+    /// The hash that its file must have, where one is known.
+    pub expected_hash: Option<FileHash>,
+}
+
+/// Where a volume of a chain to be comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LayerSource {
+    /// A hard link of the same volume in the source; where links are lacking, its bytes.
+    Link,
+    /// New and empty, over the volume beneath.
+    Fresh,
+    /// The bytes of a volume of the source.
+    Bytes {
+        /// That volume.
+        volume: Uuid,
+    },
+    /// What a guest sees through these volumes of the source, base first, written anew over the volume beneath.
+    Flatten {
+        /// Those volumes: neighbours in the source's chain.
+        volumes: Vec<Uuid>,
+    },
+}
+
+/// Make the leaf of a published placement larger, in place. It can never get smaller by this, however late it takes
+/// effect. Done again, it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeVolume {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The placement's folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub token: String,
+    /// The volume.
+    pub volume: Uuid,
+    /// Its format. Never probed.
+    pub format: VolumeFormat,
+    /// The volume beneath it.
+    pub parent: Option<Uuid>,
+    /// Reserve the new blocks.
+    pub preallocated: bool,
+    /// What a guest is to see, in bytes.
+    pub virtual_bytes: u64,
+}
+
+/// Write the `.meta` files of a published placement anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectPlacement {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The placement's folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub token: String,
+    /// The disk's name.
+    pub disk_name: String,
+    /// What users wrote about the disk.
+    pub disk_description: String,
+    /// The chain's volumes, base first.
+    pub volumes: Vec<VolumeSpec>,
 }
 
 /// Where the bytes of a placement to be come from.
@@ -257,6 +378,10 @@ pub struct InspectDomain {
     pub domain: DomainRoot,
     /// Only names after this one, in their order. Empty at first.
     pub after: String,
+    /// Also a domain that no pool has.
+    pub free_too: bool,
+    /// Read the volumes' `.meta` files too.
+    pub volumes: bool,
 }
 
 /// Write this cluster's id and epoch into a domain.
@@ -266,4 +391,70 @@ pub struct AdoptDomain {
     pub domain: DomainRoot,
     /// Clusters that it may be taken from. One of another cluster is refused and left alone.
     pub from: Vec<Uuid>,
+}
+
+/// Write another name into a domain's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameDomain {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The name, written as DESCRIPTION (cut to 50 bytes).
+    pub description: String,
+}
+
+/// Give a domain up: no pool has it afterwards. Its disks stay in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachDomain {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// Written beside, for a later attach: what the cluster knows of its disks. Empty: nothing is written.
+    pub catalog: String,
+}
+
+/// Take a domain over that no pool has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachDomain {
+    /// The domain, with the pool, cluster and epoch that are to be written.
+    pub domain: DomainRoot,
+    /// Token of the step, recorded in `dom_md/.sdm`.
+    pub token: String,
+    /// The domain's name from now on.
+    pub description: String,
+    /// Also one that sdm did not make.
+    pub foreign: bool,
+}
+
+/// Delete the whole folder of a domain, with every placement in it that is this cluster's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormatDomain {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The dot name of this deletion's own token, under `path`.
+    pub dot_name: String,
+    /// Delete what is not this cluster's too.
+    pub unknown_names_too: bool,
+}
+
+/// Compare placements with what the catalog says of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPlacements {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The placements.
+    pub placements: Vec<ExpectedPlacement>,
+    /// Hash the files whose hash is known.
+    pub hashes: bool,
+}
+
+/// A placement as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedPlacement {
+    /// Its folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry; empty: the `.sdm` must derive the folder's name.
+    pub token: String,
+    /// The disk's name.
+    pub disk_name: String,
+    /// Its volumes, base first.
+    pub volumes: Vec<VolumeSpec>,
 }

@@ -40,6 +40,80 @@ pub enum Done {
     Inspected(InspectionPage),
     /// The domain carries the order's cluster and epoch, durably.
     Adopted,
+    /// The volume is at least as large as asked, durably.
+    Resized(PlacementReport),
+    /// The `.meta` files say what the order said, durably.
+    Projected,
+    /// The domain says what the order said, durably.
+    DomainChanged,
+    /// What is not as the catalog says.
+    Checked(Vec<Finding>),
+}
+
+/// Whose a domain is that was inspected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DomainState {
+    /// Of the pool asked for.
+    #[default]
+    Ours,
+    /// Nobody's: sdm gave it up.
+    Released,
+    /// Nobody's, and made by others.
+    Free,
+}
+
+/// One thing that is not as the catalog says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The placement.
+    pub placement: Uuid,
+    /// The volume, when it is about one.
+    pub volume: Option<Uuid>,
+    /// What kind of thing.
+    pub reason: FindingReason,
+    /// In words.
+    pub words: String,
+}
+
+/// Kinds of findings. Their texts are part of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FindingReason {
+    /// No such folder.
+    PlacementMissing,
+    /// The folder's mark is missing, or another's.
+    MarkWrong,
+    /// No such file.
+    VolumeMissing,
+    /// The file, or what its header says, is smaller than the catalog says.
+    SizeWrong,
+    /// The `.meta` file is missing or says something else: a projection mends it.
+    MetadataWrong,
+    /// The file is not what its format says, or damaged.
+    FormatWrong,
+    /// The file's bytes are not those whose hash is known.
+    HashWrong,
+    /// Something else lies in the folder.
+    UnknownName,
+    /// The storage failed.
+    Unreadable,
+}
+
+impl FindingReason {
+    /// The reason as it stands in messages and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PlacementMissing => "PLACEMENT_MISSING",
+            Self::MarkWrong => "MARK_WRONG",
+            Self::VolumeMissing => "VOLUME_MISSING",
+            Self::SizeWrong => "SIZE_WRONG",
+            Self::MetadataWrong => "METADATA_WRONG",
+            Self::FormatWrong => "FORMAT_WRONG",
+            Self::HashWrong => "HASH_WRONG",
+            Self::UnknownName => "UNKNOWN_NAME",
+            Self::Unreadable => "UNREADABLE",
+        }
+    }
 }
 
 /// A domain's room and traits.
@@ -66,6 +140,12 @@ pub struct InspectionPage {
     pub images: Vec<FoundImage>,
     /// Ask on after this name; none: that was all.
     pub next_after: Option<String>,
+    /// Whose it is.
+    pub state: DomainState,
+    /// What it calls itself.
+    pub description: String,
+    /// What the last detach wrote of its disks; on the first page only.
+    pub catalog: String,
 }
 
 /// A name under `images/`.
@@ -90,11 +170,60 @@ pub enum FoundKind {
         transaction: String,
         /// Volumes whose files are there.
         volumes: Vec<Uuid>,
+        /// The epoch of that cluster.
+        epoch: u64,
+        /// The disk, as the mark says.
+        disk: Option<Uuid>,
+        /// Where asked for: the volumes in detail, base first.
+        details: Vec<FoundVolume>,
+    },
+    /// A folder of others whose volumes have `.meta` files; only in a domain that no pool has.
+    Image {
+        /// The volumes, base first.
+        details: Vec<FoundVolume>,
     },
     /// Being built or deleted, or left by that.
     DotName,
     /// Neither; in words.
     Other(String),
+}
+
+/// A volume's file and its `.meta`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundVolume {
+    /// Its file name.
+    pub volume: Uuid,
+    /// Size of its file.
+    pub file_bytes: u64,
+    /// What its file takes.
+    pub allocated_bytes: u64,
+    /// How many names the file has.
+    pub links: u64,
+    /// What its `.meta` says, or why that cannot be read.
+    pub metadata: Result<FoundMetadata, String>,
+}
+
+/// What a `.meta` file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundMetadata {
+    /// FORMAT.
+    pub format: super::VolumeFormat,
+    /// CAP.
+    pub virtual_bytes: u64,
+    /// PUUID.
+    pub parent: Option<Uuid>,
+    /// SEQ.
+    pub sequence: u32,
+    /// VOLTYPE.
+    pub role: super::VolumeRole,
+    /// LEGALITY is ILLEGAL.
+    pub illegal: bool,
+    /// TYPE is PREALLOCATED.
+    pub preallocated: bool,
+    /// The disk's name, as far as it fitted.
+    pub disk_name: String,
+    /// What users wrote about it, as far as it fitted.
+    pub disk_description: String,
 }
 
 /// The volumes of a placement that was made or sent, in the order's order.
@@ -233,6 +362,14 @@ pub enum RefusalCode {
     UnexpectedEntry,
     /// Another process uses the volume.
     VolumeInUse,
+    /// The volume has another name too: it must not be changed in place.
+    VolumeShared,
+    /// The file system cannot do what the order needs.
+    StorageUnsupported,
+    /// The domain was given up: no pool has it.
+    DomainReleased,
+    /// The domain belongs to a pool, and cannot be taken.
+    DomainTaken,
     /// The file system has no room left.
     NoSpace,
     /// What was read is not what it should be.
@@ -283,6 +420,10 @@ impl RefusalCode {
             Self::EvidenceMismatch => "EVIDENCE_MISMATCH",
             Self::UnexpectedEntry => "UNEXPECTED_ENTRY",
             Self::VolumeInUse => "VOLUME_IN_USE",
+            Self::VolumeShared => "VOLUME_SHARED",
+            Self::StorageUnsupported => "STORAGE_UNSUPPORTED",
+            Self::DomainReleased => "DOMAIN_RELEASED",
+            Self::DomainTaken => "DOMAIN_TAKEN",
             Self::NoSpace => "NO_SPACE",
             Self::HashMismatch => "HASH_MISMATCH",
             Self::StreamInvalid => "STREAM_INVALID",

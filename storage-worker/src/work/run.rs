@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::CheckPlacements;
 use super::CreateDisk;
 use super::Done;
 use super::NewPlacement;
@@ -11,11 +12,14 @@ use super::PlacementReport;
 use super::Ports;
 use super::RefusalCode;
 use super::SendPlacement;
-use super::VolumeFormat;
 use super::VolumeReport;
 use super::VolumeSpec;
 use super::build::Advance;
 use super::build::build_placement;
+use super::chain::Made;
+use super::chain::build_chain;
+use super::chain::fresh_volume;
+use super::resize::resize_volume;
 use super::verdict::Unfinished;
 use super::verdict::refused;
 use super::verdict::require_size;
@@ -26,17 +30,21 @@ use crate::domain::Attempt;
 use crate::domain::Domain;
 use crate::domain::DomainError;
 use crate::domain::adopt_domain;
+use crate::domain::attach_domain;
+use crate::domain::check_placements;
 use crate::domain::create_domain;
 use crate::domain::delete_domain;
 use crate::domain::delete_placement;
+use crate::domain::detach_domain;
+use crate::domain::format_domain;
 use crate::domain::inspect_domain;
+use crate::domain::project_placement;
+use crate::domain::rename_domain;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::FileStorage;
 use crate::driver::Storage;
 use crate::driver::StorageErrorKind;
-use crate::volume::create_raw;
-use crate::volume::qcow2::create_empty;
 
 /// Longest chain that one placement holds: QEMU copes with more, backups and people do not.
 const VOLUMES_MAX: usize = 64;
@@ -51,8 +59,14 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
     let done = match &order {
         Order::ProbeDomain(root) => probe_domain(storage, root).await,
         Order::CreateDomain(order) => create_domain(storage, order).await.map(Done::DomainCreated).map_err(Into::into),
-        Order::CreateDisk(order) => create_disk(storage, order).await.map(placed),
+        Order::CreateDisk(order) => create_disk(storage, order, &ports).await.map(placed),
         Order::BuildPlacement(order) => build_placement(storage, order, &mut ports).await.map(placed),
+        Order::BuildChain(order) => build_chain(storage, order, &ports).await.map(placed),
+        Order::ResizeVolume(order) => resize_volume(storage, order, &ports).await.map(Done::Resized),
+        Order::ProjectPlacement(order) => match Domain::open(storage, &order.domain).await {
+            Ok(domain) => project_placement(&domain, order).await.map(|()| Done::Projected).map_err(Into::into),
+            Err(error) => Err(error.into()),
+        },
         Order::SendPlacement(order) => send_placement(storage, order, &mut ports).await.map(Done::Sent),
         Order::DeletePlacement(order) => match Domain::open(storage, &order.domain).await {
             Ok(domain) => delete_placement(&domain, order).await.map(Done::Deleted).map_err(Into::into),
@@ -61,6 +75,11 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
         Order::DeleteDomain(order) => delete_domain(storage, order).await.map(Done::Deleted).map_err(Into::into),
         Order::InspectDomain(order) => inspect_domain(storage, order).await.map(Done::Inspected).map_err(Into::into),
         Order::AdoptDomain(order) => adopt_domain(storage, order).await.map(|()| Done::Adopted).map_err(Into::into),
+        Order::RenameDomain(order) => changed(rename_domain(storage, order).await),
+        Order::DetachDomain(order) => changed(detach_domain(storage, order).await),
+        Order::AttachDomain(order) => changed(attach_domain(storage, order).await),
+        Order::FormatDomain(order) => format_domain(storage, order).await.map(Done::Deleted).map_err(Into::into),
+        Order::CheckPlacements(order) => check_expected(storage, order, &ports).await,
     };
     match done {
         Ok(done) => Outcome::Done(done),
@@ -70,6 +89,16 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
 
 fn placed(volumes: Vec<VolumeReport>) -> Done {
     Done::Placed(PlacementReport { volumes })
+}
+
+fn changed(answer: Result<(), DomainError>) -> Result<Done, Unfinished> {
+    answer.map(|()| Done::DomainChanged).map_err(Into::into)
+}
+
+async fn check_expected<S: Storage>(storage: &S, order: &CheckPlacements, ports: &Ports) -> Result<Done, Unfinished> {
+    let domain = Domain::open(storage, &order.domain).await?;
+    let findings = check_placements(&domain, order, &ports.cancel).await?;
+    findings.map(Done::Checked).ok_or(Unfinished::Stopped)
 }
 
 async fn probe_domain<S: Storage>(storage: &S, root: &super::DomainRoot) -> Result<Done, Unfinished> {
@@ -93,12 +122,16 @@ pub(super) fn require_sound(placement: &NewPlacement) -> Result<(), Unfinished> 
     Ok(())
 }
 
-async fn create_disk<S: Storage>(storage: &S, order: &CreateDisk) -> Result<Vec<VolumeReport>, Unfinished> {
+async fn create_disk<S: Storage>(
+    storage: &S,
+    order: &CreateDisk,
+    ports: &Ports,
+) -> Result<Vec<VolumeReport>, Unfinished> {
     let placement = &order.placement;
     require_sound(placement)?;
     for spec in &placement.volumes {
         if spec.parent.is_some() {
-            return Err(refused(RefusalCode::InvalidOrder, "an empty volume with a parent cannot be made yet", ""));
+            return Err(refused(RefusalCode::InvalidOrder, "an empty volume with a parent is made as a layer", ""));
         }
         require_size(spec.virtual_bytes.unwrap_or(0))?;
     }
@@ -107,50 +140,35 @@ async fn create_disk<S: Storage>(storage: &S, order: &CreateDisk) -> Result<Vec<
         return Ok(volumes);
     }
     let attempt = Attempt::begin(&domain, placement).await?;
-    let created = create_volumes(&attempt, &placement.volumes).await;
+    let created = create_volumes(&attempt, &placement.volumes, ports).await;
     finish(attempt, created).await
 }
 
 async fn create_volumes<D: DomainDriver>(
     attempt: &Attempt<'_, D>,
     specs: &[VolumeSpec],
-) -> Result<Vec<VolumeReport>, Unfinished> {
-    let mut reports = Vec::new();
+    ports: &Ports,
+) -> Result<Made<D::File>, Unfinished> {
+    let total = specs.iter().filter_map(|spec| spec.virtual_bytes).fold(0, u64::saturating_add);
+    let advance = Advance::new(ports, total);
+    let mut made = Made::durable(Vec::new());
     for spec in specs {
-        let file = attempt.create_volume(spec.volume).await?;
-        let asked = spec.virtual_bytes.unwrap_or(0);
-        let virtual_bytes = match spec.format {
-            VolumeFormat::Raw => create_raw(&file, asked)?,
-            VolumeFormat::Qcow2 => {
-                // Sectors are the least that a guest can address.
-                let bytes = asked.next_multiple_of(512);
-                create_empty(&file, bytes)?;
-                bytes
-            }
-        };
-        let stat = file.stat()?;
-        reports.push(VolumeReport {
-            volume: spec.volume,
-            file_bytes: stat.bytes,
-            allocated_bytes: stat.allocated_bytes,
-            virtual_bytes,
-            true_bytes: Some(asked).filter(|asked| *asked != virtual_bytes),
-            hash: None,
-            qcow2: None,
-        });
+        let file = attempt.create_empty_volume(spec.volume).await?;
+        made.reports.push(fresh_volume(&file, spec, None, ports, &advance)?);
+        made.unsynced.push(file);
     }
-    Ok(reports)
+    Ok(made)
 }
 
 /// Publishes what was made, or takes away what will never be wanted.
 pub(super) async fn finish<D: DomainDriver>(
     attempt: Attempt<'_, D>,
-    made: Result<Vec<VolumeReport>, Unfinished>,
+    made: Result<Made<D::File>, Unfinished>,
 ) -> Result<Vec<VolumeReport>, Unfinished> {
     match made {
-        Ok(volumes) => {
-            attempt.publish(&volumes).await?;
-            Ok(volumes)
+        Ok(Made { reports, unsynced }) => {
+            attempt.publish(&reports, unsynced).await?;
+            Ok(reports)
         }
         Err(refusal @ Unfinished::Refused(_)) => {
             // The names are garbage to the catalog anyway; this only gives the room back sooner.

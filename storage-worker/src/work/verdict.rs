@@ -11,6 +11,7 @@ use crate::domain::DomainError;
 use crate::driver::StorageError;
 use crate::driver::StorageErrorKind;
 use crate::driver::chain;
+use crate::flatten::FlattenError;
 use crate::volume::VOLUME_BYTES_MAX;
 use crate::volume::qcow2::Qcow2Error;
 
@@ -118,6 +119,14 @@ impl From<DomainError> for Unfinished {
             DomainError::EvidenceMismatch { .. } => {
                 (RefusalCode::EvidenceMismatch, "somebody else wrote to the domain; nothing was changed")
             }
+            DomainError::Released { .. } => (RefusalCode::DomainReleased, "attach it again: `sdm domain attach`"),
+            DomainError::Taken { .. } => {
+                (RefusalCode::DomainTaken, "detach it from its pool first; nothing was changed")
+            }
+            DomainError::UnknownNames { .. } => (
+                RefusalCode::UnexpectedEntry,
+                "see `sdm gc audit` for what they are; formatting takes them too only when it is told so",
+            ),
             DomainError::PlacementMissing(_) => {
                 (RefusalCode::PlacementMissing, "somebody else deleted it, or another file system is mounted there")
             }
@@ -158,6 +167,20 @@ impl From<CopyError> for Unfinished {
             CopyError::SourceCut { .. } => failed(&error, "see who writes to the domain besides sdm"),
             CopyError::SenderGone { .. } => failed(&error, "start the command again with the same request id"),
             CopyError::ReceiverGone | CopyError::ThreadLost => failed(&error, ""),
+        }
+    }
+}
+
+impl From<FlattenError> for Unfinished {
+    fn from(error: FlattenError) -> Self {
+        let message = chain(&error);
+        match error {
+            FlattenError::Copy(error) => error.into(),
+            FlattenError::Layer { source, .. } => match source.code() {
+                Some(code) => refused(code, message, source.hint()),
+                None => failed(&source, source.hint()),
+            },
+            FlattenError::Order(_) => refused(RefusalCode::InvalidOrder, message, ""),
         }
     }
 }

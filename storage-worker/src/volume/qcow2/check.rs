@@ -1,5 +1,6 @@
 //! The full check of an image that passed, or did not pass, the header gate.
 
+use super::Backing;
 use super::Header;
 use super::Qcow2Error;
 use super::bitmaps::claim_bitmaps;
@@ -16,12 +17,24 @@ use super::tables::refer_l2_table;
 use crate::work::CancelFlag;
 use crate::work::Qcow2Facts;
 
-/// Checks an image from its header to its last refcount.
+/// Checks an image that must stand alone, from its header to its last refcount.
 ///
 /// # Errors
 /// The first rule that it breaks; leaks are no error and are reported.
 pub fn check<I: Image + ?Sized>(image: &I, cancel: &CancelFlag) -> Result<Qcow2Facts, Qcow2Error> {
-    let header = Header::read(image)?;
+    check_layer(image, Backing::None, cancel).map(|(_, facts)| facts)
+}
+
+/// Checks one layer of a chain from its header to its last refcount. What lies beneath it is not looked at.
+///
+/// # Errors
+/// The first rule that it breaks; leaks are no error and are reported.
+pub fn check_layer<I: Image + ?Sized>(
+    image: &I,
+    backing: Backing<'_>,
+    cancel: &CancelFlag,
+) -> Result<(Header, Qcow2Facts), Qcow2Error> {
+    let header = Header::read_layer(image, backing)?;
     let mut ledger = Ledger::new(image.bytes(), header.cluster_bits)?;
     ledger.claim("the header", 0, header.cluster_bytes().min(image.bytes()), 1)?;
     let blocks = claim_refcounts(image, &header, &mut ledger)?;
@@ -54,7 +67,8 @@ pub fn check<I: Image + ?Sized>(image: &I, cancel: &CancelFlag) -> Result<Qcow2F
     if ledger.has_shared() || l2_tables.values().any(|times| *times > 1) {
         check_copied(image, &header, active, &ledger, cancel)?;
     }
-    Ok(facts(&header, leaked_clusters, data_clusters))
+    let facts = facts(&header, leaked_clusters, data_clusters);
+    Ok((header, facts))
 }
 
 fn facts(header: &Header, leaked_clusters: u64, data_clusters: u64) -> Qcow2Facts {

@@ -88,6 +88,20 @@ pub enum Qcow2Error {
         /// How often it is referred to.
         needed: u64,
     },
+    /// A compressed cluster that does not decompress.
+    #[error("the compressed cluster at byte {offset} does not decompress")]
+    Compressed {
+        /// Where its bytes begin.
+        offset: u64,
+    },
+    /// A feature that stays in a copy of the file's bytes, and would be lost here.
+    #[error("the image holds {what}, which would be lost")]
+    WouldBeLost {
+        /// What, with its number or names.
+        what: String,
+        /// What helps.
+        hint: &'static str,
+    },
     /// A write would go into a shared cluster.
     #[error("the cluster at byte {offset} is marked as unshared, but has {needed} references")]
     SharedButCopied {
@@ -106,15 +120,17 @@ impl Qcow2Error {
             Self::Empty => RefusalCode::ImageEmpty,
             Self::NotQcow2 | Self::Invalid(_) | Self::Misaligned { .. } => RefusalCode::Qcow2Invalid,
             Self::TooLarge { .. } => RefusalCode::SizeInvalid,
-            Self::Version(_) | Self::Unsupported(_) => RefusalCode::Qcow2Unsupported,
+            Self::Version(_) | Self::Unsupported(_) | Self::WouldBeLost { .. } => RefusalCode::Qcow2Unsupported,
             Self::Encrypted(_) => RefusalCode::Qcow2Encrypted,
             Self::DataFile(_) => RefusalCode::Qcow2DataFile,
             Self::BackingFile(_) => RefusalCode::Qcow2BackingFile,
             Self::OutsideFile { .. } => RefusalCode::Qcow2Truncated,
             Self::Dirty => RefusalCode::Qcow2Dirty,
-            Self::MarkedCorrupt | Self::Overlap { .. } | Self::RefcountTooLow { .. } | Self::SharedButCopied { .. } => {
-                RefusalCode::Qcow2Corrupt
-            }
+            Self::MarkedCorrupt
+            | Self::Overlap { .. }
+            | Self::RefcountTooLow { .. }
+            | Self::Compressed { .. }
+            | Self::SharedButCopied { .. } => RefusalCode::Qcow2Corrupt,
         })
     }
 
@@ -133,7 +149,8 @@ impl Qcow2Error {
             Self::MarkedCorrupt | Self::Dirty | Self::RefcountTooLow { .. } | Self::SharedButCopied { .. } => {
                 "repair a copy of it with `qemu-img check -r all` and look at its content before it is used"
             }
-            Self::Invalid(_) | Self::Misaligned { .. } | Self::Overlap { .. } => {
+            Self::WouldBeLost { hint, .. } => *hint,
+            Self::Invalid(_) | Self::Misaligned { .. } | Self::Overlap { .. } | Self::Compressed { .. } => {
                 "see what `qemu-img check` says about it, and take a good copy of the image"
             }
         }

@@ -18,8 +18,8 @@ const HEADER_V2_BYTES: usize = 72;
 const HEADER_V3_BYTES: usize = 104;
 
 /// QEMU's own limits: what it would not open, nobody needs here.
-const L1_BYTES_MAX: u64 = 32 << 20;
-const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
+pub(super) const L1_BYTES_MAX: u64 = 32 << 20;
+pub(super) const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
 const SNAPSHOTS_MAX: u32 = 65536;
 const BACKING_NAME_BYTES_MAX: u32 = 1023;
 
@@ -52,6 +52,15 @@ impl Compression {
     }
 }
 
+/// What a header may say of a backing file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing<'n> {
+    /// Nothing: the image must stand alone.
+    None,
+    /// Exactly this name, as the layer beneath is called; nothing ever follows it.
+    Named(&'n str),
+}
+
 /// A header that passed the gate: every number in it is within its limits, every table inside the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -81,6 +90,8 @@ pub struct Header {
     pub extended_l2: bool,
     /// Lazy refcounts.
     pub lazy_refcounts: bool,
+    /// The name of the backing file, which was the one allowed.
+    pub backing: Option<String>,
     /// Where persistent bitmaps are listed.
     pub(super) bitmaps: Option<BitmapsExtension>,
 }
@@ -96,11 +107,29 @@ impl Header {
         if self.extended_l2 { 16 } else { 8 }
     }
 
-    /// Reads and judges an image's header.
+    /// How many persistent bitmaps it lists.
+    pub fn bitmap_count(&self) -> u32 {
+        self.bitmaps.as_ref().map_or(0, |bitmaps| bitmaps.count)
+    }
+
+    /// Bytes of guest data that one L2 table maps.
+    pub(super) fn l2_covers(&self) -> u64 {
+        self.cluster_bytes() / self.l2_entry_bytes() * self.cluster_bytes()
+    }
+
+    /// Reads and judges the header of an image that must stand alone.
     ///
     /// # Errors
     /// The first rule that the header breaks.
     pub fn read<I: Image + ?Sized>(image: &I) -> Result<Self, Qcow2Error> {
+        Self::read_layer(image, Backing::None)
+    }
+
+    /// Reads and judges an image's header.
+    ///
+    /// # Errors
+    /// The first rule that the header breaks.
+    pub fn read_layer<I: Image + ?Sized>(image: &I, allowed: Backing<'_>) -> Result<Self, Qcow2Error> {
         let file_bytes = image.bytes();
         if file_bytes == 0 {
             return Err(Qcow2Error::Empty);
@@ -116,7 +145,7 @@ impl Header {
         }
         let least = if version == 2 { HEADER_V2_BYTES } else { HEADER_V3_BYTES };
         outside("the header", 0, least as u64, file_bytes)?;
-        refuse_other_files(image, &fields, version)?;
+        let backing = refuse_other_files(image, &fields, version, allowed)?;
         let cluster_bits = fields.u32(20);
         if !(9..=21).contains(&cluster_bits) {
             return Err(Qcow2Error::Invalid(format!("2^{cluster_bits} is not a possible cluster size")));
@@ -135,6 +164,7 @@ impl Header {
             compression: Compression::Zlib,
             extended_l2: false,
             lazy_refcounts: false,
+            backing,
             bitmaps: None,
         };
         let header_bytes = if version == 3 { header.read_version_3(&fields)? } else { HEADER_V2_BYTES as u64 };
@@ -193,9 +223,8 @@ impl Header {
         if self.virtual_bytes > VOLUME_BYTES_MAX {
             return Err(Qcow2Error::TooLarge { bytes: self.virtual_bytes, limit: VOLUME_BYTES_MAX });
         }
-        let l2_covers = self.cluster_bytes() / self.l2_entry_bytes() * self.cluster_bytes();
         let l1_bytes = u64::from(self.l1_entries) * 8;
-        let needed = self.virtual_bytes.div_ceil(l2_covers);
+        let needed = self.virtual_bytes.div_ceil(self.l2_covers());
         if u64::from(self.l1_entries) < needed {
             let text = format!("the L1 table has {} entries, {needed} are needed", self.l1_entries);
             return Err(Qcow2Error::Invalid(text));
@@ -244,13 +273,26 @@ pub(super) fn outside(what: &'static str, offset: u64, length: u64, file_bytes: 
     }
 }
 
-/// An image must be one file that anybody can read: no backing file, no data file, no key.
-fn refuse_other_files<I: Image + ?Sized>(image: &I, fields: &Fields<'_>, version: u32) -> Result<(), Qcow2Error> {
+/// An image must be one file that anybody can read: no data file, no key, and no backing file but the one allowed,
+/// whose name is returned.
+fn refuse_other_files<I: Image + ?Sized>(
+    image: &I,
+    fields: &Fields<'_>,
+    version: u32,
+    allowed: Backing<'_>,
+) -> Result<Option<String>, Qcow2Error> {
     let (backing_offset, backing_bytes) = (fields.u64(8), fields.u32(16));
+    let mut backing = None;
     if backing_offset != 0 {
         let length = usize::try_from(backing_bytes.min(BACKING_NAME_BYTES_MAX)).unwrap_or(0);
         let name = read_bytes(image, backing_offset, length)?;
-        return Err(Qcow2Error::BackingFile(String::from_utf8_lossy(&name).escape_debug().to_string()));
+        match allowed {
+            Backing::Named(wanted) if wanted.as_bytes() == name => backing = Some(wanted.to_owned()),
+            _ => return Err(Qcow2Error::BackingFile(String::from_utf8_lossy(&name).escape_debug().to_string())),
+        }
+    } else if let Backing::Named(wanted) = allowed {
+        let text = format!("it names no backing file, but `{wanted}` lies beneath it");
+        return Err(Qcow2Error::Invalid(text));
     }
     match fields.u32(32) {
         0 => {}
@@ -263,7 +305,7 @@ fn refuse_other_files<I: Image + ?Sized>(image: &I, fields: &Fields<'_>, version
     if has_data_file {
         return Err(Qcow2Error::DataFile(String::new()));
     }
-    Ok(())
+    Ok(backing)
 }
 
 /// Numbers of a header that was read in full (zeros stand for what the file lacks).

@@ -36,6 +36,11 @@ impl<'f, F: DomainFile> FileImage<'f, F> {
     pub fn new(file: &'f F) -> Result<Self, StorageError> {
         Ok(Self { file, bytes: file.stat()?.bytes })
     }
+
+    /// Of a file whose size is known.
+    pub fn of_size(file: &'f F, bytes: u64) -> Self {
+        Self { file, bytes }
+    }
 }
 
 impl<F: DomainFile> Image for FileImage<'_, F> {

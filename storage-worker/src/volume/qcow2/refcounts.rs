@@ -124,9 +124,41 @@ fn refcount(block: &[u8], index: usize, order: u32) -> u64 {
     }
 }
 
+/// Sets a refcount of 2^`order` bits.
+pub(super) fn set_refcount(block: &mut [u8], index: usize, order: u32, value: u64) {
+    if order < 3 {
+        let bits = 1_usize << order;
+        let per_byte = 8 / bits;
+        let (shift, mask) = (index % per_byte * bits, (1_u16 << bits) - 1);
+        if let Some(byte) = block.get_mut(index / per_byte) {
+            let kept = u16::from(*byte) & !(mask << shift);
+            *byte = u8::try_from(kept | (u16::try_from(value).unwrap_or(u16::MAX) & mask) << shift).unwrap_or(*byte);
+        }
+        return;
+    }
+    let width = 1_usize << (order - 3);
+    let bytes = value.to_be_bytes();
+    if let Some(place) = block.get_mut(index * width..(index + 1) * width) {
+        place.copy_from_slice(bytes.get(bytes.len() - width.min(8)..).unwrap_or_default());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refcount_that_was_set_is_read_back_and_its_neighbours_stay() {
+        for order in 0..=6 {
+            let mut block = vec![0xFF; 64];
+            let neighbours = (refcount(&block, 2, order), refcount(&block, 4, order));
+            for value in [0, 1] {
+                set_refcount(&mut block, 3, order, value);
+                assert_eq!(refcount(&block, 3, order), value, "order {order}");
+                assert_eq!((refcount(&block, 2, order), refcount(&block, 4, order)), neighbours, "order {order}");
+            }
+        }
+    }
 
     #[test]
     fn refcounts_of_every_width_are_read() {

@@ -10,10 +10,10 @@ use super::image::each_entry;
 use super::ledger::Ledger;
 use crate::work::CancelFlag;
 
-const OFFSET_MASK: u64 = 0x00FF_FFFF_FFFF_FE00;
-const COPIED: u64 = 1 << 63;
-const COMPRESSED: u64 = 1 << 62;
-const ALL_ZERO: u64 = 1;
+pub(super) const OFFSET_MASK: u64 = 0x00FF_FFFF_FFFF_FE00;
+pub(super) const COPIED: u64 = 1 << 63;
+pub(super) const COMPRESSED: u64 = 1 << 62;
+pub(super) const ALL_ZERO: u64 = 1;
 const SECTOR_BYTES: u64 = 512;
 
 /// Most L2 tables that are checked: at least 16 TiB of guest data with the usual clusters, and a bound for the memory.
@@ -160,11 +160,16 @@ fn used_bytes(header: &Header, subclusters: Option<u64>) -> u64 {
     }
 }
 
-fn refer_compressed(entry: u64, header: &Header, times: u16, ledger: &mut Ledger) -> Result<(), Qcow2Error> {
-    let offset_bits = 62 - (header.cluster_bits - 8);
+/// Where a compressed cluster's bytes lie, and how many they are at most.
+pub(super) fn compressed_place(entry: u64, cluster_bits: u32) -> (u64, u64) {
+    let offset_bits = 62 - (cluster_bits - 8);
     let host = entry & ((1 << offset_bits) - 1);
     let sectors = (entry & (COMPRESSED - 1)) >> offset_bits;
-    let stored = (sectors + 1) * SECTOR_BYTES - host % SECTOR_BYTES;
+    (host, (sectors + 1) * SECTOR_BYTES - host % SECTOR_BYTES)
+}
+
+fn refer_compressed(entry: u64, header: &Header, times: u16, ledger: &mut Ledger) -> Result<(), Qcow2Error> {
+    let (host, stored) = compressed_place(entry, header.cluster_bits);
     // The size is stated in sectors, and the file may end within the last one.
     let stored = match ledger.file_bytes().checked_sub(host) {
         Some(left) if left < stored && stored - left < SECTOR_BYTES => left,

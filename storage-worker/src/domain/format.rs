@@ -1,0 +1,123 @@
+//! Deleting a whole domain, with the placements in it that are this cluster's.
+
+use crate::driver::DomainDriver;
+use crate::driver::EntryKind;
+use crate::driver::EntryPath;
+use crate::driver::Storage;
+use crate::driver::StorageErrorKind;
+use crate::work::DeletionReport;
+use crate::work::FormatDomain;
+
+use super::Domain;
+use super::DomainError;
+use super::DotName;
+use super::inspect::is_our_name;
+use super::open::images;
+use super::open::open_path;
+
+/// Folders within folders that are gone into: a domain has three levels, and what others leave is rarely deeper.
+const DEPTH_MAX: usize = 16;
+
+/// Deletes; done already is done. The domain goes away at once, by a rename; its files after that.
+///
+/// # Errors
+/// When the domain is not ours, holds names that are not this cluster's (nothing is touched then, unless it was told to
+/// take them too), or the storage fails.
+pub async fn format_domain<S: Storage>(storage: &S, order: &FormatDomain) -> Result<DeletionReport, DomainError> {
+    let aside = EntryPath::root().join(order.dot_name.parse::<DotName>()?.as_str())?;
+    let published = EntryPath::root().join(&order.domain.domain.to_string())?;
+    let path = open_path(storage, &order.domain.path).await?;
+    let mut report = DeletionReport::default();
+    // What an interrupted run had renamed already.
+    remove_tree(&path, &aside, &mut report).await?;
+    if path.stat(&published).await?.is_some() {
+        let domain = Domain::open(storage, &order.domain).await?;
+        if !order.unknown_names_too {
+            refuse_unknown(&domain).await?;
+        }
+        match path.rename(&published, &aside).await {
+            // Done by a retransmission of this very call.
+            Err(error) if error.is(StorageErrorKind::NotFound) => {}
+            answer => answer?,
+        }
+        path.sync_folder(&EntryPath::root()).await?;
+        remove_tree(&path, &aside, &mut report).await?;
+    }
+    path.sync_folder(&EntryPath::root()).await?;
+    Ok(report)
+}
+
+async fn refuse_unknown<D: DomainDriver>(domain: &Domain<D>) -> Result<(), DomainError> {
+    let (mut count, mut example) = (0, None);
+    for entry in domain.driver().list(&images()).await? {
+        if !is_our_name(domain, &entry).await? {
+            count += 1;
+            example.get_or_insert(entry.name);
+        }
+    }
+    match example {
+        Some(example) => Err(DomainError::UnknownNames { count, example }),
+        None => Ok(()),
+    }
+}
+
+/// Unlinks everything beneath a folder, and the folder; not there is fine. Nothing is followed.
+async fn remove_tree<D: DomainDriver>(
+    driver: &D,
+    folder: &EntryPath,
+    report: &mut DeletionReport,
+) -> Result<(), DomainError> {
+    if driver.stat(folder).await?.is_none() {
+        return Ok(());
+    }
+    // Folders to be listed, and, once they were, to be removed.
+    let mut folders = vec![(folder.clone(), Seen::No)];
+    while let Some((folder, seen)) = folders.pop() {
+        if seen == Seen::Yes {
+            remove_empty(driver, &folder).await?;
+            continue;
+        }
+        if folder.as_str().split('/').count() > DEPTH_MAX {
+            return Err(DomainError::UnexpectedEntry { entry: folder.to_string(), kind: EntryKind::Folder });
+        }
+        folders.push((folder.clone(), Seen::Yes));
+        for entry in driver.list(&folder).await? {
+            let path = folder.join(&entry.name)?;
+            if entry.kind == EntryKind::Folder {
+                folders.push((path, Seen::No));
+                continue;
+            }
+            let found = driver.stat(&path).await?;
+            match driver.unlink(&path).await {
+                Err(error) if error.is(StorageErrorKind::NotFound) => continue,
+                answer => answer?,
+            }
+            report.files = report.files.saturating_add(1);
+            if let Some(only) = found.filter(|found| found.links == 1) {
+                report.freed_bytes = report.freed_bytes.saturating_add(only.allocated_bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    No,
+    Yes,
+}
+
+async fn remove_empty<D: DomainDriver>(driver: &D, folder: &EntryPath) -> Result<(), DomainError> {
+    match driver.remove_folder(folder).await {
+        Err(error) if error.is(StorageErrorKind::NotFound) => Ok(()),
+        // The NFS client keeps what is still open under a name of its own.
+        Err(error) if error.is(StorageErrorKind::NotEmpty) => {
+            let left = driver.list(folder).await?.into_iter().find(|entry| entry.name.starts_with(".nfs"));
+            match left {
+                Some(left) => Err(DomainError::StillOpen { entry: format!("{folder}/{}", left.name) }),
+                None => Err(error.into()),
+            }
+        }
+        answer => Ok(answer?),
+    }
+}
