@@ -49,12 +49,6 @@ impl Mutation {
         self.request_id.is_some()
     }
 
-    /// Whether nothing is to be done.
-    #[must_use]
-    pub fn is_dry_run(&self) -> bool {
-        self.dry_run
-    }
-
     /// The header, with a fresh request id if none was given.
     ///
     /// # Errors

@@ -1,0 +1,193 @@
+//! Kills between log entries: an operation is run undisturbed and its entries are counted; then it is
+//! run again and again, and after each of them the leader, the member that the command talks to, or
+//! the worker is killed with SIGKILL and started again. Whatever was cut: the operation is done, or as
+//! if it had never been, nothing is left on the storage, and nothing is open.
+
+use super::Operation;
+use super::World;
+use crate::cluster::Cluster;
+use crate::cluster::nothing_is_open;
+use crate::cluster::request_id;
+use crate::cluster::text_of;
+use crate::host::until;
+use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::event_service_client::EventServiceClient;
+use std::time::Duration;
+use std::time::Instant;
+
+/// Who dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The leader; the command talks to another member.
+    Leader,
+    /// The member that took the request, which does not lead.
+    Initiator,
+    /// The worker.
+    Worker,
+}
+
+/// All of them.
+pub const VICTIMS: [Victim; 3] = [Victim::Leader, Victim::Initiator, Victim::Worker];
+
+/// How long the next entry of an operation may take: the collectors take their time.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the operation once undisturbed, then once for each victim and each entry that `chosen` picks out of
+/// their number (0 is before the first one). Answers with how many were killed.
+///
+/// # Panics
+/// Something was neither done nor undone.
+pub fn kill_after_each_entry(
+    cluster: &mut Cluster,
+    world: &mut World,
+    operation: &Operation,
+    victims: &[Victim],
+    chosen: impl Fn(usize) -> Vec<usize>,
+) -> usize {
+    let unique = format!("k{}", world.model.len());
+    let entries = count_entries(cluster, world, operation, &format!("{unique}-whole"));
+    let chosen = chosen(entries);
+    for victim in victims {
+        for after in &chosen {
+            let disk = format!("{unique}-{}-{after}", format!("{victim:?}").to_lowercase());
+            eprintln!("---- {}: {victim:?} killed after entry {after} of {entries}", operation.name);
+            let phase = kill_once(cluster, world, operation, *victim, *after, &disk);
+            eprintln!("     {phase}");
+        }
+    }
+    victims.len() * chosen.len()
+}
+
+/// Entries of an undisturbed run, to the last one of the garbage that it leaves.
+fn count_entries(cluster: &Cluster, world: &mut World, operation: &Operation, disk: &str) -> usize {
+    (operation.prepare)(world, disk);
+    world.check();
+    let mut entries = Entries::of(cluster, &cluster.leader());
+    let line = (operation.line)(world, disk);
+    world.sdm.done(&line.iter().map(String::as_str).collect::<Vec<_>>());
+    (operation.done)(world, disk);
+    world.check();
+    entries.until_now()
+}
+
+fn kill_once(
+    cluster: &mut Cluster,
+    world: &mut World,
+    operation: &Operation,
+    victim: Victim,
+    after: usize,
+    disk: &str,
+) -> String {
+    (operation.prepare)(world, disk);
+    world.settle();
+    let leader = cluster.leader();
+    let followers: Vec<String> = cluster.member_names().into_iter().filter(|name| *name != leader).collect();
+    let [initiator, observer] = followers.as_slice() else { panic!("three members, not {followers:?}") };
+    let victim = match victim {
+        Victim::Leader => leader.clone(),
+        Victim::Initiator => initiator.clone(),
+        Victim::Worker => world.host.to_owned(),
+    };
+    let (line, id) = ((operation.line)(world, disk), request_id(&world.sdm));
+    let mut words: Vec<&str> = line.iter().map(String::as_str).collect();
+    words.extend(["--request-id", &id]);
+    let mut entries = Entries::of(cluster, observer);
+    let operator = cluster.sdm_at(&[initiator, observer, &leader]);
+    if after == 0 {
+        cluster.kill(&victim);
+    }
+    let command = operator.start(&words);
+    if after > 0 {
+        entries.await_entry(after);
+        cluster.kill(&victim);
+    }
+    cluster.start_node(&victim);
+    let finished = command.finish();
+    cluster.await_members(3);
+    cluster.await_worker(world.host);
+    for (domain, _) in &world.domains {
+        cluster.await_reach(domain, &[world.host]);
+    }
+    let phase = outcome(world, &id);
+    match phase.as_str() {
+        "committed" => {
+            assert_eq!(finished.code, 0, "it was committed: {finished:?}");
+            (operation.done)(world, disk);
+        }
+        // As if it had never been; what it said must not be that it was done.
+        _ => assert!(finished.code != 0, "it was {phase}: {finished:?}"),
+    }
+    world.check();
+    nothing_is_open(&world.sdm);
+    phase
+}
+
+/// How the transaction ended; "unknown" when there is none.
+fn outcome(world: &World, id: &str) -> String {
+    until("the transaction has ended", || {
+        let shown = world.sdm.run(&["txn", "show", id]);
+        if shown.code == 3 {
+            return Ok("unknown".to_owned());
+        }
+        let txn = shown.result();
+        let phase = text_of(&txn, "phase").to_owned();
+        let ended = ["committed", "aborted", "refused"].contains(&phase.as_str());
+        if ended { Ok(phase) } else { Err(txn.to_string()) }
+    })
+}
+
+/// The entries in which something happens to disks and what lies beneath, as one member tells them.
+struct Entries {
+    runtime: tokio::runtime::Runtime,
+    stream: tonic::Streaming<v1::WatchEventsResponse>,
+    seen: Vec<u64>,
+}
+
+impl Entries {
+    /// From now on.
+    fn of(cluster: &Cluster, member: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+        let endpoint = format!("http://{}", cluster.address_of(member));
+        let stream = runtime.block_on(async {
+            let channel = tonic::transport::Endpoint::new(endpoint).expect("an address").connect_lazy();
+            let mut client = EventServiceClient::new(channel);
+            let once = v1::WatchEventsRequest { since_index: None, kind: String::new(), once: true };
+            let mut past = client.watch_events(once).await.expect("events are told").into_inner();
+            let mut now = 0;
+            while let Some(told) = past.message().await.expect("events are told") {
+                now = told.index;
+            }
+            let request = v1::WatchEventsRequest { since_index: Some(now), kind: String::new(), once: false };
+            client.watch_events(request).await.expect("events are told").into_inner()
+        });
+        Self { runtime, stream, seen: Vec::new() }
+    }
+
+    /// Waits until so many entries have happened; an operation may end before that.
+    fn await_entry(&mut self, number: usize) {
+        let deadline = Instant::now() + ENTRY_PATIENCE;
+        while self.seen.len() < number && self.next(deadline) {}
+    }
+
+    /// How many there were until now: all that is told without waiting.
+    fn until_now(&mut self) -> usize {
+        while self.next(Instant::now() + Duration::from_millis(500)) {}
+        self.seen.len()
+    }
+
+    /// Takes what is told next; false when nothing is.
+    fn next(&mut self, deadline: Instant) -> bool {
+        let told = self.runtime.block_on(async {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            tokio::time::timeout(wait, self.stream.message()).await
+        });
+        let Ok(Ok(Some(told))) = told else { return false };
+        for event in told.events {
+            let ours = ["txn-", "attempt-", "disk-", "placement-", "garbage-"];
+            if ours.iter().any(|kind| event.kind.starts_with(kind)) && self.seen.last() != Some(&event.index) {
+                self.seen.push(event.index);
+            }
+        }
+        true
+    }
+}
