@@ -30,6 +30,7 @@ use sdm_state::members::FEATURE_LEVEL_MAX;
 use sdm_state::reply::Reply;
 use sdm_state::settings::Settings;
 use sdm_state::suspension::Reconcile;
+use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
 use std::collections::BTreeMap;
@@ -132,11 +133,21 @@ fn story() -> World {
     world.apply(Command::AddMember(AddMember { address: "m:7400".into(), ..world::member("m3") }));
     world.apply(Command::ReportStart { id: world.index, starts: 3, address: "m3:7401".into() });
     world.apply(Command::RemoveMember { id: 2 });
-    world.begin(Spec::CreateDisk { name: name("new"), domain: d1, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() });
+    world.begin(Spec::CreateDisk {
+        name: name("new"),
+        domain: d1,
+        size: 1 << 20,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     let token = world.assignments("w1")[0].token;
     world.report(s1, token, Report::Stopped);
     world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));
     locks_and_orders(&mut world, s1, d1);
+    chains(&mut world, s1, d1);
+    // The last: it leaves every kind of unfinished work, and the worker lost.
+    unfinished(&mut world, s1, d1);
     world
 }
 
@@ -180,6 +191,80 @@ fn locks_and_orders(world: &mut World, worker: SessionRef, domain: DomainId) {
     let (lock, _) = take(world, 3, Resource::Disk(disk));
     let down_session = Some(session.id);
     world.apply(Command::BreakLock(BreakLock { lock, reason: "down".into(), by: "op".into(), down_session }));
+}
+
+fn words() -> String {
+    "some words".to_owned()
+}
+
+/// Begins it and has the worker do all that comes of it.
+fn done_by_w1(world: &mut World, worker: SessionRef, spec: Spec) {
+    let id = world.begin(spec);
+    while !world.assignments("w1").is_empty() {
+        world.work("w1", worker);
+    }
+    assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+}
+
+/// Everything that is done to chains, each once.
+fn chains(world: &mut World, worker: SessionRef, domain: DomainId) {
+    let disk_of = |world: &World, disk: &str| world.state.disk_named(&name(disk)).expect("the disk").clone();
+    let create = Spec::CreateDisk {
+        name: name("full"),
+        domain,
+        size: 1 << 20,
+        format: Format::Raw,
+        preallocated: true,
+        description: words(),
+    };
+    done_by_w1(world, worker, create);
+    let disk = disk_of(world, "full").id;
+    done_by_w1(world, worker, Spec::RenameDisk { disk, name: name("vm") });
+    done_by_w1(world, worker, Spec::DescribeDisk { disk, description: "other words".into() });
+    done_by_w1(world, worker, Spec::ConvertDisk { disk, format: Format::Raw, preallocated: false });
+    for snapshot in ["s1", "s2", "s3"] {
+        done_by_w1(world, worker, Spec::CreateSnapshot { disk, name: name(snapshot), description: words() });
+    }
+    let [_, second, third, ..] = disk_of(world, "vm").volumes[..] else { panic!("a chain") };
+    done_by_w1(world, worker, Spec::DeleteSnapshot { disk, volume: second, in_place: false });
+    done_by_w1(world, worker, Spec::RevertSnapshot { disk, volume: third, discard_newer: true });
+    done_by_w1(world, worker, Spec::ResizeDisk { disk, size: 4 << 20 });
+    done_by_w1(world, worker, Spec::SetVolumeLegality { disk, volume: third, legal: false });
+    done_by_w1(world, worker, Spec::SetVolumeLegality { disk, volume: third, legal: true });
+    done_by_w1(world, worker, Spec::RepairProjection { disk });
+    let copy = Spec::CopyDisk {
+        disk,
+        snapshot: Some(third),
+        name: name("gold"),
+        description: words(),
+        to: domain,
+        format: Some(Format::Raw),
+        preallocated: true,
+        collapse: true,
+        template: true,
+    };
+    done_by_w1(world, worker, copy);
+    let gold = disk_of(world, "gold").id;
+    let clone = |disk, snapshot, clone| Spec::CloneLinked { disk, snapshot, name: name(clone), description: words() };
+    done_by_w1(world, worker, clone(gold, None, "child"));
+    done_by_w1(world, worker, clone(disk, Some(third), "cousin"));
+    done_by_w1(world, worker, clone(disk, None, "twin"));
+}
+
+/// A clone whose first stage is done, a projection that nobody wrote, a resize whose worker is lost and that is to be
+/// aborted.
+fn unfinished(world: &mut World, worker: SessionRef, domain: DomainId) {
+    let first = world.add_disk("w1", worker, "first", domain);
+    let second = world.add_disk("w1", worker, "second", domain);
+    let third = world.add_disk("w1", worker, "third", domain);
+    let snapshot = None;
+    world.begin(Spec::CloneLinked { disk: first, snapshot, name: name("half"), description: words() });
+    world.work("w1", worker);
+    world.begin(Spec::RenameDisk { disk: second, name: name("renamed") });
+    let resize = world.begin(Spec::ResizeDisk { disk: third, size: 4 << 20 });
+    world.apply(Command::ExpireSessions { sessions: vec![worker] });
+    world.apply(Command::Abort { txn: resize, reason: "enough".into() });
+    assert_eq!(world.state.txns.get(&resize).expect("the resize").phase_word(), "fencing");
 }
 
 /// Names of an enum's variants, as serde knows them: what may stand in an entry.

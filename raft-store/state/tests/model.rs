@@ -41,6 +41,9 @@ use world::request;
 /// Histories of the quick form.
 const HISTORIES: u64 = 1_500;
 
+/// Longest line of a failed history's story.
+const STORY_LINE_MAX: usize = 400;
+
 /// Steps of a history.
 const STEPS: u64 = 45;
 
@@ -306,13 +309,10 @@ impl History {
             _ => {
                 let live: Vec<SessionRef> = self.model.workers.iter().filter_map(|worker| worker.session).collect();
                 let (Some(session), domain) = (self.dice.pick(&live), self.domain()) else { return Ok(()) };
-                self.see(session, domain, !self.dice_chance(50))
+                let well = self.dice.chance(50);
+                self.see(session, domain, well)
             }
         }
-    }
-
-    fn dice_chance(&mut self, percent: u64) -> bool {
-        self.dice.chance(percent)
     }
 
     /// A worker's process starts, or is replaced, and reaches two of the three domains.
@@ -401,6 +401,7 @@ fn step(model: &mut Naive, entry: &Entry, reply: &Reply, state: &sdm_state::Stat
                 model.lose(old, cluster);
             }
             model.workers.retain(|worker| worker.name != identity.name.as_str());
+            model.workers_changed = true;
             let (name, session) = (identity.name.to_string(), Some(*session));
             model.workers.push(naive::Worker { name, session, reaches: Vec::new(), told: Vec::new() });
             Ok(())
@@ -424,7 +425,8 @@ fn apply_does_what_a_naive_model_of_the_rules_does() {
         let mut history = History::new(&base, seed);
         for _ in 0..STEPS {
             if let Err(wrong) = history.take() {
-                panic!("seed {seed}: {}\n\n{wrong}", history.story.join("\n"));
+                let told = history.story.iter().map(|line| line.chars().take(STORY_LINE_MAX).collect::<String>());
+                panic!("seed {seed}:\n{}\n\n{wrong}", told.collect::<Vec<_>>().join("\n"));
             }
         }
         entries += history.story.len();

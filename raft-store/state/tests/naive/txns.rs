@@ -423,6 +423,7 @@ impl Work {
 
     /// The next try comes after a pause that grows.
     pub fn pause(&mut self, now: u64, settings: &sdm_state::settings::Settings) {
+        self.idle_since = now;
         let pause = settings.retry_first_ms << (self.tries.max(1) - 1).min(30);
         self.retry_at = now + pause.min(settings.retry_max_ms);
     }
