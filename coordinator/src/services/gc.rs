@@ -1,8 +1,12 @@
-//! `GcService`: what is garbage, and having it deleted now rather than when the collectors come to
-//! it. Deletion itself is the workers' work and goes on behind.
+//! `GcService`: what is garbage, what may come back, and having it deleted now rather than when the
+//! collectors come to it. Deletion itself is the workers' work and goes on behind.
 
 use crate::core::Core;
+use crate::services::audit::Audit;
 use crate::services::call::Call;
+use crate::services::gc_orders;
+use crate::services::gc_status;
+use crate::services::mutation::Begun;
 use crate::services::page::Page;
 use crate::services::present;
 use sdm_proto::refusal::Refusal;
@@ -12,9 +16,16 @@ use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::gc_service_server::GcService;
 use sdm_state::Command;
 use sdm_state::State;
+use sdm_state::garbage::Garbage;
+use sdm_state::gc_plans::GcPlan;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
+
+/// Findings of an audit that wait for a slow reader.
+const FINDINGS_WAITING_MAX: usize = 64;
 
 /// The service.
 #[derive(Clone)]
@@ -31,12 +42,39 @@ impl GcApi {
 
     async fn list(&self, request: v1::ListGarbageRequest) -> Result<v1::ListGarbageResponse, Refusal> {
         let page = Page::<Token>::parse("garbage", request.page.as_ref())?;
+        let kind = gc_orders::kind_of(&request.kind)?;
         let view = Call::begin(&self.core).read().await?;
         let state = &view.state;
-        let rows = state.garbage.from_key(&page.first_key()).map(|(id, row)| (*id, row));
-        let (rows, next) = page.take(rows, state.applied_index());
+        let domain = gc_orders::domain_of(state, &request.domain)?;
+        let wanted = |row: &Garbage| {
+            let here = domain.is_none_or(|domain| row.place.domain == domain && !row.place.whole_domain);
+            here && kind.is_none_or(|kind| row.kind == kind) && (!request.trash || row.trash.is_some())
+        };
+        let rows = state.garbage.from_key(&page.first_key()).filter(|(_, row)| wanted(row));
+        let (rows, next) = page.take(rows.map(|(id, row)| (*id, row)), state.applied_index());
         let items = rows.into_iter().map(|row| present::garbage(state, row)).collect();
         Ok(v1::ListGarbageResponse { items, page: Some(next) })
+    }
+
+    async fn get(&self, request: v1::GetGarbageRequest) -> Result<v1::GetGarbageResponse, Refusal> {
+        let id = gc_orders::garbage_id(&request.id)?;
+        let view = Call::begin(&self.core).read().await?;
+        let state = &view.state;
+        let garbage = Some(present::garbage(state, state.known_garbage(id)?));
+        Ok(v1::GetGarbageResponse { garbage, clock_ms: state.meta.clock_ms, revision: state.applied_index() })
+    }
+
+    async fn get_plan(&self, request: v1::GetCollectionPlanRequest) -> Result<v1::GetCollectionPlanResponse, Refusal> {
+        let view = Call::begin(&self.core).read().await?;
+        let state = &view.state;
+        let by_txn = |plan: &&GcPlan| plan.txn.to_string() == request.transaction_id;
+        let known = state.gc_plans.get(&request.id).or_else(|| state.gc_plans.values().find(by_txn));
+        let plan = match known {
+            Some(plan) => plan,
+            None => state.open_gc_plan(request.id)?,
+        };
+        let collection = Some(present::collection_plan(state, plan));
+        Ok(v1::GetCollectionPlanResponse { collection, revision: state.applied_index() })
     }
 
     async fn run(&self) -> Result<v1::RunCollectionResponse, Refusal> {
@@ -79,12 +117,98 @@ impl GcService for GcApi {
         self.list(request.into_inner()).await.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
+    async fn get_garbage(
+        &self,
+        request: Request<v1::GetGarbageRequest>,
+    ) -> Result<Response<v1::GetGarbageResponse>, Status> {
+        answered(self.get(request.into_inner()).await)
+    }
+
+    async fn get_garbage_status(
+        &self,
+        _request: Request<v1::GetGarbageStatusRequest>,
+    ) -> Result<Response<v1::GetGarbageStatusResponse>, Status> {
+        answered(Call::begin(&self.core).read().await.map(|view| gc_status::of(&view.state)))
+    }
+
     async fn run_collection(
         &self,
         _request: Request<v1::RunCollectionRequest>,
     ) -> Result<Response<v1::RunCollectionResponse>, Status> {
-        self.run().await.map(Response::new).map_err(|refusal| to_status(&refusal))
+        answered(self.run().await)
     }
+
+    async fn restore_trash(
+        &self,
+        request: Request<v1::RestoreTrashRequest>,
+    ) -> Result<Response<v1::RestoreTrashResponse>, Status> {
+        let begun = gc_orders::restore(&self.core, request.into_inner()).await;
+        answered(begun.map(|Begun { transaction, plan }| v1::RestoreTrashResponse { transaction, plan }))
+    }
+
+    async fn purge_trash(
+        &self,
+        request: Request<v1::PurgeTrashRequest>,
+    ) -> Result<Response<v1::PurgeTrashResponse>, Status> {
+        let begun = gc_orders::purge(&self.core, request.into_inner()).await;
+        answered(begun.map(|(Begun { transaction, plan }, more)| v1::PurgeTrashResponse { transaction, plan, more }))
+    }
+
+    async fn hold_garbage(
+        &self,
+        request: Request<v1::HoldGarbageRequest>,
+    ) -> Result<Response<v1::HoldGarbageResponse>, Status> {
+        let begun = gc_orders::hold(&self.core, request.into_inner()).await;
+        answered(begun.map(|Begun { transaction, plan }| v1::HoldGarbageResponse { transaction, plan }))
+    }
+
+    async fn unhold_garbage(
+        &self,
+        request: Request<v1::UnholdGarbageRequest>,
+    ) -> Result<Response<v1::UnholdGarbageResponse>, Status> {
+        let begun = gc_orders::unhold(&self.core, request.into_inner()).await;
+        answered(begun.map(|Begun { transaction, plan }| v1::UnholdGarbageResponse { transaction, plan }))
+    }
+
+    async fn plan_collection(
+        &self,
+        request: Request<v1::PlanCollectionRequest>,
+    ) -> Result<Response<v1::PlanCollectionResponse>, Status> {
+        answered(gc_orders::plan(&self.core, request.into_inner()).await)
+    }
+
+    async fn get_collection_plan(
+        &self,
+        request: Request<v1::GetCollectionPlanRequest>,
+    ) -> Result<Response<v1::GetCollectionPlanResponse>, Status> {
+        answered(self.get_plan(request.into_inner()).await)
+    }
+
+    async fn apply_collection_plan(
+        &self,
+        request: Request<v1::ApplyCollectionPlanRequest>,
+    ) -> Result<Response<v1::ApplyCollectionPlanResponse>, Status> {
+        let begun = gc_orders::apply(&self.core, request.into_inner()).await;
+        answered(begun.map(|Begun { transaction, plan }| v1::ApplyCollectionPlanResponse { transaction, plan }))
+    }
+
+    type AuditDomainStream = ReceiverStream<Result<v1::AuditDomainResponse, Status>>;
+
+    async fn audit_domain(
+        &self,
+        request: Request<v1::AuditDomainRequest>,
+    ) -> Result<Response<Self::AuditDomainStream>, Status> {
+        let audit =
+            Audit::begin(self.core.clone(), request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        let (to, stream) = mpsc::channel(FINDINGS_WAITING_MAX);
+        let closing = self.core.closing().clone();
+        tokio::spawn(closing.run_until_cancelled_owned(audit.run(to)));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn answered<T>(answer: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(|refusal| to_status(&refusal))
 }
 
 #[cfg(test)]

@@ -5,39 +5,30 @@
 use crate::core::Core;
 use crate::services::call::Call;
 use crate::services::domain_reading::DomainReading;
+use crate::services::worker_call;
+use crate::services::worker_call::WorkerAddress;
+use crate::services::worker_call::target;
 use futures_util::stream::StreamExt;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::WorkerId;
-use sdm_proto::limits;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
-use sdm_proto::seams;
-use sdm_proto::status::from_status;
 use sdm_proto::status::to_status;
 use sdm_proto::wire::internal::v1 as wire;
-use sdm_proto::wire::internal::v1::worker_data_service_client::WorkerDataServiceClient;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::reconcile_response::Message;
 use sdm_raft_store::StateView;
 use sdm_state::Command;
-use sdm_state::State;
 use sdm_state::catalog::Domain;
 use sdm_state::suspension::MARKED_DISKS_MAX;
 use sdm_state::suspension::Reconcile;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 /// Domains that are read at once.
 const AT_ONCE: usize = 4;
-
-/// Workers that are asked for one domain, one after another.
-const WORKERS_ASKED_MAX: usize = 4;
-
-/// How long a worker may take for one page or one takeover: longer than it waits for its storage.
-const ANSWER_WITHIN: Duration = Duration::from_secs(130);
 
 /// Clusters that the operator may name.
 const TAKE_FROM_MAX: usize = 64;
@@ -56,11 +47,8 @@ pub(super) struct Reconciliation {
 /// A domain that was read, or why not.
 struct Read {
     domain: Domain,
-    outcome: Result<(DomainReading, Worker), Refusal>,
+    outcome: Result<(DomainReading, WorkerAddress), Refusal>,
 }
-
-/// A worker and its address.
-type Worker = (WorkerId, String);
 
 impl Reconciliation {
     /// After a linearizable read.
@@ -152,7 +140,7 @@ impl Reconciliation {
     /// The epoch has to be above that of every domain that is to be taken.
     async fn raise_epoch(&self, read: &[Read]) -> Result<(), Refusal> {
         let own = self.view.state.cluster_id();
-        let needed = |(reading, _): &(DomainReading, Worker)| {
+        let needed = |(reading, _): &(DomainReading, WorkerAddress)| {
             let above = u64::from(reading.cluster != own);
             self.may_take(reading.cluster).then(|| reading.epoch.saturating_add(above))
         };
@@ -169,8 +157,8 @@ impl Reconciliation {
     }
 
     /// Reads a domain, page by page, through the first worker that can.
-    async fn read(&self, domain: &Domain) -> Result<(DomainReading, Worker), Refusal> {
-        let workers = workers_for(&self.view.state, domain);
+    async fn read(&self, domain: &Domain) -> Result<(DomainReading, WorkerAddress), Refusal> {
+        let workers = worker_call::owners(&self.view.state, domain);
         self.through_a_worker(domain, workers, |worker, address| async move {
             let name = self.view.state.worker_word(worker);
             let mut reading = DomainReading::begin(&self.view.state, domain.id, name);
@@ -182,7 +170,10 @@ impl Reconciliation {
                     after: after.clone(),
                     ..Default::default()
                 };
-                let page = self.ask(worker, &address, async |mut client| client.inspect_domain(request).await).await?;
+                let page = worker_call::ask(&self.core, worker, &address, async |mut client| {
+                    client.inspect_domain(request).await
+                })
+                .await?;
                 // Names rise from page to page, so this ends even with a worker that means harm.
                 let next = page.next_after.clone();
                 reading.take(&self.view.state, page)?;
@@ -196,7 +187,7 @@ impl Reconciliation {
     }
 
     /// Marks what was found and writes this cluster's id and epoch into the domain.
-    async fn take(&self, domain: &Domain, reading: &DomainReading, worker: Worker) -> Result<(), Refusal> {
+    async fn take(&self, domain: &Domain, reading: &DomainReading, worker: WorkerAddress) -> Result<(), Refusal> {
         if !self.may_take(reading.cluster) {
             let message = format!(
                 "domain {} is in the hands of cluster {} (epoch {}), which this one does not descend from",
@@ -218,7 +209,7 @@ impl Reconciliation {
         let view = self.core.view();
         let (cluster, epoch) = (view.state.cluster_id(), view.state.meta.epoch);
         // Who read it first: its session may be over because the epoch was raised, and it lives all the same.
-        let others = workers_for(&view.state, domain).into_iter().filter(|other| *other != worker);
+        let others = worker_call::owners(&view.state, domain).into_iter().filter(|other| *other != worker);
         let workers = std::iter::once(worker.clone()).chain(others).collect();
         self.through_a_worker(domain, workers, |worker, address| async move {
             let request = wire::AdoptDomainRequest {
@@ -228,7 +219,9 @@ impl Reconciliation {
                 epoch,
                 from_cluster_ids: self.from.iter().map(ToString::to_string).collect(),
             };
-            self.ask(worker, &address, async |mut client| client.adopt_domain(request).await).await.map(drop)
+            worker_call::ask(&self.core, worker, &address, async |mut client| client.adopt_domain(request).await)
+                .await
+                .map(drop)
         })
         .await?;
         self.propose(Reconcile::Adopted { domain: domain.id, epoch }).await
@@ -243,7 +236,7 @@ impl Reconciliation {
     async fn through_a_worker<T, F: Future<Output = Result<T, Refusal>>>(
         &self,
         domain: &Domain,
-        workers: Vec<Worker>,
+        workers: Vec<WorkerAddress>,
         ask: impl Fn(WorkerId, String) -> F,
     ) -> Result<T, Refusal> {
         let mut last = None;
@@ -264,43 +257,6 @@ impl Reconciliation {
             ))
         }))
     }
-
-    async fn ask<T, F>(
-        &self,
-        worker: WorkerId,
-        address: &str,
-        call: impl FnOnce(WorkerClient) -> F,
-    ) -> Result<T, Refusal>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        let unusable = |error: &dyn std::fmt::Display| {
-            let message = format!("worker {worker} at {address}: {error}");
-            Refusal::new(Class::Unavailable, "WORKER_UNREACHABLE", message).hint("see `sdm worker list`")
-        };
-        let channel = seams::channel(self.core.transport(), address).map_err(|error| unusable(&error))?;
-        let credentials = self.core.credentials_internal(format!("worker/{worker}"));
-        let client = WorkerDataServiceClient::with_interceptor(channel, credentials)
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-        match tokio::time::timeout(ANSWER_WITHIN, call(client)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(from_status(&status)),
-            Err(_) => Err(unusable(&format!("no answer within {} s", ANSWER_WITHIN.as_secs()))),
-        }
-    }
-}
-
-type WorkerClient = WorkerDataServiceClient<
-    tonic::service::interceptor::InterceptedService<tonic::transport::Channel, sdm_proto::credentials::CallCredentials>,
->;
-
-fn workers_for(state: &State, domain: &Domain) -> Vec<Worker> {
-    let live = state.workers.values().filter(|worker| worker.is_live() && worker.owns_path(&domain.path));
-    live.take(WORKERS_ASKED_MAX).map(|worker| (worker.identity.id, worker.identity.address.clone())).collect()
-}
-
-fn target(domain: &Domain) -> wire::DomainTarget {
-    wire::DomainTarget { domain_id: domain.id.to_string(), path: domain.path.clone(), local: domain.local }
 }
 
 fn unread(domain: &Domain) -> v1::DomainReading {
