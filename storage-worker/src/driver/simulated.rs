@@ -51,8 +51,8 @@ struct State {
     boot: u64,
     /// Calls so far.
     calls: u64,
-    /// The call at which the power goes.
-    cut_at: Option<u64>,
+    /// The call at which the power goes, and what decides which of the unsynced pages were written all the same.
+    cut_at: Option<(u64, Option<u64>)>,
     /// Whether files can share blocks, and files grow by reservation.
     shares_blocks: bool,
     reserves_blocks: bool,
@@ -116,13 +116,15 @@ impl SimulatedStorage {
         let mut state = self.state();
         state.tree.crash();
         state.boot += 1;
+        state.cut_at = None;
     }
 
     /// The power is cut just before the call with this number from now on, counted from 1. Whoever called gets an error,
-    /// as does every later call of this boot.
-    pub fn cut_power_at(&self, call: u64) {
+    /// as does every later call of this boot. With a seed, some of the pages that were not synced are there all the
+    /// same afterwards: a system writes out when and what it likes.
+    pub fn cut_power_at(&self, call: u64, seed: Option<u64>) {
         let mut state = self.state();
-        state.cut_at = Some(state.calls.saturating_add(call));
+        state.cut_at = Some((state.calls.saturating_add(call), seed));
     }
 
     /// How many calls there were; whether a cut that was asked for has happened shows in [`Self::boots`].
@@ -188,8 +190,13 @@ impl State {
     /// Takes an operation's fault into account.
     fn pass(&mut self, operation: &str) -> io::Result<()> {
         self.calls += 1;
-        if self.cut_at.is_some_and(|at| self.calls >= at) {
+        if let Some((at, seed)) = self.cut_at
+            && self.calls >= at
+        {
             self.cut_at = None;
+            if let Some(seed) = seed {
+                self.tree.write_out_some(seed);
+            }
             self.tree.crash();
             self.boot += 1;
             return Err(errno(Errno::IO));

@@ -88,6 +88,12 @@ pub(super) struct Tree {
     next: NodeId,
 }
 
+/// One of two, as good as at random.
+fn is_drawn(seed: u64, node: NodeId, page: u64) -> bool {
+    let mixed = (seed ^ node.rotate_left(32) ^ page.rotate_left(16)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed >> 63 == 1
+}
+
 pub(super) fn errno(errno: Errno) -> io::Error {
     errno.into()
 }
@@ -101,6 +107,23 @@ impl Tree {
     /// Forgets what was not synced.
     pub fn crash(&mut self) {
         self.nodes = self.durable.clone();
+    }
+
+    /// Makes a part of what was not synced durable, page by page; a seed determines which. Names stay as they were.
+    pub fn write_out_some(&mut self, seed: u64) {
+        for (id, node) in &self.nodes {
+            let (Node::File(now), Some(Node::File(durable))) = (node, self.durable.get_mut(id)) else { continue };
+            let mut grown = false;
+            for (page, bytes) in &now.pages {
+                if durable.pages.get(page) != Some(bytes) && is_drawn(seed, *id, *page) {
+                    durable.pages.insert(*page, bytes.clone());
+                    grown = true;
+                }
+            }
+            if grown {
+                durable.bytes = durable.bytes.max(now.bytes);
+            }
+        }
     }
 
     /// Makes a node's present state durable: a file's content, or a folder's names.
