@@ -25,8 +25,8 @@ const TEMPORARY: &str = "identity.json.tmp";
 /// all. They read the identity first, and say what they need.
 const FORMAT: u32 = 2;
 
-/// Behind every key of a log.
-const LAST_KEY: [u8; 16] = [u8::MAX; 16];
+/// Behind every key of a log, and no longer than one may be.
+const LAST_KEY: [u8; 8] = [u8::MAX; 8];
 
 /// A larger file is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
