@@ -9,6 +9,7 @@ use crate::reachability;
 use crate::reachability::PING_TIME;
 use crate::reachability::Ping;
 use crate::report;
+use crate::services::care_checks::care_checks;
 use crate::services::member;
 use crate::services::page::Page;
 use openraft::async_runtime::WatchReceiver;
@@ -317,6 +318,7 @@ fn state_checks(view: &StateView, checks: &mut Vec<v1::HealthCheck>) {
     if let Some(refusal) = comparing::disagreement(view) {
         checks.push(check(&refusal.reason, "error", refusal.message, refusal.hint));
     }
+    checks.extend(care_checks(&view.state));
     if let Some((level, members)) = report::held_back(&view.state) {
         let message = format!(
             "the feature level is {}, and {level} only once these members support it: {}",

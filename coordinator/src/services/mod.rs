@@ -6,6 +6,7 @@ mod audit;
 mod audit_findings;
 mod backup;
 pub(crate) mod call;
+mod care_checks;
 mod cluster;
 mod disk;
 mod domain;

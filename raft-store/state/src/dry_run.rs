@@ -6,6 +6,7 @@ use crate::assignments::Layer;
 use crate::blueprint::Blueprint;
 use crate::command::Begin;
 use crate::command::Under;
+use crate::domain_change::DomainChange;
 use crate::locks::LockSet;
 use crate::locks::Mode;
 use crate::locks::Owner;
@@ -127,7 +128,7 @@ impl State {
                 (vec![grows], Vec::new(), 2)
             }
             Spec::Garbage(_) | Spec::Attachment(_) | Spec::Worker(_) => (Vec::new(), Vec::new(), 1),
-            Spec::Domain(change) => (Vec::new(), Vec::new(), if change.has_step() { 2 } else { 1 }),
+            Spec::Domain(change) => (domain_steps(change), Vec::new(), if change.has_step() { 2 } else { 1 }),
             _ => {
                 let built: Vec<Blueprint> = drafts.iter().filter_map(|draft| self.blueprint(draft)).collect();
                 let entries = u32::try_from(built.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -196,4 +197,16 @@ fn layer_words(layer: &Layer) -> String {
             format!("new {kind}{format} volume of {size} bytes: what is seen through {}", ids.join(", "))
         }
     }
+}
+
+/// What a change of a domain does on the storage, in words.
+fn domain_steps(change: &DomainChange) -> Vec<String> {
+    let step = match change {
+        DomainChange::Maintenance { .. } | DomainChange::Activate { .. } => return Vec::new(),
+        DomainChange::Rename { .. } => "write the name into the domain's metadata, after the transaction",
+        DomainChange::Detach { .. } => "write the catalog of its disks into the domain, then give it up",
+        DomainChange::Delete { .. } => "delete the domain's folder, after the transaction, as garbage",
+        DomainChange::Attach(_) => "take the domain over: its pool and its mark become this cluster's",
+    };
+    vec![step.to_owned()]
 }

@@ -37,7 +37,7 @@ pub(crate) fn disk(state: &State, disk: &Disk) -> v1::Disk {
         shares_with: sharers.iter().take(USERS_SHOWN).map(|id| reference(state, *id)).collect(),
         shares_with_count: sharers.len() as u64,
         projection_pending: state.projections.get(&disk.placement).is_some(),
-        attachments: Vec::new(),
+        attachments: state.attachments_of(disk.id).map(|row| super::attachment(state, row)).collect(),
     }
 }
 
