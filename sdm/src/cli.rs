@@ -56,7 +56,7 @@ pub struct GlobalOptions {
         help_heading = "Global options"
     )]
     pub endpoints: Vec<String>,
-    /// How results are printed: table, or json (one object, no field omitted)
+    /// How results are printed: table, json (one object, no field omitted), or jsonl (a line for each item)
     #[arg(
         short,
         long,
@@ -183,7 +183,7 @@ fn execute(cli: Cli) -> ExitCode {
     if let Command::Lock(LockCommand::Become { holder, command }) = &command {
         return printer.fail(&become_command(*holder, command));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime_of(&command).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let message = format!("the runtime cannot start: {error}");
@@ -200,6 +200,20 @@ fn execute(cli: Cli) -> ExitCode {
         Ok(code) => code,
         Err(failure) => printer.fail(&failure),
     }
+}
+
+/// How the command runs. A member has one thread for its connections, Raft and answers, beside those
+/// for its log, snapshots and other blocking work: what one task tells another then costs no wakeup of
+/// a thread, which was a third of a member's processor time under load (docs/adr/0015). So have the
+/// commands of operators, which wait for members. TOKIO_WORKER_THREADS says otherwise.
+fn runtime_of(command: &Command) -> tokio::runtime::Builder {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all();
+    let moves_data = matches!(command, Command::Worker(_) | Command::Demo(_));
+    if !moves_data && std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(1);
+    }
+    runtime
 }
 
 async fn dispatch(command: Command, global: &GlobalOptions, shutdown: Shutdown) -> Result<ExitCode, Failure> {
@@ -267,9 +281,13 @@ fn usage(error: clap::Error, format: Format) -> ExitCode {
 /// The format that the user asks for, read without the parser that has just refused the arguments.
 fn asked_format(arguments: impl Iterator<Item = String>) -> Format {
     let arguments: Vec<String> = arguments.collect();
-    let joined = |argument: &String| matches!(argument.as_str(), "-ojson" | "-o=json" | "--output=json");
+    let is_json = |value: &str| matches!(value, "json" | "jsonl");
+    let joined = |argument: &String| {
+        let value = ["--output=", "-o=", "-o"].into_iter().find_map(|option| argument.strip_prefix(option));
+        value.is_some_and(is_json)
+    };
     let apart =
-        |pair: &[String]| matches!(pair, [name, value] if (name == "-o" || name == "--output") && value == "json");
+        |pair: &[String]| matches!(pair, [name, value] if (name == "-o" || name == "--output") && is_json(value));
     if arguments.iter().any(joined) || arguments.windows(2).any(apart) { Format::Json } else { Format::Table }
 }
 
@@ -323,7 +341,41 @@ mod tests {
             "sdm disk delete web-01",
             "sdm disk list --domain nfs1",
             "sdm disk show web-01",
+            "sdm disk tree web-01",
+            "sdm disk create a --domain d --size 1G --preallocate --description words --dry-run",
+            "sdm disk rename web-01 web-old --dry-run",
+            "sdm disk describe web-01 words",
+            "sdm disk resize web-01 +10G --dry-run",
+            "sdm disk copy web-01 web-02 --to nfs2 --format qcow2 --preallocate --snapshot s --collapse",
+            "sdm disk clone web-01 web-02 --linked --snapshot s",
+            "sdm disk clone web-01 web-02 --full",
+            "sdm disk convert web-01 --format raw --preallocate",
+            "sdm snapshot create web-01",
+            "sdm snapshot create web-01 before --description words --no-wait",
+            "sdm snapshot list web-01",
+            "sdm snapshot show web-01 before",
+            "sdm snapshot delete web-01 before --in-place",
+            "sdm snapshot revert web-01 before --discard-newer",
+            "sdm template make web-01 base --to nfs2 --snapshot s --format qcow2",
+            "sdm template list --domain nfs1",
+            "sdm template show base",
+            "sdm template delete base",
+            "sdm volume show ID",
+            "sdm volume set-illegal ID --reason because",
+            "sdm volume set-legal ID --reason because",
+            "sdm volume repair web-01",
             "sdm lock list",
+            "sdm lock show 812",
+            "sdm lock explain user/backup",
+            "sdm lock release 812 --session 41/41 --dry-run",
+            "sdm lock break 812 --reason because --confirmed-down 41 --dry-run",
+            "sdm lock acquire disk/web-01 domain/nfs2:IX -- sdm disk move web-01 --to nfs2",
+            "sdm events --since 812 --follow --kind txn -o jsonl",
+            "sdm explain web-01",
+            "sdm txn list --kind disk --object web-01 --since 2h --actor ann",
+            "sdm txn watch ID",
+            "sdm txn retry ID --dry-run",
+            "sdm txn log --object disk/web-01 --since 1h --actor ann -o jsonl",
             "sdm lock acquire backup -- rsync -a /a /b",
             "sdm lock acquire user/backup --mode S --wait 5m --ttl 30s --reason nightly -- true",
             "sdm txn list --open",

@@ -79,6 +79,12 @@ impl LockSession {
         self.key.id
     }
 
+    /// The epoch of this opening of it.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.key.epoch
+    }
+
     /// Its lease.
     #[must_use]
     pub fn ttl(&self) -> Duration {
@@ -95,13 +101,13 @@ impl LockSession {
         }
     }
 
-    /// Takes one lock; waits for it at most this long.
+    /// Takes one lock set; waits for it at most this long.
     ///
     /// # Errors
     /// It is held by others, the wait is over, or nobody answers.
     pub async fn acquire(
         &mut self,
-        resource: v1::LockedResource,
+        resources: Vec<v1::LockedResource>,
         wait: Duration,
         why: String,
     ) -> Result<v1::AcquireResponse, Failure> {
@@ -109,7 +115,7 @@ impl LockSession {
         let request = v1::AcquireRequest {
             session: Some(self.key),
             sequence: self.sequence,
-            resources: vec![resource],
+            resources,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             why,
         };
@@ -170,6 +176,13 @@ impl LockSession {
     }
 }
 
+/// That an operator took its lock away: the session lives, and its lock is somebody else's.
+fn broken(broken: &v1::BrokenLock) -> Refusal {
+    let v1::BrokenLock { lock_id, by, reason } = broken;
+    Refusal::new(Class::Precondition, "LOCK_BROKEN", format!("lock {lock_id} was broken by {by}: {reason}"))
+        .hint("what happened: sdm events --kind lock")
+}
+
 /// What is renewed.
 struct Lease {
     key: v1::SessionKey,
@@ -201,6 +214,10 @@ impl Lease {
             let impatient = self.clock.sleep_until((sent_ms + part_ms).min(self.until_ms));
             tokio::select! {
                 answer = answer => match answer {
+                    Ok(answer) if answer.acknowledged.contains(&self.key) && !answer.broken.is_empty() => {
+                        tell.send_replace(answer.broken.last().map(broken));
+                        return;
+                    }
                     Ok(answer) if answer.acknowledged.contains(&self.key) => {
                         self.until_ms = sent_ms + self.ttl_ms;
                         next_ms = sent_ms + part_ms;

@@ -94,7 +94,8 @@ fn under_token() -> Result<Option<UnderToken>, Refusal> {
 }
 
 /// user@host:pid, as shown to others.
-pub(super) fn initiator() -> String {
+#[must_use]
+pub fn initiator() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| format!("uid{}", rustix::process::getuid().as_raw()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}:{}", std::process::id())

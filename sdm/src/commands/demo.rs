@@ -31,7 +31,7 @@ const SIZE_BYTES_MIN: u64 = 64 << 20;
 
 impl DemoCommand {
     fn resolve(&self, format: Format) -> Result<DemoConfig, Failure> {
-        if format == Format::Json {
+        if format != Format::Table {
             let message = "the demo tells a story to people: it has no JSON";
             return Err(Refusal::new(Class::Invalid, "USAGE", message).hint("leave out -o json").into());
         }

@@ -78,7 +78,7 @@ impl HeldCommand {
     pub fn start(command: &[OsString], environment: &[(&str, String)], errors: Format) -> Result<Self, Failure> {
         let leads = !io::stdin().is_terminal();
         let mut starting = tokio::process::Command::new(THIS_PROGRAM);
-        let errors = if errors == Format::Json { "json" } else { "table" };
+        let errors = if errors == Format::Table { "table" } else { "json" };
         starting
             .args(["--output", errors, "lock", "become", "--holder", &std::process::id().to_string(), "--"])
             .args(command);

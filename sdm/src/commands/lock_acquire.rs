@@ -2,6 +2,9 @@
 //! everything ended in order whichever of them ends first.
 
 use crate::cli::GlobalOptions;
+use crate::client::LOCK_EPOCH_VARIABLE;
+use crate::client::LOCK_SESSION_VARIABLE;
+use crate::client::LOCK_TOKEN_VARIABLE;
 use crate::client::LockSession;
 use crate::commands::held_command::GRACE;
 use crate::commands::held_command::HeldCommand;
@@ -61,16 +64,20 @@ impl LockMode {
 
 /// Its options.
 ///
-/// COMMAND finds the fencing token in SDM_LOCK_TOKEN, and SDM_LOCK_RESOURCE and SDM_LOCK_SESSION beside
-/// it; the exit code is COMMAND's. SIGINT and SIGTERM end COMMAND, with all that it started, and then
+/// COMMAND finds the fencing token in SDM_LOCK_TOKEN, and SDM_LOCK_RESOURCE, SDM_LOCK_SESSION and SDM_LOCK_EPOCH beside
+/// it; the exit code is COMMAND's. An sdm command within it runs under the lock: its transaction takes none of its own,
+/// and is refused when the lock does not cover what it needs, or is lost. SIGINT and SIGTERM end COMMAND, with all that it started, and then
 /// release the lock. When the session is lost COMMAND is ended, too, and the exit code is 12. Away from a
 /// terminal COMMAND runs in a process group of its own. When this command is killed (SIGKILL) only COMMAND
 /// itself dies with it: what COMMAND started goes on, without the lock.
 #[derive(Args, Debug)]
 pub struct AcquireLock {
-    /// What to lock: a name of your own, beneath user/ (backup and user/backup are the same)
-    resource: String,
-    /// How
+    /// What to lock, all of it at once, each perhaps with a mode of its own (domain/nfs2:IX): a name of your own, beneath
+    /// user/ (backup and user/backup are the same), disk/NAME or domain/NAME, which keep the cluster's own operations
+    /// off, or name/disk/NAME. A disk's domain is locked with it
+    #[arg(required = true, value_name = "RESOURCE[:MODE]")]
+    resources: Vec<String>,
+    /// How, where a resource does not say
     #[arg(long, value_enum, default_value = "X", value_name = "X|S|IX|IS", hide_possible_values = true)]
     mode: LockMode,
     /// How long to wait while others hold it [default: try once]
@@ -130,8 +137,9 @@ impl AcquireLock {
         mut expired: impl Future<Output = Duration> + Unpin,
     ) -> Result<ExitCode, Failure> {
         let mut lost = std::pin::pin!(session.lost());
-        let resource = resource_of(&self.resource);
-        let wanted = v1::LockedResource { resource: resource.clone(), mode: self.mode.word().to_owned() };
+        let wanted: Vec<v1::LockedResource> =
+            self.resources.iter().map(|text| wanted_of(text, self.mode)).collect::<Result<_, _>>()?;
+        let resource = wanted.iter().map(|wanted| wanted.resource.as_str()).collect::<Vec<_>>().join(" ");
         let why = self.reason.clone().unwrap_or_else(|| self.command_words());
         let granted = tokio::select! {
             granted = session.acquire(wanted, wait, why) => granted?,
@@ -141,9 +149,10 @@ impl AcquireLock {
         };
         tracing::info!(session = session.id(), lock = granted.lock_id, token = granted.token, "the lock is held");
         let environment = [
-            ("SDM_LOCK_TOKEN", granted.token),
+            (LOCK_TOKEN_VARIABLE, granted.token),
             ("SDM_LOCK_RESOURCE", resource),
-            ("SDM_LOCK_SESSION", session.id().to_string()),
+            (LOCK_SESSION_VARIABLE, session.id().to_string()),
+            (LOCK_EPOCH_VARIABLE, session.epoch().to_string()),
         ];
         let mut command = HeldCommand::start(&self.command, &environment, context.printer.format)?;
         let ending = tokio::select! {
@@ -176,6 +185,19 @@ impl AcquireLock {
 /// Characters of the command that are shown to whoever waits; with four bytes each it fits what a member
 /// takes.
 const WHY_CHARACTERS: usize = 60;
+
+/// One resource with its mode. No name holds a colon and one of the four modes after it, unless the user means that.
+fn wanted_of(text: &str, mode: LockMode) -> Result<v1::LockedResource, Failure> {
+    let (name, own) = text.rsplit_once(':').unwrap_or((text, ""));
+    let (name, mode) = match LockMode::from_str(own, false) {
+        Ok(own) => (name, own),
+        Err(_) => (text, mode),
+    };
+    if name.is_empty() {
+        return Err(Failure::new(Class::Invalid, "BAD_RESOURCE", format!("{text:?} names nothing to lock")));
+    }
+    Ok(v1::LockedResource { resource: resource_of(name), mode: mode.word().to_owned() })
+}
 
 /// With the prefix that users' names have.
 fn resource_of(text: &str) -> String {
@@ -233,6 +255,18 @@ async fn close(context: &Context, session: &LockSession) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resource_may_have_a_mode_of_its_own() {
+        let wanted = |text: &str| {
+            let wanted = wanted_of(text, LockMode::Exclusive).unwrap();
+            (wanted.resource, wanted.mode)
+        };
+        assert_eq!(wanted("domain/nfs2:IX"), ("domain/nfs2".to_owned(), "IX".to_owned()));
+        assert_eq!(wanted("backup"), ("user/backup".to_owned(), "X".to_owned()));
+        assert_eq!(wanted("vm:7"), ("user/vm:7".to_owned(), "X".to_owned()), "a name may hold a colon");
+        assert!(wanted_of(":X", LockMode::Shared).is_err());
+    }
 
     #[test]
     fn names_are_users_own_unless_they_say_otherwise() {

@@ -12,7 +12,9 @@ mod confirmed;
 mod domain;
 mod domain_check;
 mod domain_life;
+mod events;
 mod exit_codes;
+mod explain;
 mod gc;
 mod held_command;
 mod job;
@@ -20,6 +22,7 @@ mod listening;
 mod lock;
 mod lock_acquire;
 mod lock_list;
+mod lock_orders;
 mod member;
 mod offline;
 mod request_id;
@@ -88,6 +91,10 @@ pub enum Command {
     /// Garbage: what lost its place and waits for deletion
     #[command(subcommand)]
     Gc(gc::GcCommand),
+    /// What happened in the cluster, and what happens
+    Events(events::EventsCommand),
+    /// What anything is: its state, who holds it, what blocks it, its last events, the next commands
+    Explain(explain::ExplainCommand),
     /// Backups of the cluster's state, and the restore from one
     #[command(subcommand)]
     Backup(backup::BackupCommand),
@@ -99,9 +106,10 @@ pub enum Command {
     Bench(bench::BenchCommand),
     /// Issue a request id that carries the cluster's clock, for --request-id
     ///
-    /// A repetition under such an id is refused once results of its age are no longer remembered. A
-    /// plain UUID also serves, but is remembered for that window only: repeated after it, the
-    /// operation is done again.
+    /// Results are remembered for a window: 24 h of the cluster's clock, and 10000 finished transactions at most. Within
+    /// it a repetition under the same id answers with the recorded result and does nothing. An id that was issued here is
+    /// refused after it (REQUEST_TOO_OLD), so a late repetition is never done twice. A plain UUID also serves, but is
+    /// remembered for that window only: repeated after it, the operation is done again.
     RequestId(request_id::RequestIdCommand),
     /// Print the version
     Version(version::VersionCommand),
@@ -135,6 +143,8 @@ impl Command {
             Self::Txn(command) => command.run(context).await,
             Self::Job(command) => command.run(context).await,
             Self::Gc(command) => command.run(context).await,
+            Self::Events(command) => command.run(context).await,
+            Self::Explain(command) => command.run(context).await,
             Self::Backup(command) => command.run(context).await,
             Self::Offline(command) => command.run(context).await,
             Self::Bench(command) => command.run(context).await,

@@ -57,7 +57,7 @@ impl Failure {
     pub fn render(&self, format: Format) -> String {
         match format {
             Format::Table => self.text(),
-            Format::Json => self.json(),
+            Format::Json | Format::Jsonl => self.json(),
         }
     }
 

@@ -33,4 +33,6 @@ pub enum Format {
     Table,
     /// For programs: one object, no field omitted.
     Json,
+    /// For programs: a line of JSON for each item of a list or stream.
+    Jsonl,
 }

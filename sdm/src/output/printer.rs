@@ -31,6 +31,7 @@ impl Printer {
         let text = match self.format {
             Format::Table => report.text(),
             Format::Json => json_of(report)?,
+            Format::Jsonl => json_lines_of(report)?,
         };
         match write_all(&text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -38,6 +39,25 @@ impl Printer {
                 Err(Failure::new(Class::Internal, "OUTPUT_FAILED", message))
             }
             _ => Ok(ExitCode::Done),
+        }
+    }
+
+    /// Prints the next result of a stream: for programs each is a line. False when its reader went away.
+    ///
+    /// # Errors
+    /// Stdout takes no more.
+    pub fn print_next(self, report: &impl Report) -> Result<bool, Failure> {
+        let text = match self.format {
+            Format::Table => report.text(),
+            Format::Json | Format::Jsonl => line_of(&report)?,
+        };
+        match write_all(&text) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => {
+                let message = format!("the result cannot be written to stdout: {error}");
+                Err(Failure::new(Class::Internal, "OUTPUT_FAILED", message))
+            }
         }
     }
 
@@ -49,7 +69,9 @@ impl Printer {
                 let hint = if hint.is_empty() { String::new() } else { format!("\nhint: {}", one_line(hint)) };
                 format!("warning: {}{hint}\n", one_line(message))
             }
-            Format::Json => format!("{}\n", serde_json::json!({"warning": {"message": message, "hint": hint}})),
+            Format::Json | Format::Jsonl => {
+                format!("{}\n", serde_json::json!({"warning": {"message": message, "hint": hint}}))
+            }
         };
         // Nobody can be told that nobody can be told.
         _ = io::stderr().lock().write_all(text.as_bytes());
@@ -59,6 +81,24 @@ impl Printer {
     pub fn fail(self, failure: &Failure) -> ExitCode {
         _ = io::stderr().lock().write_all(failure.render(self.format).as_bytes());
         failure.exit_code
+    }
+}
+
+fn line_of(value: &impl Serialize) -> Result<String, Failure> {
+    let line = serde_json::to_string(value).map_err(|error| {
+        Failure::new(Class::Internal, "OUTPUT_FAILED", format!("the result cannot be written as JSON: {error}"))
+    })?;
+    Ok(line + "\n")
+}
+
+/// A line for each item of a list; one for anything else.
+fn json_lines_of(report: &impl Report) -> Result<String, Failure> {
+    let value = serde_json::to_value(report).map_err(|error| {
+        Failure::new(Class::Internal, "OUTPUT_FAILED", format!("the result cannot be written as JSON: {error}"))
+    })?;
+    match value.get("items").and_then(serde_json::Value::as_array) {
+        Some(items) => items.iter().map(line_of).collect(),
+        None => line_of(&value),
     }
 }
 

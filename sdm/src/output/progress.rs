@@ -40,7 +40,7 @@ impl Progress {
     /// Begins with this label ("move web-01").
     #[must_use]
     pub fn begin(label: &str, format: Format) -> Self {
-        let form = if format == Format::Json {
+        let form = if format != Format::Table {
             Form::Silent
         } else if std::io::stderr().is_terminal() {
             let target = ProgressDrawTarget::stderr_with_hz(BAR_HZ);

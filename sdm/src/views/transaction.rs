@@ -59,6 +59,64 @@ pub struct TransactionView {
     pub revision: u64,
     /// The job that moves its data; null when none.
     pub job_id: Option<String>,
+    /// Who has to act next, until when, and what then; null once it has its outcome.
+    pub standing: Option<StandingView>,
+    /// The client's token under which it was begun; null when it has locks of its own.
+    pub under_token: Option<String>,
+}
+
+/// Where an open transaction stands.
+#[derive(Clone, Serialize)]
+pub struct StandingView {
+    /// waiting_for_locks, unassigned, retrying, waiting_for_peer, running or fencing.
+    pub state: String,
+    owner_kind: String,
+    owner: String,
+    deadline_ms: u64,
+    at_deadline: String,
+    next_retry_ms: u64,
+    attempt: u32,
+    attempts_max: u32,
+    last_error: String,
+    waits_for: Vec<BlockerView>,
+    /// What would end this state.
+    pub awaits: String,
+    /// What happens at its deadline is in `at_deadline`; these are for whoever does not want to wait.
+    pub next_commands: Vec<String>,
+}
+
+impl From<v1::Standing> for StandingView {
+    fn from(standing: v1::Standing) -> Self {
+        Self {
+            state: standing.state,
+            owner_kind: standing.owner_kind,
+            owner: standing.owner,
+            deadline_ms: standing.deadline_ms,
+            at_deadline: standing.at_deadline,
+            next_retry_ms: standing.next_retry_ms,
+            attempt: standing.attempt,
+            attempts_max: standing.attempts_max,
+            last_error: standing.last_error,
+            waits_for: standing.waits_for.into_iter().map(BlockerView::from).collect(),
+            awaits: standing.awaits,
+            next_commands: standing.next_commands,
+        }
+    }
+}
+
+impl StandingView {
+    /// Who has to act, and what comes by itself.
+    pub(super) fn words(&self) -> String {
+        let who = match (self.owner_kind.as_str(), self.owner.as_str()) {
+            ("nobody", _) | (_, "") => self.owner_kind.clone(),
+            (kind, owner) => format!("{kind} {owner}"),
+        };
+        let attempt = match self.attempt {
+            0 => String::new(),
+            attempt => format!(", attempt {attempt} of {}", self.attempts_max),
+        };
+        format!("{}   owner: {who}{attempt}", self.state)
+    }
 }
 
 /// One attempt of a step or job.
@@ -151,6 +209,8 @@ impl From<v1::Transaction> for TransactionView {
             outcome: txn.outcome.map(OutcomeView::from),
             transfer: txn.transfer.map(TransferView::from),
             history: txn.history.into_iter().map(EventView::from).collect(),
+            standing: txn.standing.map(StandingView::from),
+            under_token: some(txn.under_token),
             revision: txn.revision,
             job_id: some(txn.job_id),
         }

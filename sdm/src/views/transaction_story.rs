@@ -43,6 +43,10 @@ impl TransactionStory {
             let took = age_text(txn.finished_ms.saturating_sub(txn.began_ms));
             put("ended", format!("{}   after {took}", clock_text(txn.finished_ms, self.clock_ms)));
         } else {
+            if let Some(standing) = &txn.standing {
+                put("stands", standing.words());
+                put("awaits", standing.awaits.clone());
+            }
             if txn.deadline_ms > 0 {
                 put("deadline", clock_text(txn.deadline_ms, self.clock_ms));
             }
@@ -55,6 +59,11 @@ impl TransactionStory {
         put("job", txn.job_id.clone().unwrap_or_default());
         put("attempt", self.attempt());
         put("last error", txn.last_error.clone());
+        put(
+            "under",
+            txn.under_token.as_ref().map(|token| format!("the client's lock with token {token}")).unwrap_or_default(),
+        );
+        put("next", txn.standing.as_ref().map(|standing| standing.next_commands.join("   ")).unwrap_or_default());
         put("result", self.outcome());
         fields
     }
