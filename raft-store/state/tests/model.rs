@@ -20,6 +20,7 @@ use sdm_state::Command;
 use sdm_state::Entry;
 use sdm_state::Reply;
 use sdm_state::assignments::Assignment;
+use sdm_state::assignments::Order;
 use sdm_state::catalog::Format;
 use sdm_state::command::Begin;
 use sdm_state::command::OpenSession;
@@ -39,7 +40,7 @@ use world::name;
 use world::request;
 
 /// Histories of the quick form.
-const HISTORIES: u64 = 1_500;
+const HISTORIES: u64 = 300;
 
 /// Longest line of a failed history's story.
 const STORY_LINE_MAX: usize = 400;
@@ -354,6 +355,9 @@ impl History {
         let assignments = self.world.assignments(worker);
         let Some(assignment) = self.dice.pick(&assignments) else { return Ok(()) };
         self.told.push((session, assignment.clone()));
+        if matches!(assignment.order, Order::Project { .. }) {
+            self.model.projections.insert(assignment.token);
+        }
         let report = match self.dice.below(12) {
             0 => Report::Failed { reason: "IO".into(), message: "no".into(), hint: String::new() },
             1 => Report::Refused(Refusal::new(Class::Invalid, "NO", "no")),
@@ -381,6 +385,11 @@ fn step(model: &mut Naive, entry: &Entry, reply: &Reply, state: &sdm_state::Stat
         Command::Begin(begin) => model.begin(begin),
         Command::Abort { txn, .. } => model.abort_asked(*txn, cluster),
         Command::Collect { garbage } => return Ok(model.collect(garbage)),
+        // What placements say to others is nothing that anybody waits for, nor anything here.
+        Command::ReportAttempt { token, .. } if model.projections.contains(token) => match reply {
+            Reply::Refused(refusal) => Err(refusal.reason.clone()),
+            _ => Ok(()),
+        },
         Command::ReportAttempt { session, token, report } => model.report(*session, *token, report, state),
         Command::CloseSession(session) => {
             model.lose(*session, cluster);

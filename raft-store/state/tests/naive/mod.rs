@@ -23,6 +23,7 @@ use sdm_state::locks::Mode;
 use sdm_state::locks::Resource;
 use sdm_state::settings::Settings;
 use sdm_state::txns::Spec;
+use std::collections::BTreeSet;
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Naive {
     pub plans: Vec<Plan>,
     /// When the youngest forgotten transaction had ended; None while none was forgotten.
     pub forgotten: Option<u64>,
+    /// Attempts that write words for others: not looked at here.
+    pub projections: BTreeSet<Token>,
     pub workers_changed: bool,
     pub lock_freed: bool,
 }
@@ -160,6 +163,7 @@ impl Naive {
             garbage: Vec::new(),
             plans: Vec::new(),
             forgotten: None,
+            projections: BTreeSet::new(),
             workers_changed: false,
             lock_freed: false,
         }

@@ -1,18 +1,19 @@
-//! `sdm gc`: garbage and its deletion.
+//! `sdm gc run`: all that is due is deleted now, and waited for.
 
+use super::garbage_of;
 use crate::client::Begun;
-use crate::client::all_pages;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Progress;
 use crate::output::Report;
+use crate::output::Table;
 use crate::output::bytes_text;
 use crate::output::plural;
 use crate::views::GarbageView;
 use crate::views::List;
+use crate::views::Row;
 use clap::Args;
-use clap::Subcommand;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -24,21 +25,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Its verbs.
-#[derive(Subcommand, Debug)]
-pub enum GcCommand {
-    /// Delete all that is due, now, and wait until it is gone
-    Run(RunCollection),
-    /// List what waits for deletion
-    List,
-}
-
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct RunCollection {
     /// Return when the deletions are assigned
     #[arg(long)]
     no_wait: bool,
+    /// Print what is due, and do nothing
+    #[arg(long, conflicts_with = "no_wait")]
+    dry_run: bool,
 }
 
 /// How often the list is asked for while deletions go on. There is nothing to watch: the collection
@@ -79,21 +74,43 @@ impl Report for CollectionResult {
     }
 }
 
-impl GcCommand {
+/// What `run --dry-run` prints.
+#[derive(Serialize)]
+struct DueGarbage {
+    dry_run: bool,
+    items: Vec<GarbageView>,
+    bytes: u64,
+    revision: u64,
+}
+
+impl Report for DueGarbage {
+    fn text(&self) -> String {
+        let mut table = Table::new(GarbageView::HEADINGS);
+        for item in &self.items {
+            table.row(item.cells());
+        }
+        let count = plural(self.items.len() as u64, "item");
+        let end = "nothing was deleted; a plan that is carried out exactly: sdm gc plan";
+        format!("{}{count} due, {}; {end}\n", table.render(), bytes_text(self.bytes))
+    }
+}
+
+impl RunCollection {
+    async fn show(&self, context: &Context) -> Result<ExitCode, Failure> {
+        let List { mut items, revision } = garbage_of(context).await?;
+        items.retain(|item| matches!(item.state.as_str(), "due" | "deleting"));
+        let bytes = items.iter().map(|item| item.bytes).fold(0, u64::saturating_add);
+        context.printer.print(&DueGarbage { dry_run: true, items, bytes, revision })
+    }
+
     /// Does it.
     ///
     /// # Errors
     /// No member answers, or a deletion fails again and again.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        match self {
-            Self::List => context.printer.print(&garbage_of(context).await?),
-            Self::Run(run) => run.run(context).await,
+        if self.dry_run {
+            return self.show(context).await;
         }
-    }
-}
-
-impl RunCollection {
-    async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let mut seen: BTreeMap<String, GarbageView> = BTreeMap::new();
         let mut progress = Progress::begin("collect", context.printer.format);
         let mut revision;
@@ -155,22 +172,6 @@ fn failing(left: &[GarbageView]) -> Failure {
         refusal.blocker("garbage", &item.id, description)
     });
     blocked.into()
-}
-
-/// All garbage.
-///
-/// # Errors
-/// No member answers.
-pub async fn garbage_of(context: &Context) -> Result<List<GarbageView>, Failure> {
-    let list = all_pages::<_, GarbageView, _>(async |page| {
-        let request = v1::ListGarbageRequest { page: Some(page) };
-        let answer = context.cluster.call(async |link| {
-            let mut client = GcServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            client.list_garbage(request.clone()).await
-        });
-        answer.await.map(|answer| (answer.items, answer.page))
-    });
-    list.await
 }
 
 #[cfg(test)]
