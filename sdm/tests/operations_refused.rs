@@ -43,80 +43,88 @@ fn what_a_disk_and_its_chain_do_not_allow_is_refused_by_reason() {
     }
     let cluster = Shared::cluster();
     let mut world = World::new(&cluster, "refused");
-    world.written("a", "raw");
-    world.snapshot("a", "one");
-    world.snapshot("a", "two");
-    world.written("plain", "qcow2");
+    world.written("refused-a", "raw");
+    world.snapshot("refused-a", "one");
+    world.snapshot("refused-a", "two");
+    world.written("refused-plain", "qcow2");
     let sdm = world.sdm.clone();
     let (first, second) = (world.domain(0).to_owned(), world.domain(1).to_owned());
 
-    sdm.refused(&["disk", "resize", "a", "4MiB"]).says(5, "NOT_LARGER", &["a", "8388608"]);
-    sdm.refused(&["disk", "resize", "a", "8MiB"]).says(5, "NOT_LARGER", &["a"]);
-    sdm.refused(&["disk", "resize", "a", "0"]).says(2, "BAD_SIZE", &["SIZE"]);
-    sdm.refused(&["disk", "resize", "a", "--", "-1G"]).says(2, "BAD_SIZE", &["SIZE"]);
-    sdm.refused(&["disk", "rename", "a", "plain"]).says(4, "DISK_EXISTS", &["plain"]);
-    sdm.refused(&["disk", "rename", "a", "a"]).says(5, "ALREADY_SO", &["a"]);
-    sdm.refused(&["disk", "rename", "a", "../a"]).says(2, "BAD_NAME", &["NAME"]);
-    sdm.refused(&["disk", "copy", "a", "plain"]).says(4, "DISK_EXISTS", &["plain"]);
-    sdm.refused(&["disk", "copy", "a", "b"]).says(5, "CHAIN_NOT_COLLAPSED", &["a", "3"]);
-    sdm.refused(&["disk", "copy", "a", "b", "--to", "nowhere"]).says(3, "DOMAIN_NOT_FOUND", &["nowhere"]);
-    sdm.refused(&["disk", "convert", "a", "--format", "raw"]).says(5, "HAS_SNAPSHOTS", &["a"]);
-    sdm.refused(&["disk", "convert", "plain", "--format", "qcow2"]).says(5, "ALREADY_SO", &["plain"]);
-    sdm.refused(&["disk", "convert", "plain", "--format", "qcow2", "--preallocate"]).says(
+    sdm.refused(&["disk", "resize", "refused-a", "4MiB"]).says(5, "NOT_LARGER", &["refused-a", "8388608"]);
+    sdm.refused(&["disk", "resize", "refused-a", "8MiB"]).says(5, "NOT_LARGER", &["refused-a"]);
+    sdm.refused(&["disk", "resize", "refused-a", "0"]).says(2, "BAD_SIZE", &["SIZE"]);
+    sdm.refused(&["disk", "resize", "refused-a", "--", "-1G"]).says(2, "BAD_SIZE", &["SIZE"]);
+    sdm.refused(&["disk", "rename", "refused-a", "refused-plain"]).says(4, "DISK_EXISTS", &["refused-plain"]);
+    sdm.refused(&["disk", "rename", "refused-a", "refused-a"]).says(5, "ALREADY_SO", &["refused-a"]);
+    sdm.refused(&["disk", "rename", "refused-a", "../a"]).says(2, "BAD_NAME", &["NAME"]);
+    sdm.refused(&["disk", "copy", "refused-a", "refused-plain"]).says(4, "DISK_EXISTS", &["refused-plain"]);
+    sdm.refused(&["disk", "copy", "refused-a", "refused-b"]).says(5, "CHAIN_NOT_COLLAPSED", &["refused-a", "3"]);
+    sdm.refused(&["disk", "copy", "refused-a", "refused-b", "--to", "nowhere"]).says(
+        3,
+        "DOMAIN_NOT_FOUND",
+        &["nowhere"],
+    );
+    sdm.refused(&["disk", "convert", "refused-a", "--format", "raw"]).says(5, "HAS_SNAPSHOTS", &["refused-a"]);
+    sdm.refused(&["disk", "convert", "refused-plain", "--format", "qcow2"]).says(5, "ALREADY_SO", &["refused-plain"]);
+    sdm.refused(&["disk", "convert", "refused-plain", "--format", "qcow2", "--preallocate"]).says(
         2,
         "BAD_PREALLOCATION",
         &["qcow2"],
     );
-    sdm.refused(&["disk", "move", "a", "--to", &first]).says(5, "ALREADY_THERE", &["a"]);
-    sdm.refused(&["disk", "clone", "a", "b", "--snapshot", "three"]).says(3, "SNAPSHOT_NOT_FOUND", &["a", "three"]);
-    sdm.refused(&["snapshot", "create", "a", "one"]).says(4, "SNAPSHOT_EXISTS", &["one"]);
-    sdm.refused(&["snapshot", "show", "plain", "one"]).says(3, "SNAPSHOT_NOT_FOUND", &["plain"]);
-    let leaf = world.leaf_of("a");
+    sdm.refused(&["disk", "move", "refused-a", "--to", &first]).says(5, "ALREADY_THERE", &["refused-a"]);
+    sdm.refused(&["disk", "clone", "refused-a", "refused-b", "--snapshot", "three"]).says(
+        3,
+        "SNAPSHOT_NOT_FOUND",
+        &["refused-a", "three"],
+    );
+    sdm.refused(&["snapshot", "create", "refused-a", "one"]).says(4, "SNAPSHOT_EXISTS", &["one"]);
+    sdm.refused(&["snapshot", "show", "refused-plain", "one"]).says(3, "SNAPSHOT_NOT_FOUND", &["refused-plain"]);
+    let leaf = world.leaf_of("refused-a");
     let leaf = leaf.file_name().and_then(|name| name.to_str()).expect("it has a name");
-    sdm.refused(&["snapshot", "delete", "a", leaf]).says(3, "SNAPSHOT_NOT_FOUND", &["no snapshot"]);
-    let newer = sdm.refused(&["snapshot", "revert", "a", "one"]);
+    sdm.refused(&["snapshot", "delete", "refused-a", leaf]).says(3, "SNAPSHOT_NOT_FOUND", &["no snapshot"]);
+    let newer = sdm.refused(&["snapshot", "revert", "refused-a", "one"]);
     newer.says(5, "NEWER_SNAPSHOTS", &["one"]);
     assert!(newer.hint().contains("--discard-newer"), "{}", newer.hint());
     blocked_by(&newer, "snapshot two");
 
     // A clone of the second snapshot stands on the volumes of both.
-    sdm.done(&["disk", "clone", "a", "clone", "--snapshot", "two"]);
-    world.has_linked_clone("a", "clone");
-    world.expected("clone").layers = 3;
-    let shared = sdm.refused(&["snapshot", "delete", "a", "one"]);
-    shared.says(5, "SHARED_VOLUME", &["one", "clone"]);
-    blocked_by(&shared, "clone");
-    let own = sdm.refused(&["snapshot", "delete", "clone", "two"]);
-    own.says(3, "SNAPSHOT_NOT_FOUND", &["snapshot of a"]);
+    sdm.done(&["disk", "clone", "refused-a", "refused-clone", "--snapshot", "two"]);
+    world.has_linked_clone("refused-a", "refused-clone");
+    world.expected("refused-clone").layers = 3;
+    let shared = sdm.refused(&["snapshot", "delete", "refused-a", "one"]);
+    shared.says(5, "SHARED_VOLUME", &["one", "refused-clone"]);
+    blocked_by(&shared, "refused-clone");
+    let own = sdm.refused(&["snapshot", "delete", "refused-clone", "two"]);
+    own.says(3, "SNAPSHOT_NOT_FOUND", &["snapshot of refused-a"]);
 
     // A template.
-    sdm.done(&["template", "make", "plain", "base"]);
-    world.has_copy("plain", "base");
-    world.expected("base").template = true;
-    sdm.done(&["disk", "clone", "base", "child"]);
-    world.has_linked_clone("base", "child");
-    let in_use = sdm.refused(&["template", "delete", "base"]);
-    in_use.says(5, "TEMPLATE_IN_USE", &["base", "child"]);
-    blocked_by(&in_use, "child");
-    sdm.refused(&["disk", "delete", "base"]).says(5, "TEMPLATE_IN_USE", &["base"]);
-    sdm.refused(&["disk", "resize", "base", "16MiB"]).says(5, "TEMPLATE_READ_ONLY", &["base"]);
-    sdm.refused(&["snapshot", "create", "base", "one"]).says(5, "TEMPLATE_READ_ONLY", &["base"]);
-    sdm.refused(&["template", "delete", "plain"]).says(5, "NOT_A_TEMPLATE", &["plain"]);
-    sdm.refused(&["template", "show", "plain"]).says(5, "NOT_A_TEMPLATE", &["plain"]);
+    sdm.done(&["template", "make", "refused-plain", "refused-base"]);
+    world.has_copy("refused-plain", "refused-base");
+    world.expected("refused-base").template = true;
+    sdm.done(&["disk", "clone", "refused-base", "refused-child"]);
+    world.has_linked_clone("refused-base", "refused-child");
+    let in_use = sdm.refused(&["template", "delete", "refused-base"]);
+    in_use.says(5, "TEMPLATE_IN_USE", &["refused-base", "refused-child"]);
+    blocked_by(&in_use, "refused-child");
+    sdm.refused(&["disk", "delete", "refused-base"]).says(5, "TEMPLATE_IN_USE", &["refused-base"]);
+    sdm.refused(&["disk", "resize", "refused-base", "16MiB"]).says(5, "TEMPLATE_READ_ONLY", &["refused-base"]);
+    sdm.refused(&["snapshot", "create", "refused-base", "one"]).says(5, "TEMPLATE_READ_ONLY", &["refused-base"]);
+    sdm.refused(&["template", "delete", "refused-plain"]).says(5, "NOT_A_TEMPLATE", &["refused-plain"]);
+    sdm.refused(&["template", "show", "refused-plain"]).says(5, "NOT_A_TEMPLATE", &["refused-plain"]);
 
     // A volume out of use.
     sdm.refused(&["volume", "set-illegal", leaf]).says(2, "REASON_MISSING", &["reason"]);
-    sdm.refused(&["volume", "set-illegal", "a", "--reason", "x"]).says(2, "BAD_VOLUME_ID", &["a"]);
+    sdm.refused(&["volume", "set-illegal", "refused-a", "--reason", "x"]).says(2, "BAD_VOLUME_ID", &["refused-a"]);
     sdm.done(&["volume", "set-illegal", leaf, "--reason", "a test"]);
-    sdm.refused(&["disk", "move", "a", "--to", &second]).says(5, "DISK_ILLEGAL", &["a"]);
+    sdm.refused(&["disk", "move", "refused-a", "--to", &second]).says(5, "DISK_ILLEGAL", &["refused-a"]);
     sdm.done(&["volume", "set-legal", leaf, "--reason", "the test is over"]);
     world.check();
 
     // What all of these left is what was there before; the last clone frees its template.
-    sdm.done(&["disk", "delete", "child"]);
-    sdm.done(&["template", "delete", "base"]);
-    world.model.remove("child");
-    world.model.remove("base");
+    sdm.done(&["disk", "delete", "refused-child"]);
+    sdm.done(&["template", "delete", "refused-base"]);
+    world.model.remove("refused-child");
+    world.model.remove("refused-base");
     world.check();
 }
 
@@ -127,20 +135,20 @@ fn a_chain_grows_to_its_limit_and_no_further() {
     }
     let cluster = Shared::cluster();
     let mut world = World::new(&cluster, "long");
-    world.create("a", "qcow2");
+    world.create("long-a", "qcow2");
     for number in 1..CHAIN_MAX {
-        world.snapshot("a", &format!("s{number}"));
+        world.snapshot("long-a", &format!("s{number}"));
     }
-    let refused = world.sdm.refused(&["snapshot", "create", "a", "one-more"]);
-    refused.says(7, "CHAIN_TOO_LONG", &["a", "32"]);
+    let refused = world.sdm.refused(&["snapshot", "create", "long-a", "one-more"]);
+    refused.says(7, "CHAIN_TOO_LONG", &["long-a", "32"]);
     assert!(refused.hint().contains("sdm snapshot delete"), "{}", refused.hint());
-    let many = world.sdm.refused(&["disk", "clone", "a", "b", "--linked"]);
-    many.says(7, "CHAIN_TOO_LONG", &["a"]);
-    world.sdm.done(&["snapshot", "delete", "a", "s7"]);
-    let a = world.expected("a");
+    let many = world.sdm.refused(&["disk", "clone", "long-a", "long-b", "--linked"]);
+    many.says(7, "CHAIN_TOO_LONG", &["long-a"]);
+    world.sdm.done(&["snapshot", "delete", "long-a", "s7"]);
+    let a = world.expected("long-a");
     a.snapshots.remove(6);
     a.layers -= 1;
-    world.snapshot("a", "one-more");
+    world.snapshot("long-a", "one-more");
     world.check();
 }
 
@@ -151,22 +159,22 @@ fn what_somebody_else_is_at_work_on_is_named() {
     }
     let cluster = Shared::cluster();
     let mut world = World::new(&cluster, "busy");
-    world.create("a", "raw");
+    world.create("busy-a", "raw");
     let (sdm, second) = (world.sdm.clone(), world.domain(1).to_owned());
     let id = request_id(&sdm);
     let stopped = Stopped::new(vec![cluster.pid("host-1")]);
-    sdm.done(&["snapshot", "create", "a", "one", "--no-wait", "--request-id", &id]);
-    let locked = sdm.refused(&["disk", "move", "a", "--to", &second, "--no-wait-lock"]);
-    locked.says(5, "LOCKED", &["make snapshot one of disk a"]);
+    sdm.done(&["snapshot", "create", "busy-a", "one", "--no-wait", "--request-id", &id]);
+    let locked = sdm.refused(&["disk", "move", "busy-a", "--to", &second, "--no-wait-lock"]);
+    locked.says(5, "LOCKED", &["make snapshot one of disk busy-a"]);
     blocked_by(&locked, &id);
-    let plan = sdm.done(&["disk", "move", "a", "--to", &second, "--dry-run"]);
+    let plan = sdm.done(&["disk", "move", "busy-a", "--to", &second, "--dry-run"]);
     assert!(plan["would_wait_for"].to_string().contains(&id), "{plan}");
     // A template made of it only reads, and waits all the same: what it would read is about to change.
-    let plan = sdm.done(&["template", "make", "a", "base", "--dry-run"]);
+    let plan = sdm.done(&["template", "make", "busy-a", "busy-base", "--dry-run"]);
     assert!(plan["would_wait_for"].to_string().contains(&id), "{plan}");
     stopped.go_on();
     nothing_is_open_soon(&sdm);
-    world.has_snapshot("a", "one");
+    world.has_snapshot("busy-a", "one");
     world.check();
 }
 
@@ -186,29 +194,29 @@ fn an_attached_disk_is_left_alone() {
     }
     let cluster = Shared::cluster();
     let mut world = World::new(&cluster, "attached");
-    world.create("a", "raw");
-    world.snapshot("a", "one");
+    world.create("attached-a", "raw");
+    world.snapshot("attached-a", "one");
     let (sdm, second) = (world.sdm.clone(), world.domain(1).to_owned());
-    sdm.done(&["disk", "attach", "a", "--host", "host-1"]);
+    sdm.done(&["disk", "attach", "attached-a", "--host", "host-1"]);
     for line in [
-        &["disk", "move", "a", "--to", second.as_str()][..],
-        &["disk", "resize", "a", "16MiB"],
-        &["disk", "delete", "a"],
-        &["disk", "copy", "a", "b", "--collapse"],
-        &["disk", "clone", "a", "b", "--linked"],
-        &["snapshot", "create", "a", "two"],
-        &["snapshot", "delete", "a", "one"],
-        &["snapshot", "revert", "a", "one"],
-        &["template", "make", "a", "b"],
+        &["disk", "move", "attached-a", "--to", second.as_str()][..],
+        &["disk", "resize", "attached-a", "16MiB"],
+        &["disk", "delete", "attached-a"],
+        &["disk", "copy", "attached-a", "attached-b", "--collapse"],
+        &["disk", "clone", "attached-a", "attached-b", "--linked"],
+        &["snapshot", "create", "attached-a", "two"],
+        &["snapshot", "delete", "attached-a", "one"],
+        &["snapshot", "revert", "attached-a", "one"],
+        &["template", "make", "attached-a", "attached-b"],
     ] {
         let refused = sdm.refused(line);
-        refused.says(5, "ATTACHED", &["a", "host-1"]);
+        refused.says(5, "ATTACHED", &["attached-a", "host-1"]);
         assert!(refused.hint().contains("detach"), "{line:?}: {}", refused.hint());
     }
     // Words about it hurt nobody.
-    sdm.done(&["disk", "describe", "a", "in use"]);
-    world.expected("a").description = "in use".to_owned();
-    sdm.done(&["disk", "detach", "a"]);
+    sdm.done(&["disk", "describe", "attached-a", "in use"]);
+    world.expected("attached-a").description = "in use".to_owned();
+    sdm.done(&["disk", "detach", "attached-a"]);
     world.check();
 }
 
@@ -230,11 +238,11 @@ fn nonsense_over_the_bare_api_is_refused_clearly() {
     }
     let cluster = Shared::cluster();
     let mut world = World::new(&cluster, "bare");
-    world.create("a", "raw");
-    world.snapshot("a", "one");
-    world.create("b", "raw");
+    world.create("bare-a", "raw");
+    world.snapshot("bare-a", "one");
+    world.create("bare-b", "raw");
     let domain = world.domain(0).to_owned();
-    let shown = world.sdm.done(&["disk", "show", "a"]);
+    let shown = world.sdm.done(&["disk", "show", "bare-a"]);
     let of_a = text_of(&shown["snapshots"][0], "id").to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(async {
@@ -266,7 +274,7 @@ fn nonsense_over_the_bare_api_is_refused_clearly() {
         ] {
             assert_eq!(reason(disks.create_disk(request.clone()).await), expected, "{request:?}");
         }
-        let resize = |size, grow_by| v1::ResizeDiskRequest { disk: "a".into(), size, grow_by, header: None };
+        let resize = |size, grow_by| v1::ResizeDiskRequest { disk: "bare-a".into(), size, grow_by, header: None };
         for (request, expected) in [
             (resize(0, 0), "SIZE_ZERO"),
             (resize(1, 1), "SIZE_TWICE"),
@@ -278,7 +286,7 @@ fn nonsense_over_the_bare_api_is_refused_clearly() {
             assert_eq!(reason(disks.resize_disk(request.clone()).await), expected, "{request:?}");
         }
         let clone = |kind, snapshot: &str| v1::CloneDiskRequest {
-            disk: "b".into(),
+            disk: "bare-b".into(),
             name: "c".into(),
             kind,
             snapshot: snapshot.into(),
@@ -287,13 +295,13 @@ fn nonsense_over_the_bare_api_is_refused_clearly() {
         assert_eq!(reason(disks.clone_disk(clone(9, "")).await), "BAD_CLONE_KIND");
         assert_eq!(reason(disks.clone_disk(clone(1, &of_a)).await), "SNAPSHOT_NOT_FOUND", "of another disk");
         assert_eq!(reason(disks.clone_disk(clone(2, "..")).await), "BAD_NAME");
-        let copy = v1::CopyDiskRequest { disk: "b".into(), name: "c".into(), format: -3, ..Default::default() };
+        let copy = v1::CopyDiskRequest { disk: "bare-b".into(), name: "c".into(), format: -3, ..Default::default() };
         assert_eq!(reason(disks.copy_disk(copy).await), "BAD_FORMAT");
-        let delete = v1::DeleteSnapshotRequest { disk: "b".into(), snapshot: of_a.clone(), ..Default::default() };
+        let delete = v1::DeleteSnapshotRequest { disk: "bare-b".into(), snapshot: of_a.clone(), ..Default::default() };
         assert_eq!(reason(snapshots.delete_snapshot(delete).await), "SNAPSHOT_NOT_FOUND", "of another disk");
         let set = |volume: &str| v1::SetVolumeLegalityRequest { volume: volume.into(), legal: false, header: None };
         assert_eq!(reason(volumes.set_volume_legality(set(&of_a)).await), "REASON_MISSING");
-        assert_eq!(reason(volumes.get_volume(v1::GetVolumeRequest { volume: "a".into() }).await), "BAD_VOLUME_ID");
+        assert_eq!(reason(volumes.get_volume(v1::GetVolumeRequest { volume: "bare-a".into() }).await), "BAD_VOLUME_ID");
         let nobody = "0f0f0f0f-1111-4222-8333-444444444444".to_owned();
         assert_eq!(reason(volumes.get_volume(v1::GetVolumeRequest { volume: nobody }).await), "VOLUME_NOT_FOUND");
     });
