@@ -133,16 +133,19 @@ pub(crate) struct WitnessHandle {
     witness: Arc<Mutex<Witness>>,
     newest: watch::Sender<Marks>,
     vote_waits: Arc<AtomicBool>,
+    /// Ends with the last handle.
+    _open: watch::Sender<()>,
 }
 
 impl WitnessHandle {
     /// The handle, and what must run for as long as the handle lives.
     pub(crate) fn start(witness: Witness, fatal: Fatal) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (newest, follow) = watch::channel(witness.marks);
+        let (open, ended) = watch::channel(());
         let witness = Arc::new(Mutex::new(witness));
         let vote_waits = Arc::<AtomicBool>::default();
-        let following = follow_behind(witness.clone(), follow, vote_waits.clone(), fatal);
-        (WitnessHandle { witness, newest, vote_waits }, following)
+        let following = follow_behind(witness.clone(), follow, ended, vote_waits.clone(), fatal);
+        (WitnessHandle { witness, newest, vote_waits, _open: open }, following)
     }
 
     /// These marks are durable; the witness will say so soon.
@@ -176,6 +179,7 @@ fn write_behind(witness: &Mutex<Witness>, vote_waits: &AtomicBool, marks: &Marks
 async fn follow_behind(
     witness: Arc<Mutex<Witness>>,
     mut newest: watch::Receiver<Marks>,
+    mut ended: watch::Receiver<()>,
     vote_waits: Arc<AtomicBool>,
     fatal: Fatal,
 ) {
@@ -183,8 +187,9 @@ async fn follow_behind(
     while open {
         open = newest.changed().await.is_ok();
         if open {
-            // Ends before its time only when the writer has ended.
-            let _ = tokio::time::timeout(WRITTEN_EVERY, newest.wait_for(|_| false)).await;
+            // Ends before its time only when the writer has ended. What becomes durable meanwhile wakes
+            // nobody here: under load that would be a wakeup for each batch.
+            let _ = tokio::time::timeout(WRITTEN_EVERY, ended.changed()).await;
         }
         let marks = *newest.borrow_and_update();
         if fatal.check().is_err() {

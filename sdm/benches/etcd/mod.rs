@@ -125,7 +125,9 @@ impl Etcd {
     /// over all members with so many connections to each. Answers with the latencies in microseconds,
     /// sorted.
     pub fn measure(&self, clients: u32, connections: u32, time: Duration) -> Vec<u64> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        // One thread, as `sdm bench` has.
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let channel =
                 |endpoint: &String| Endpoint::from_shared(endpoint.clone()).expect("an address").connect_lazy();
