@@ -439,8 +439,17 @@ impl State {
     }
 
     fn project_order(&self, id: PlacementId) -> Option<(TxnId, Order)> {
-        let placement = self.placements.get(&id)?;
-        let disk = self.disks.get(&placement.disk)?;
+        let (placement, disk, volumes) = match self.placements.get(&id) {
+            Some(placement) => {
+                (placement, self.disks.get(&placement.disk)?, self.chain(placement.disk).cloned().collect())
+            }
+            // Whoever reads the storage is not to use what is in the trash.
+            None => {
+                let trash = self.trash_at(id)?;
+                let volumes = trash.volumes.iter().map(|row| Volume { legal: false, ..row.clone() }).collect();
+                (&trash.placement, &trash.disk, volumes)
+            }
+        };
         let order = Order::Project {
             target: self.target(placement.domain)?,
             placement: id,
@@ -449,7 +458,7 @@ impl State {
             description: disk.name.to_string(),
             disk_description: disk.description.clone(),
             template: disk.template,
-            volumes: self.chain(disk.id).cloned().collect(),
+            volumes,
         };
         Some((placement.txn, order))
     }

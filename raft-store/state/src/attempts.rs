@@ -112,6 +112,12 @@ impl State {
             }
             return false;
         };
+        if let Owner::Deletion(id) = owner
+            && let Some(placement) = self.garbage.get(&id).and_then(|garbage| garbage.placement)
+        {
+            // Nothing is to be said any more of what goes.
+            self.remove_projection(placement);
+        }
         let token = turn.next_token(self);
         work.attempts += 1;
         work.in_place = self.will_write_in_place(owner);

@@ -68,7 +68,7 @@ fn templates_are_never_written(state: &State, wrong: &mut Vec<String>) {
 
 fn projections_are_of_live_placements(state: &State, wrong: &mut Vec<String>) {
     for projection in state.projections.values() {
-        if !state.placements.contains(&projection.placement) {
+        if state.domain_of_placement(projection.placement).is_none() {
             wrong.push(format!("projection of {} outlived its placement", projection.placement));
         }
     }

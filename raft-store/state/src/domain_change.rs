@@ -56,6 +56,9 @@ pub struct AttachDomain {
     pub local: bool,
     /// What lies in it.
     pub contents: DomainContents,
+    /// Whether disks got other names than they had: what stands beside their volumes is written anew then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renamed: bool,
     /// Hash of the catalog file from which that was read: the worker takes over no other.
     pub catalog_blake3: [u8; 32],
 }

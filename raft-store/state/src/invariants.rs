@@ -247,6 +247,7 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.nonces == state.index.nonces
         && fresh.index.disk_names == state.index.disk_names
         && fresh.index.volume_users == state.index.volume_users
+        && fresh.index.trashed == state.index.trashed
         && fresh.index.waiting_projections == state.index.waiting_projections
         && fresh.index.domain_names == state.index.domain_names
         && fresh.index.due == state.index.due

@@ -63,7 +63,7 @@ impl State {
                 if place.whole_domain { at_path(&place.path) } else { at_domain(place.domain) }
             }
             Owner::Describe(domain) => at_domain(domain),
-            Owner::Projection(id) => at_domain(self.placements.get(&id)?.domain),
+            Owner::Projection(id) => at_domain(self.domain_of_placement(id)?),
             Owner::Job(id) => {
                 let job = self.jobs.get(&id)?;
                 match (job.source, job.target) {

@@ -106,6 +106,8 @@ pub(crate) struct Index {
     pub nonces: imbl::OrdMap<Arc<str>, u64>,
     pub disk_names: imbl::OrdMap<Name, DiskId>,
     pub volume_users: VolumeUsers,
+    /// Placements of disks in the trash.
+    pub trashed: imbl::OrdMap<PlacementId, Token>,
     pub domain_names: imbl::OrdMap<Name, DomainId>,
     pub due: imbl::OrdSet<(u64, Due)>,
     /// Steps and jobs without a worker.
@@ -349,7 +351,15 @@ impl State {
 
     fn waiting_projection(&self, owner: Owner) -> Option<(DomainId, PlacementId)> {
         let Owner::Projection(id) = owner else { return None };
-        Some((self.placements.get(&id)?.domain, id))
+        Some((self.domain_of_placement(id)?, id))
+    }
+
+    /// Where a placement lies, of a disk or in the trash.
+    pub(crate) fn domain_of_placement(&self, id: PlacementId) -> Option<DomainId> {
+        if let Some(placement) = self.placements.get(&id) {
+            return Some(placement.domain);
+        }
+        Some(self.trash_at(id)?.placement.domain)
     }
 
     fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {
@@ -660,6 +670,10 @@ impl State {
     }
 
     pub(crate) fn remove_garbage(&mut self, id: Token) {
+        let gone = self.garbage.get(&id).and_then(|garbage| garbage.placement);
+        if let Some(gone) = gone.filter(|gone| !self.placements.contains(gone)) {
+            self.remove_projection(gone);
+        }
         let Some(garbage) = self.garbage.get(&id) else { return };
         self.index.waiting_garbage.remove(garbage);
         self.index.attempt_garbage.remove(&(garbage.txn, id));

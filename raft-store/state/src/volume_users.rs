@@ -4,6 +4,7 @@
 use crate::garbage::Trashed;
 use crate::state::State;
 use sdm_proto::ids::DiskId;
+use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::token::Token;
 
@@ -59,7 +60,17 @@ impl State {
         let old = old.map(|trash| trash.disk.volumes.clone()).unwrap_or_default();
         let new = trash.map(|trash| trash.disk.volumes.as_slice()).unwrap_or_default();
         self.index.volume_users.change(VolumeUser::Trash(garbage), &old, new);
+        match (trash, self.garbage.get(&garbage).and_then(|row| row.placement)) {
+            (Some(trash), _) => _ = self.index.trashed.insert(trash.placement.id, garbage),
+            (None, Some(placement)) => _ = self.index.trashed.remove(&placement),
+            (None, None) => {}
+        }
         if old == new { Vec::new() } else { old }
+    }
+
+    /// The deleted disk whose placement this is.
+    pub(crate) fn trash_at(&self, placement: PlacementId) -> Option<&Trashed> {
+        self.garbage.get(self.index.trashed.get(&placement)?)?.trash.as_deref()
     }
 
     /// Forgets those of the volumes that nobody uses any more.

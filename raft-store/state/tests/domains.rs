@@ -262,6 +262,7 @@ fn attach(catalog: &DomainCatalog, contents: DomainContents) -> DomainChange {
         path,
         local: true,
         contents,
+        renamed: true,
         catalog_blake3: [0; 32],
     }))
 }

@@ -12,6 +12,9 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_state::Command;
 use sdm_state::State;
+use sdm_state::assignments::Order;
+use sdm_state::attachments::Access;
+use sdm_state::attachments::AttachmentChange;
 use sdm_state::catalog::Format;
 use sdm_state::command::AcquireLocks;
 use sdm_state::command::AddMember;
@@ -21,6 +24,8 @@ use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
 use sdm_state::command::Under;
+use sdm_state::domain_change::AttachDomain;
+use sdm_state::domain_change::DomainChange;
 use sdm_state::envelope::decode_entry;
 use sdm_state::envelope::encode_entry;
 use sdm_state::locks::Mode;
@@ -33,6 +38,7 @@ use sdm_state::suspension::Reconcile;
 use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
+use sdm_state::workers::WorkerChange;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -146,6 +152,7 @@ fn story() -> World {
     world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));
     locks_and_orders(&mut world, s1, d1);
     chains(&mut world, s1, d1);
+    care(&mut world, s1, d1);
     // The last: it leaves every kind of unfinished work, and the worker lost.
     unfinished(&mut world, s1, d1);
     world
@@ -249,6 +256,58 @@ fn chains(world: &mut World, worker: SessionRef, domain: DomainId) {
     done_by_w1(world, worker, clone(gold, None, "child"));
     done_by_w1(world, worker, clone(disk, Some(third), "cousin"));
     done_by_w1(world, worker, clone(disk, None, "twin"));
+}
+
+/// A domain renamed, detached and attached again, attachments of every kind, workers drained, confirmed down and removed.
+fn care(world: &mut World, worker: SessionRef, domain: DomainId) {
+    world.pass(2_000);
+    world.work("w1", worker);
+    let moving = world.add_domain("w1", worker, "moving");
+    world.add_disk("w1", worker, "carried", moving);
+    world.begin(Spec::Domain(DomainChange::Rename { domain: moving, name: name("carrier") }));
+    world.work("w1", worker);
+    world.begin(Spec::Domain(DomainChange::Maintenance { domain: moving }));
+    world.begin(Spec::Domain(DomainChange::Delete { domain: moving }));
+    world.begin(Spec::Domain(DomainChange::Detach { domain: moving }));
+    let order = world.assignments("w1").into_iter().map(|assignment| assignment.order);
+    let catalog = order
+        .filter_map(|order| if let Order::DetachDomain { catalog, .. } = order { Some(catalog) } else { None })
+        .next();
+    world.work("w1", worker);
+    let attach = AttachDomain {
+        domain: moving,
+        name: name("carrier"),
+        path: "/srv/moving".into(),
+        local: true,
+        contents: catalog.map(|catalog| catalog.contents).unwrap_or_default(),
+        renamed: true,
+        catalog_blake3: [5; 32],
+    };
+    world.begin(Spec::Domain(DomainChange::Attach(Box::new(attach))));
+    world.work("w1", worker);
+    world.begin(Spec::Domain(DomainChange::Maintenance { domain: moving }));
+    world.begin(Spec::Domain(DomainChange::Activate { domain: moving }));
+
+    let disk = world.add_disk("w1", worker, "attached", domain);
+    let other = world.add_disk("w1", worker, "read", domain);
+    let open = OpenSession { owner: SessionOwner::Client("vm".into()), ttl_ms: 5_000, nonce: "n-vm".into() };
+    let Reply::Session { session, .. } = world.apply(Command::OpenSession(open)) else { panic!() };
+    let attach = |disk, access, session| {
+        let worker = world::worker_id("w1");
+        Spec::Attachment(AttachmentChange::Attach { disk, worker, access, session })
+    };
+    world.begin(attach(disk, Access::Write, Some(session)));
+    world.begin(attach(other, Access::Read, None));
+    world.apply(Command::ExpireSessions { sessions: vec![session] });
+    let detach = |stopped| Spec::Attachment(AttachmentChange::Detach { disk, worker: None, stopped });
+    world.begin(detach(false));
+    let spare = world.open_worker("w3", "p1");
+    let (worker, session) = (world::worker_id("w3"), spare.id);
+    world.begin(Spec::Worker(WorkerChange::Drain { worker }));
+    world.begin(Spec::Worker(WorkerChange::Undrain { worker }));
+    world.apply(Command::ExpireSessions { sessions: vec![spare] });
+    world.begin(Spec::Worker(WorkerChange::ConfirmDown { worker, session }));
+    world.begin(Spec::Worker(WorkerChange::Remove { worker }));
 }
 
 /// A clone whose first stage is done, a projection that nobody wrote, a resize whose worker is lost and that is to be

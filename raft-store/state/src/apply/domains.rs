@@ -141,7 +141,7 @@ impl State {
     }
 
     fn commit_domain_attach(&mut self, attempt: &Attempt, attach: &AttachDomain) {
-        let AttachDomain { domain, name, path, local, contents, .. } = attach.clone();
+        let AttachDomain { domain, name, path, local, contents, renamed, .. } = attach.clone();
         let created_by = self.txn_of_attempt(attempt);
         self.put_domain(Domain {
             id: domain,
@@ -163,7 +163,11 @@ impl State {
             self.put_placement(placement);
         }
         for disk in contents.disks {
+            let placement = disk.placement;
             self.put_disk(disk);
+            if renamed {
+                self.want_projection(placement);
+            }
         }
     }
 

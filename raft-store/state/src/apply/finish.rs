@@ -297,8 +297,8 @@ impl State {
             let id = self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
             if let Some(mut row) = id.and_then(|id| self.garbage.get(&id)).filter(|_| trash.is_some()).cloned() {
                 row.trash = trash;
-                self.project_trash(&row, false);
-                self.put_garbage(row);
+                self.put_garbage(row.clone());
+                self.project_trash(&row);
             }
         }
         self.remove_disk(id);

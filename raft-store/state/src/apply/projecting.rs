@@ -73,28 +73,34 @@ impl State {
 
     /// What this placement says on the storage is to be written anew.
     pub(crate) fn project(&mut self, turn: &mut Turn, placement: PlacementId) {
-        if self.meta.feature_level < 2 || !self.placements.contains(&placement) {
+        self.want_projection(placement);
+        self.assign(turn, Owner::Projection(placement));
+    }
+
+    /// The same, by the next entry: a placement in the trash is in the way of nothing else.
+    pub(crate) fn want_projection(&mut self, placement: PlacementId) {
+        let now = self.meta.clock_ms;
+        if self.meta.feature_level < 2 || self.domain_of_placement(placement).is_none() {
             return;
         }
         let fresh = Projection {
             placement,
             wanted_index: self.meta.applied_index,
-            since_ms: self.meta.clock_ms,
-            work: Work { unassigned_since_ms: self.meta.clock_ms, ..Work::default() },
+            since_ms: now,
+            work: Work { unassigned_since_ms: now, retry_at_ms: now, ..Work::default() },
         };
         let projection = match self.projections.get(&placement) {
             Some(known) => Projection { wanted_index: fresh.wanted_index, ..known.clone() },
             None => fresh,
         };
         self.put_projection(projection);
-        self.assign(turn, Owner::Projection(placement));
     }
 
     /// A worker wrote what a placement is to say, as it was when it was told, or later.
     pub(super) fn projected(&mut self, turn: &mut Turn, id: PlacementId, attempt: &Attempt) {
         let Some(mut projection) = self.projections.get(&id).cloned() else { return };
         if attempt.token.index >= projection.wanted_index {
-            let domain = self.placements.get(&id).map(|placement| placement.domain);
+            let domain = self.domain_of_placement(id);
             self.remove_projection(id);
             return self.assign_next_projection(turn, domain);
         }

@@ -24,6 +24,10 @@ use sdm_proto::token::Token;
 /// Workers of failed attempts that are kept: those of the attempts that one transaction has, both ends of a pull.
 const FAILED_AT_KEPT: usize = 12;
 
+/// What a worker says of a leaf that an older placement links as well: that one is garbage, and its deletion is on its
+/// way, so the next attempt may find it gone.
+const LEAF_LINKED: &str = "VOLUME_SHARED";
+
 impl State {
     fn worker_of(&self, session: SessionRef) -> Result<WorkerId, Refusal> {
         match self.live_session(session)?.holder {
@@ -88,7 +92,7 @@ impl State {
             },
             Owner::Job(id) => self.jobs.get(&id).map_or((None, None), |job| (job.source, job.target)),
             Owner::Describe(id) => (None, Some(id)),
-            Owner::Projection(id) => (None, self.placements.get(&id).map(|placement| placement.domain)),
+            Owner::Projection(id) => (None, self.domain_of_placement(id)),
             Owner::Deletion(id) => {
                 let place = self.garbage.get(&id).map(|garbage| &garbage.place);
                 (None, place.filter(|place| !place.whole_domain).map(|place| place.domain))
@@ -201,6 +205,10 @@ impl State {
             let who = self.worker_word(worker);
             return self.attempt_failed(turn, owner, &format!("refused at worker {who}: {refusal}"), false);
         };
+        if refusal.reason == LEAF_LINKED {
+            let who = self.worker_word(worker);
+            return self.attempt_failed(turn, owner, &format!("refused at worker {who}: {refusal}"), false);
+        }
         let domain_path = self.txns.get(&txn).is_some_and(|txn| matches!(txn.spec, Spec::CreateDomain { .. }));
         // A domain's path is looked at before anything is made there, so such a refusal leaves no
         // names, unless space ran out later.

@@ -36,7 +36,7 @@ impl State {
     /// Puts a deleted disk back. The plan said that it can be.
     pub(super) fn restore_trash(&mut self, id: Token, name: Option<Name>) -> Outcome {
         let Some(row) = self.garbage.get(&id).cloned() else { return Outcome::default() };
-        self.project_trash(&row, true);
+        self.project_trash(&row);
         let Some(trashed) = row.trash else { return Outcome::default() };
         let Trashed { mut disk, placement, .. } = *trashed;
         if let Some(name) = name {
@@ -65,5 +65,10 @@ impl State {
     }
 
     /// What lies on storage shall say that the disk is, or is not, one that may be used.
-    pub(super) fn project_trash(&mut self, _garbage: &Garbage, _legal: bool) {}
+    /// Which of both follows from where its row is when a worker is told.
+    pub(super) fn project_trash(&mut self, garbage: &Garbage) {
+        if let Some(placement) = garbage.placement {
+            self.want_projection(placement);
+        }
+    }
 }
