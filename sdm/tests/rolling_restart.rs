@@ -63,7 +63,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// A binary of an earlier build: `SDM_OLDER_BINARY=… cargo test -p sdm --test rolling_restart`.
+/// A binary of an earlier build whose log this one reads (one that keeps its log in segments):
+/// `SDM_OLDER_BINARY=… cargo test -p sdm --test rolling_restart`.
 const OLDER_BINARY: &str = "SDM_OLDER_BINARY";
 
 #[test]
