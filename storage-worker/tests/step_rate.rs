@@ -61,7 +61,9 @@ async fn empty_disks_per_second() {
     let folder = tempfile::tempdir_in(base).expect("a folder");
     let domain = root(folder.path(), 1);
     done(run(Order::CreateDomain(create_domain(domain.clone())), Ports::silent()).await);
-    let child = processes().start(ChildrenLock::default()).await.expect("a process");
+    // Its thread is what the child dies with.
+    let processes = processes();
+    let child = processes.start(ChildrenLock::default()).await.expect("a process");
     let process = IoProcess::new(child);
     let begin = Instant::now();
     let until = begin + Duration::from_secs(SECONDS);

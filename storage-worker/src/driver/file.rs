@@ -33,6 +33,7 @@ use super::Space;
 use super::Storage;
 use super::StorageError;
 use super::StorageErrorKind;
+use super::shared_sync;
 
 /// Nothing beneath a root leads out of it: no links of any kind, no other mounts.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -313,7 +314,10 @@ impl DomainDriver for FileDriver {
 
     async fn sync_folder(&self, path: &EntryPath) -> Result<(), StorageError> {
         let folder = self.open_folder(path)?;
-        call("storage.fsync", &self.name(path), || rustix::fs::fsync(&folder))
+        let name = self.name(path);
+        let stat = call("storage.stat", &name, || rustix::fs::fstat(&folder))?;
+        let sync = || call("storage.fsync", &name, || rustix::fs::fsync(&folder));
+        shared_sync::sync((stat.st_dev, stat.st_ino), &name, sync)
     }
 
     async fn space(&self) -> Result<Space, StorageError> {

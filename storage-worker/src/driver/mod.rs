@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod file_handle;
 mod image_lock;
+mod shared_sync;
 mod simulated;
 mod simulated_tree;
 

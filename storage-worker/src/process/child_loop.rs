@@ -22,6 +22,9 @@ use sdm_proto::seams::Clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
@@ -46,26 +49,64 @@ pub trait OrderRunner: Send + Sync + 'static {
     fn run(&self, order: Order, ports: Ports) -> BoxFuture<'static, Outcome>;
 }
 
-/// Runs each order on a thread of its own, because storage calls block.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Threads;
+/// Runs each order on a thread of its own, because storage calls block. A thread that is done waits for the next order.
+#[derive(Debug, Clone, Default)]
+pub struct Threads(Arc<Mutex<Vec<Hand>>>);
+
+/// A thread that waits for an order. Dropped, it ends.
+#[derive(Debug)]
+struct Hand(std::sync::mpsc::Sender<Job>);
+
+/// An order on its way to a thread, with that thread's own handle for afterwards.
+struct Job {
+    order: Order,
+    ports: Ports,
+    end: oneshot::Sender<Outcome>,
+    hand: Hand,
+}
 
 fn failure(message: impl Into<String>) -> Outcome {
     Outcome::Failed(Failure { message: message.into(), hint: String::new() })
 }
 
+impl Threads {
+    fn idle(&self) -> MutexGuard<'_, Vec<Hand>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An idle thread, or a new one.
+    fn hand(&self) -> io::Result<Hand> {
+        if let Some(hand) = self.idle().pop() {
+            return Ok(hand);
+        }
+        let (hand, jobs) = std::sync::mpsc::channel::<Job>();
+        let idle = Arc::downgrade(&self.0);
+        std::thread::Builder::new().name("order".into()).stack_size(STACK_BYTES).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            for Job { order, ports, end, hand } in jobs {
+                let outcome = match &runtime {
+                    Ok(runtime) => runtime.block_on(work::run(order, ports)),
+                    Err(error) => failure(format!("the order's runtime cannot start: {error}")),
+                };
+                if let Some(idle) = idle.upgrade() {
+                    idle.lock().unwrap_or_else(PoisonError::into_inner).push(hand);
+                }
+                let _ = end.send(outcome);
+            }
+        })?;
+        Ok(Hand(hand))
+    }
+}
+
 impl OrderRunner for Threads {
     fn run(&self, order: Order, ports: Ports) -> BoxFuture<'static, Outcome> {
         let (end, ended) = oneshot::channel();
-        let spawned = std::thread::Builder::new().name("order".into()).stack_size(STACK_BYTES).spawn(move || {
-            let outcome = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-                Ok(runtime) => runtime.block_on(work::run(order, ports)),
-                Err(error) => failure(format!("the order's runtime cannot start: {error}")),
-            };
-            let _ = end.send(outcome);
+        let given = self.hand().and_then(|hand| {
+            let to = hand.0.clone();
+            to.send(Job { order, ports, end, hand }).map_err(|_| io::Error::other("it ended"))
         });
         Box::pin(async move {
-            if let Err(error) = spawned {
+            if let Err(error) = given {
                 return failure(format!("the order's thread cannot start: {error}"));
             }
             ended.await.unwrap_or_else(|_| failure("the order's thread ended in a panic, which is a defect of sdm"))

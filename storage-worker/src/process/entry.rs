@@ -39,8 +39,9 @@ fn run() -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.peer_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime
-        .block_on(async { child_loop::serve(tokio::net::UnixStream::from_std(socket)?, Arc::new(Threads)).await });
+    let served = runtime.block_on(async {
+        child_loop::serve(tokio::net::UnixStream::from_std(socket)?, Arc::new(Threads::default())).await
+    });
     // Threads of orders may be stuck in the kernel; nobody waits for them here.
     runtime.shutdown_background();
     served

@@ -51,7 +51,7 @@ impl std::fmt::Debug for InProcess {
 
 impl Default for InProcess {
     fn default() -> Self {
-        Self::new(Arc::new(Threads))
+        Self::new(Arc::new(Threads::default()))
     }
 }
 

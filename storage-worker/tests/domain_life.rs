@@ -1,0 +1,238 @@
+//! A domain's life after its making: renamed, detached, attached again or elsewhere, looked through, compared, formatted.
+
+mod fixture;
+
+use std::path::Path;
+
+use fixture::CLUSTER;
+use fixture::POOL;
+use fixture::VOLUME;
+use fixture::create_domain;
+use fixture::done;
+use fixture::images;
+use fixture::placed;
+use fixture::placement;
+use fixture::refusal;
+use fixture::root;
+use sdm_proto::ids::ClusterId;
+use sdm_proto::token::Token;
+use sdm_storage_worker::domain::DomainMetadata;
+use sdm_storage_worker::work::AttachDomain;
+use sdm_storage_worker::work::CheckPlacements;
+use sdm_storage_worker::work::CreateDisk;
+use sdm_storage_worker::work::DetachDomain;
+use sdm_storage_worker::work::DomainRoot;
+use sdm_storage_worker::work::DomainState;
+use sdm_storage_worker::work::Done;
+use sdm_storage_worker::work::ExpectedPlacement;
+use sdm_storage_worker::work::Finding;
+use sdm_storage_worker::work::FindingReason;
+use sdm_storage_worker::work::FormatDomain;
+use sdm_storage_worker::work::FoundKind;
+use sdm_storage_worker::work::InspectDomain;
+use sdm_storage_worker::work::InspectionPage;
+use sdm_storage_worker::work::NewPlacement;
+use sdm_storage_worker::work::Order;
+use sdm_storage_worker::work::Outcome;
+use sdm_storage_worker::work::Ports;
+use sdm_storage_worker::work::RefusalCode;
+use sdm_storage_worker::work::RenameDomain;
+use sdm_storage_worker::work::VolumeFormat;
+use sdm_storage_worker::work::run;
+use uuid::Uuid;
+
+const MIB: u64 = 1 << 20;
+
+async fn execute(order: Order) -> Outcome {
+    run(order, Ports::silent()).await
+}
+
+/// A disk whose placement derives its name, as the cluster's do.
+fn derived(domain: &DomainRoot, index: u64) -> NewPlacement {
+    let token = Token { epoch: 1, index, ordinal: 0 };
+    let mut order = placement(domain, 1, VolumeFormat::Qcow2, Some(MIB));
+    order.placement = token.placement(ClusterId::from_uuid(CLUSTER)).uuid();
+    order.token = token.to_string();
+    order.dot_name = format!(".sdm-1-{index}-0");
+    order.disk = Some(Uuid::from_u128(0xD15C));
+    order.disk_description = "of the shop".to_owned();
+    order
+}
+
+async fn domain_with_disk(path: &Path) -> (DomainRoot, NewPlacement) {
+    let domain = root(path, 1);
+    done(execute(Order::CreateDomain(create_domain(domain.clone()))).await);
+    let disk = derived(&domain, 50);
+    placed(execute(Order::CreateDisk(CreateDisk { placement: disk.clone() })).await);
+    (domain, disk)
+}
+
+fn metadata(domain: &DomainRoot) -> DomainMetadata {
+    let path = domain.path.join(domain.domain.to_string()).join("dom_md/metadata");
+    DomainMetadata::decode(&std::fs::read_to_string(path).expect("metadata")).expect("its checksum is right")
+}
+
+fn rename(domain: &DomainRoot) -> Order {
+    Order::RenameDomain(RenameDomain { domain: domain.clone(), description: "slow".to_owned() })
+}
+
+fn detach(domain: &DomainRoot) -> Order {
+    Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: "{\"disks\":1}".to_owned() })
+}
+
+fn attach(domain: &DomainRoot, token: &str) -> Order {
+    Order::AttachDomain(AttachDomain {
+        domain: domain.clone(),
+        token: token.to_owned(),
+        description: "again".to_owned(),
+        foreign: false,
+    })
+}
+
+async fn inspect(domain: &DomainRoot) -> InspectionPage {
+    let order = InspectDomain { domain: domain.clone(), after: String::new(), free_too: true, volumes: true };
+    match done(execute(Order::InspectDomain(order)).await) {
+        Done::Inspected(page) => page,
+        other => panic!("not inspected: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_domain_is_renamed_detached_and_attached_by_another_pool_with_its_disks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, disk) = domain_with_disk(folder.path()).await;
+    for _ in 0..2 {
+        assert_eq!(done(execute(rename(&domain)).await), Done::DomainChanged);
+        assert_eq!((metadata(&domain).description.as_str(), metadata(&domain).pool), ("slow", Some(POOL)));
+    }
+    assert_eq!(refusal(execute(attach(&root(folder.path(), 2), "1-9-0")).await).code, RefusalCode::DomainMissing);
+    let other = DomainRoot { pool: Uuid::from_u128(0x77), cluster: Uuid::from_u128(0x78), epoch: 4, ..domain.clone() };
+    assert_eq!(refusal(execute(attach(&other, "4-9-0")).await).code, RefusalCode::DomainTaken);
+    assert_eq!(refusal(execute(detach(&other)).await).code, RefusalCode::OtherPoolsDomain);
+    for _ in 0..2 {
+        assert_eq!(done(execute(detach(&domain)).await), Done::DomainChanged);
+        assert_eq!(metadata(&domain).pool, None);
+    }
+    assert_eq!(refusal(execute(rename(&domain)).await).code, RefusalCode::DomainReleased);
+    let page = inspect(&other).await;
+    assert_eq!(
+        (page.state, page.catalog.as_str(), page.description.as_str()),
+        (DomainState::Released, "{\"disks\":1}", "slow")
+    );
+    for _ in 0..2 {
+        assert_eq!(done(execute(attach(&other, "4-9-0")).await), Done::DomainChanged);
+        assert_eq!((metadata(&domain).pool, metadata(&domain).description.as_str()), (Some(other.pool), "again"));
+    }
+    // What was made under the pool before is known there.
+    let page = inspect(&other).await;
+    assert_eq!((page.state, page.cluster, page.epoch), (DomainState::Ours, other.cluster, 4));
+    let FoundKind::Placement { disk: id, epoch: 1, details, .. } = &page.images[0].kind else { panic!("{page:?}") };
+    assert_eq!(*id, disk.disk);
+    let found = details[0].metadata.as_ref().expect("its .meta");
+    assert_eq!((found.disk_name.as_str(), found.disk_description.as_str()), ("web-01", "of the shop"));
+    assert_eq!((details[0].links, found.virtual_bytes), (1, MIB));
+    // Its first pool is shut out.
+    assert_eq!(refusal(execute(rename(&domain)).await).code, RefusalCode::OtherPoolsDomain);
+    assert_eq!(refusal(execute(attach(&domain, "1-10-0")).await).code, RefusalCode::DomainTaken);
+}
+
+#[tokio::test]
+async fn a_detach_or_attach_that_was_interrupted_is_finished_by_its_repetition() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, _) = domain_with_disk(folder.path()).await;
+    let text = domain.path.join(domain.domain.to_string()).join("dom_md/metadata");
+    let attached = std::fs::read(&text).expect("metadata");
+    done(execute(detach(&domain)).await);
+    let detached = std::fs::read(&text).expect("metadata");
+    // The mark was written, the metadata not yet.
+    std::fs::write(&text, &attached).expect("written");
+    done(execute(detach(&domain)).await);
+    assert_eq!(std::fs::read(&text).expect("metadata"), detached);
+    done(execute(attach(&domain, "1-60-0")).await);
+    std::fs::write(&text, &detached).expect("written");
+    // Another attempt of the same step, with a token of its own.
+    done(execute(attach(&domain, "1-61-0")).await);
+    assert_eq!(metadata(&domain).pool, Some(POOL));
+    done(execute(rename(&domain)).await);
+}
+
+#[tokio::test]
+async fn a_free_domain_of_others_is_taken_only_when_that_was_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, _) = domain_with_disk(folder.path()).await;
+    done(execute(detach(&domain)).await);
+    std::fs::remove_file(domain.path.join(domain.domain.to_string()).join("dom_md/.sdm")).expect("no mark");
+    assert_eq!(inspect(&domain).await.state, DomainState::Free);
+    assert_eq!(refusal(execute(attach(&domain, "1-60-0")).await).code, RefusalCode::ForeignDomain);
+    let Order::AttachDomain(order) = attach(&domain, "1-60-0") else { unreachable!() };
+    done(execute(Order::AttachDomain(AttachDomain { foreign: true, ..order })).await);
+    assert_eq!(inspect(&domain).await.state, DomainState::Ours);
+}
+
+#[tokio::test]
+async fn a_format_takes_the_whole_domain_but_not_what_nobody_knows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, _) = domain_with_disk(folder.path()).await;
+    let format = |unknown_names_too| {
+        Order::FormatDomain(FormatDomain {
+            domain: domain.clone(),
+            dot_name: ".sdm-1-70-0".to_owned(),
+            unknown_names_too,
+        })
+    };
+    let strange = images(&domain).join(Uuid::from_u128(5).to_string());
+    std::fs::create_dir(&strange).expect("somebody's folder");
+    std::fs::write(strange.join("notes"), "mine").expect("somebody's file");
+    let refused = refusal(execute(format(false)).await);
+    assert_eq!(refused.code, RefusalCode::UnexpectedEntry);
+    assert!(refused.message.contains(&Uuid::from_u128(5).to_string()), "{refused}");
+    assert!(strange.join("notes").exists());
+    // An interrupted run's folder goes too, and a link in it is not followed.
+    let outside = folder.path().join("outside");
+    std::fs::write(&outside, "keep").expect("written");
+    let aside = folder.path().join(".sdm-1-70-0");
+    std::fs::create_dir_all(aside.join("images/x")).expect("a rest");
+    std::os::unix::fs::symlink(&outside, aside.join("images/x/link")).expect("a link");
+    match done(execute(format(true)).await) {
+        Done::Deleted(report) => assert!(report.files > 8, "{report:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!domain.path.join(domain.domain.to_string()).exists() && !aside.exists() && outside.exists());
+    assert!(matches!(done(execute(format(false)).await), Done::Deleted(_)), "done already is done");
+}
+
+#[tokio::test]
+async fn a_check_finds_what_is_not_as_the_catalog_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, disk) = domain_with_disk(folder.path()).await;
+    let expected = ExpectedPlacement {
+        placement: disk.placement,
+        token: String::new(),
+        disk_name: disk.disk_name.clone(),
+        volumes: disk.volumes.clone(),
+    };
+    let check = async |expected: &ExpectedPlacement, hashes| -> Vec<FindingReason> {
+        let order = CheckPlacements { domain: domain.clone(), placements: vec![expected.clone()], hashes };
+        match done(execute(Order::CheckPlacements(order)).await) {
+            Done::Checked(findings) => findings.iter().map(|Finding { reason, .. }| *reason).collect(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(check(&expected, true).await.is_empty());
+    let missing = ExpectedPlacement { placement: Uuid::from_u128(3), ..expected.clone() };
+    assert_eq!(check(&missing, false).await, [FindingReason::PlacementMissing]);
+    let mut larger = expected.clone();
+    larger.volumes[0].virtual_bytes = Some(2 * MIB);
+    assert_eq!(check(&larger, false).await, [FindingReason::SizeWrong, FindingReason::MetadataWrong]);
+    let mut hashed = expected.clone();
+    hashed.volumes[0].expected_hash = Some(sdm_storage_worker::work::FileHash([7; 32]));
+    assert_eq!(check(&hashed, true).await, [FindingReason::HashWrong]);
+    let place = images(&domain).join(disk.placement.to_string());
+    std::fs::remove_file(place.join(format!("{VOLUME}.meta"))).expect("gone");
+    std::fs::write(place.join("notes"), "x").expect("written");
+    assert_eq!(check(&expected, false).await, [FindingReason::UnknownName, FindingReason::MetadataWrong]);
+    std::fs::write(place.join(VOLUME.to_string()), vec![0; 4096]).expect("spoilt");
+    assert!(check(&expected, false).await.contains(&FindingReason::FormatWrong));
+    std::fs::remove_file(place.join(VOLUME.to_string())).expect("gone");
+    assert!(check(&expected, false).await.contains(&FindingReason::VolumeMissing));
+}
