@@ -295,7 +295,7 @@ fn other_resources_and_bad_options_are_refused_before_anything_runs() {
     let ran = files.join("ran");
     let refused =
         |options: &[&str]| sdm.refused(&[&["lock", "acquire"][..], options, &["--", "touch", text(&ran)]].concat());
-    refused(&["disk/web-01"]).says(2, "BAD_RESOURCE", &["disk/web-01"]);
+    refused(&["disk/web-01"]).says(3, "DISK_NOT_FOUND", &["web-01"]);
     refused(&["a b"]).says(2, "BAD_RESOURCE", &[]);
     refused(&["a", "--wait", "5"]).says(2, "BAD_DURATION", &["--wait"]);
     refused(&["a", "--wait", "2d"]).says(2, "BAD_LOCK_WAIT", &[]);

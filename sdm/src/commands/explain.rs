@@ -3,7 +3,6 @@
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
-use crate::views::CandidatesView;
 use crate::views::ExplanationView;
 use clap::Args;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
@@ -49,10 +48,12 @@ pub async fn explain(context: &Context, object: &str) -> Result<ExitCode, Failur
     if let Some(explanation) = answer.explanation {
         return context.printer.print(&ExplanationView::new(explanation, clock_ms));
     }
-    let candidates = CandidatesView::new(object, answer.candidates, clock_ms);
-    let message = format!("{object} is the name of several things: {}", candidates.names());
-    let first = candidates.first().unwrap_or_default();
-    let refusal = Refusal::new(Class::Conflict, "AMBIGUOUS", message).hint(format!("say which: sdm explain {first}"));
-    context.printer.print(&candidates)?;
+    let names: Vec<&str> = answer.candidates.iter().map(|link| link.name.as_str()).collect();
+    let message = format!("{object} is the name of several things: {}", names.join(", "));
+    let first = names.first().copied().unwrap_or_default();
+    let mut refusal = Refusal::new(Class::Conflict, "AMBIGUOUS", message).hint(format!("say which: sdm explain {first}"));
+    for link in &answer.candidates {
+        refusal = refusal.blocker(&link.kind, link.name.clone(), link.text.clone());
+    }
     Err(refusal.into())
 }

@@ -141,42 +141,6 @@ impl Report for ExplanationView {
     }
 }
 
-/// The things that a name may mean.
-#[derive(Serialize)]
-pub struct CandidatesView {
-    object: String,
-    candidates: Vec<LinkView>,
-    #[serde(skip)]
-    clock_ms: u64,
-}
-
-impl CandidatesView {
-    /// As seen at this moment of the cluster's clock.
-    #[must_use]
-    pub fn new(object: &str, candidates: Vec<v1::ExplainedLink>, clock_ms: u64) -> Self {
-        let candidates = candidates.into_iter().map(LinkView::from).collect();
-        Self { object: object.to_owned(), candidates, clock_ms }
-    }
-
-    /// What each of them is called.
-    #[must_use]
-    pub fn names(&self) -> String {
-        self.candidates.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
-    }
-
-    /// What the first one is called.
-    #[must_use]
-    pub fn first(&self) -> Option<&str> {
-        self.candidates.first().map(|link| link.name.as_str())
-    }
-}
-
-impl Report for CandidatesView {
-    fn text(&self) -> String {
-        self.candidates.iter().map(|link| format!("{}\n", link.line(self.clock_ms).trim_start())).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

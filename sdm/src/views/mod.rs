@@ -27,7 +27,6 @@ pub use disk_tree::DiskTree;
 pub use domain::DomainView;
 pub use dry_run::DryRunView;
 pub use event::ClusterEventView;
-pub use explanation::CandidatesView;
 pub use explanation::ExplanationView;
 pub use garbage::GarbageView;
 pub use job::JobView;

@@ -15,6 +15,7 @@ pub use command::Finished;
 pub use command::Refused;
 pub use command::Sdm;
 pub use command::Started;
+pub use command::program;
 pub use copies::Held;
 pub use copies::Place;
 pub use copies::dot_names;
