@@ -132,7 +132,7 @@ fn attached(
         path: request.path.clone(),
         local: request.local,
         contents,
-        catalog_blake3: [0; 32],
+        renamed: !request.rename_prefix.is_empty(),
     })
 }
 

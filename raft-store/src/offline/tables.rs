@@ -22,6 +22,8 @@ pub const TABLES: &[&str] = &[
     "jobs",
     "garbage",
     "hashes",
+    "attachments",
+    "projections",
 ];
 
 /// Rows of each table.
@@ -40,6 +42,8 @@ pub fn table_counts(state: &State) -> BTreeMap<&'static str, u64> {
         ("jobs", state.jobs.len()),
         ("garbage", state.garbage.len()),
         ("hashes", state.hashes.len()),
+        ("attachments", state.attachments.len()),
+        ("projections", state.projections.len()),
     ];
     counts.into_iter().map(|(name, rows)| (name, rows as u64)).collect()
 }
@@ -60,6 +64,8 @@ pub fn rows_of<'a>(state: &'a State, table: &str) -> Option<Box<dyn Iterator<Ite
         "jobs" => values(&state.jobs),
         "garbage" => values(&state.garbage),
         "hashes" => values(&state.hashes),
+        "attachments" => values(&state.attachments),
+        "projections" => values(&state.projections),
         _ => return None,
     })
 }

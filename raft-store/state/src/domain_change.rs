@@ -59,8 +59,6 @@ pub struct AttachDomain {
     /// Whether disks got other names than they had: what stands beside their volumes is written anew then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renamed: bool,
-    /// Hash of the catalog file from which that was read: the worker takes over no other.
-    pub catalog_blake3: [u8; 32],
 }
 
 /// What lies in a domain: the rows of the catalog that go with it.

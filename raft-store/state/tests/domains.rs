@@ -263,7 +263,6 @@ fn attach(catalog: &DomainCatalog, contents: DomainContents) -> DomainChange {
         local: true,
         contents,
         renamed: true,
-        catalog_blake3: [0; 32],
     }))
 }
 

@@ -11,6 +11,10 @@ use sdm_proto::ids::DomainId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
+use sdm_state::attachments::Access;
+use sdm_state::attachments::AttachmentChange;
+use sdm_state::domain_change::DomainChange;
+use sdm_state::workers::WorkerChange;
 use sdm_state::Command;
 use sdm_state::Entry;
 use sdm_state::Reply;
@@ -58,6 +62,7 @@ enum Step {
     Unlock { client: u8 },
     EndClient { client: u8 },
     Member { member: u8, what: u8 },
+    Care { what: u8, disk: u8, worker: u8, flag: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -82,6 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..4).prop_map(|client| Step::Unlock { client }),
         1 => (0u8..4).prop_map(|client| Step::EndClient { client }),
         3 => (0u8..3, 0u8..8).prop_map(|(member, what)| Step::Member { member, what }),
+        6 => (0u8..9, 0u8..5, 0u8..3, any::<bool>())
+            .prop_map(|(what, disk, worker, flag)| Step::Care { what, disk, worker, flag }),
     ]
 }
 
@@ -124,6 +131,29 @@ impl History {
         let Ok(n) = u8::try_from(100 + self.requests.len()) else { return };
         self.world.begin_as(request(n), spec.clone(), 30_000);
         self.requests.push((n, spec));
+    }
+
+    /// Something that operators do with hosts and domains, which may be nonsense.
+    fn care_spec(&self, what: u8, disk: u8, worker: u8, flag: bool) -> Spec {
+        let (disk, domain) = (self.disk(disk), self.domains[usize::from(worker) % self.domains.len()]);
+        let id = world::worker_id(WORKERS[usize::from(worker)]);
+        let access = if flag { Access::Write } else { Access::Read };
+        let session = self.clients.values().next().map(|(session, _)| *session);
+        let last = self.world.state.workers.get(&id).and_then(|row| row.last_session()).unwrap_or_default();
+        match what {
+            0 => Spec::Attachment(AttachmentChange::Attach { disk, worker: id, access, session }),
+            1 => Spec::Attachment(AttachmentChange::Attach { disk, worker: id, access, session: None }),
+            2 => Spec::Attachment(AttachmentChange::Detach { disk, worker: Some(id).filter(|_| flag), stopped: flag }),
+            3 => Spec::Domain(DomainChange::Maintenance { domain }),
+            4 => Spec::Domain(DomainChange::Activate { domain }),
+            5 => Spec::Domain(DomainChange::Rename { domain, name: name(if flag { "x1" } else { "x2" }) }),
+            6 if flag => Spec::Worker(WorkerChange::Drain { worker: id }),
+            6 => Spec::Worker(WorkerChange::Undrain { worker: id }),
+            7 => Spec::Worker(WorkerChange::ConfirmDown { worker: id, session: last }),
+            // A domain in which nothing lies is detached; its worker may be lost on the way.
+            _ if flag => Spec::Domain(DomainChange::Detach { domain }),
+            _ => Spec::Worker(WorkerChange::Remove { worker: id }),
+        }
     }
 
     /// Something done to a chain, which may be nonsense.
@@ -293,6 +323,10 @@ impl History {
                 let lock = own.map_or(0, |lock| lock.id);
                 self.world.apply(Command::ReleaseLocks { session, sequence, lock });
             }
+            Step::Care { what, disk, worker, flag } => {
+                let spec = self.care_spec(what, disk, worker, flag);
+                self.begin(spec);
+            }
             Step::EndClient { client } => {
                 if let Some((session, _)) = self.clients.remove(&client) {
                     self.world.apply(Command::ExpireSessions { sessions: vec![session] });
@@ -327,6 +361,7 @@ impl History {
         }
         for worker in 0..WORKERS.len() {
             self.bring_back(worker, false);
+            self.begin(Spec::Worker(WorkerChange::Undrain { worker: world::worker_id(WORKERS[worker]) }));
         }
         for _ in 0..400 {
             for worker in WORKERS {

@@ -22,6 +22,7 @@ const HOLDERS_MAX: usize = 3;
 pub(super) fn of(state: &State, txn: &Txn) -> String {
     match &txn.phase {
         Phase::Waiting { deadline_ms } => waiting(state, txn, *deadline_ms),
+        Phase::Running if txn.fencing.is_some() => fencing(state, txn),
         Phase::Running => match current_work(state, txn) {
             Some(Work { attempt: Some(attempt), .. }) => attempted(state, txn, attempt),
             Some(work) => unassigned(state, txn, work),
@@ -33,6 +34,18 @@ pub(super) fn of(state: &State, txn: &Txn) -> String {
         }
         Phase::Aborted(refusal) | Phase::Refused(refusal) => refusal.message.clone(),
     }
+}
+
+fn fencing(state: &State, txn: &Txn) -> String {
+    let Some(fencing) = &txn.fencing else { return String::new() };
+    let worker = state.worker_word(fencing.worker);
+    let seconds = state.meta.clock_ms.saturating_sub(fencing.since_ms) / 1000;
+    let ending = if txn.ending.is_some() { "; then it is aborted, as was asked for" } else { "" };
+    format!(
+        "worker {worker} was lost {seconds} s ago and may still write in place: waits until it is back, its machine was \
+         started anew, or it is confirmed down (sdm worker confirm-down {worker} --session {}){ending}",
+        fencing.session
+    )
 }
 
 fn waiting(state: &State, txn: &Txn, deadline_ms: u64) -> String {

@@ -37,7 +37,7 @@ pub(crate) fn without_history(state: &State, txn: &Txn) -> v1::Transaction {
         kind: txn.spec.kind().to_owned(),
         initiator: txn.initiator.clone(),
         reason: txn.reason.clone(),
-        phase: txn.phase.word().to_owned(),
+        phase: txn.phase_word().to_owned(),
         phase_reason: reason::of(state, txn),
         began_ms: txn.began_ms,
         began_unix_ms: txn.began_unix_ms,

@@ -286,7 +286,7 @@ impl State {
     }
 
     fn check_any_worker(&self) -> Result<(), Refusal> {
-        if self.workers.values().any(Worker::is_live) {
+        if self.workers.values().any(Worker::takes_work) {
             return Ok(());
         }
         let message = "no worker is live, and a noop is received and reported by one";
@@ -295,7 +295,7 @@ impl State {
     }
 
     fn check_path_owner(&self, path: &str) -> Result<(), Refusal> {
-        if self.workers.values().any(|worker| worker.is_live() && worker.owns_path(path)) {
+        if self.workers.values().any(|worker| worker.takes_work() && worker.owns_path(path)) {
             return Ok(());
         }
         let message = format!("no live worker owns the path {path}");
