@@ -1,5 +1,6 @@
 //! A disk and its volumes as they are printed.
 
+use super::AttachmentView;
 use super::SnapshotView;
 use super::list::Row;
 use super::list::fields_text;
@@ -51,6 +52,8 @@ pub struct DiskView {
     pub shares_with_count: u64,
     /// Whether what oVirt would read about it is being rewritten.
     pub projection_pending: bool,
+    /// Hosts that have it.
+    pub attachments: Vec<AttachmentView>,
 }
 
 impl From<v1::Disk> for DiskView {
@@ -74,6 +77,7 @@ impl From<v1::Disk> for DiskView {
             shares_with: disk.shares_with.into_iter().map(ReferenceView::from).collect(),
             shares_with_count: disk.shares_with_count,
             projection_pending: disk.projection_pending,
+            attachments: disk.attachments.into_iter().map(AttachmentView::from).collect(),
         }
     }
 }
@@ -118,6 +122,8 @@ impl Report for DiskView {
         if self.shares_with_count > sharers.len() as u64 {
             sharers.push(format!("{} more", self.shares_with_count - sharers.len() as u64));
         }
+        let host = |at: &AttachmentView| format!("{} ({}, {})", at.worker, at.access, at.state);
+        let hosts: Vec<_> = self.attachments.iter().map(host).collect();
         let fields = [
             ("name", self.name.clone()),
             ("id", self.id.clone()),
@@ -131,6 +137,7 @@ impl Report for DiskView {
             ("description", or_dash(&self.description)),
             ("snapshots", or_dash(&snapshots.join(", "))),
             ("shares with", or_dash(&sharers.join(", "))),
+            ("attached to", or_dash(&hosts.join(", "))),
             ("oVirt's view", if self.projection_pending { "being written" } else { "up to date" }.to_owned()),
             ("created by", format!("txn {}", self.created_by)),
         ];

@@ -21,7 +21,9 @@ pub struct SnapshotView {
     /// Name of its disk.
     pub disk: String,
     created_ms: u64,
-    /// UTC, RFC 3339; null when it is not remembered any more.
+    /// Milliseconds since 1970; 0 when it is not remembered any more.
+    created_unix_ms: u64,
+    /// The same in UTC, RFC 3339; null when it is not remembered any more.
     created_at: Option<String>,
     created_by: String,
     format: String,
@@ -45,6 +47,7 @@ impl From<v1::Snapshot> for SnapshotView {
             disk_id: snapshot.disk_id,
             disk: snapshot.disk,
             created_ms: snapshot.created_ms,
+            created_unix_ms: snapshot.created_unix_ms,
             created_at: Some(snapshot.created_unix_ms).filter(|ms| *ms > 0).map(utc_text),
             created_by: snapshot.created_by,
             format: snapshot.format,

@@ -30,6 +30,8 @@ fn empty_messages_keep_all_their_keys() {
     holds_every_field("Member", &json(&MemberView::from(v1::Member::default())));
     holds_every_field("Domain", &json(&DomainView::from(v1::Domain::default())));
     holds_every_field("Disk", &json(&DiskView::from(v1::Disk::default())));
+    holds_every_field("Snapshot", &json(&SnapshotView::from(v1::Snapshot::default())));
+    holds_every_field("DryRun", &json(&DryRunView::from(v1::DryRun::default())));
     holds_every_field("Lock", &json(&LockView::from(v1::Lock::default())));
     holds_every_field("Job", &json(&JobView::from(v1::Job::default())));
     holds_every_field("Worker", &json(&WorkerView::from(v1::Worker::default())));

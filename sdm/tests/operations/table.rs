@@ -42,6 +42,11 @@ fn qcow2(world: &mut World, disk: &str) {
     world.written(disk, "qcow2");
 }
 
+fn preallocated(world: &mut World, disk: &str) {
+    world.create_preallocated(disk);
+    world.guest_writes(disk, 1000, 24, 0x55);
+}
+
 /// Three layers: snapshots `one` and `two`, and what was written since.
 fn layered(world: &mut World, disk: &str) {
     world.written(disk, "raw");
@@ -149,6 +154,14 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "move a chain",
         prepare: layered,
+        line: |world, disk| line(&["disk", "move", disk, "--to", world.domain(1)]),
+        done: |world, disk| world.expected(disk).domain = 1,
+        waits: true,
+        in_place: false,
+    },
+    Operation {
+        name: "move a preallocated disk",
+        prepare: preallocated,
         line: |world, disk| line(&["disk", "move", disk, "--to", world.domain(1)]),
         done: |world, disk| world.expected(disk).domain = 1,
         waits: true,

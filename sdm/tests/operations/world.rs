@@ -94,6 +94,17 @@ impl World {
         self.model.insert(disk.to_owned(), Expected::plain(0, format, DISK_BYTES, content));
     }
 
+    /// Makes an empty raw disk whose blocks are all allocated.
+    #[track_caller]
+    pub fn create_preallocated(&mut self, disk: &str) {
+        let size = DISK_BYTES.to_string();
+        let domain = self.domain(0).to_owned();
+        self.sdm.done(&["disk", "create", disk, "--domain", &domain, "--size", &size, "--preallocate"]);
+        let content = self.zeros(DISK_BYTES);
+        let expected = Expected { preallocated: true, ..Expected::plain(0, "raw", DISK_BYTES, content) };
+        self.model.insert(disk.to_owned(), expected);
+    }
+
     /// Makes a disk into which a guest has written.
     #[track_caller]
     pub fn written(&mut self, disk: &str, format: &'static str) {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 /// Its options.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: sdm disk export web-02 web.img")]
 pub struct ExportDisk {
     /// Its name or id
     disk: String,

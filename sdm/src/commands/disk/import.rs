@@ -26,6 +26,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Its options.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: sdm disk import web.img --name web-02 --domain nfs1 --format raw")]
 pub struct ImportDisk {
     /// The file: regular, and written by nobody meanwhile
     file: PathBuf,
