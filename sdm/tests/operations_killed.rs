@@ -30,13 +30,18 @@ fn an_operation_whose_processes_are_killed_is_done_or_has_never_been() {
     let mut world = World::new(&cluster, "killed");
     let killed = match std::env::var("SDM_KILLS").as_deref() {
         Err(_) | Ok("") => {
-            // Between the two entries of a transaction, and after the second.
-            let snapshot = operation("snapshot create");
-            let merge = operation("snapshot delete");
-            kill_after_each_entry(&mut cluster, &mut world, snapshot, &[Victim::Leader], |_| vec![1])
-                + kill_after_each_entry(&mut cluster, &mut world, merge, &[Victim::Worker, Victim::Initiator], |_| {
-                    vec![1]
-                })
+            // Between the entries of one step, of a job, of two stages, of a step in place; and while its garbage is
+            // collected.
+            let few: &[(&str, &[Victim], &[usize])] = &[
+                ("snapshot create", &[Victim::Leader], &[1, 3]),
+                ("snapshot delete", &[Victim::Worker, Victim::Initiator], &[1]),
+                ("clone a live disk", &[Victim::Leader], &[2]),
+                ("resize raw", &[Victim::Worker], &[1]),
+            ];
+            let kill = |(name, victims, after): &(&str, &[Victim], &[usize])| {
+                kill_after_each_entry(&mut cluster, &mut world, operation(name), victims, |_| after.to_vec())
+            };
+            few.iter().map(kill).sum()
         }
         Ok(which) => {
             let wanted = OPERATIONS.iter().filter(|operation| which == "all" || operation.name.starts_with(which));

@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::cluster::nothing_is_open;
 use crate::cluster::request_id;
 use crate::cluster::text_of;
+use crate::host::Stopped;
 use crate::host::until;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::event_service_client::EventServiceClient;
@@ -96,11 +97,16 @@ fn kill_once(
     if after == 0 {
         cluster.kill(&victim);
     }
+    // Before its report there is no second entry: with the worker standing still the member dies between the two.
+    let between = after == 1 && operation.waits && victim != world.host;
+    let stopped = between.then(|| Stopped::new(vec![cluster.pid(world.host)]));
     let command = operator.start(&words);
     if after > 0 {
         entries.await_entry(after);
         cluster.kill(&victim);
+        eprintln!("     the log was at entry {} of the operation when {victim} was dead", entries.so_far());
     }
+    drop(stopped);
     cluster.start_node(&victim);
     let finished = command.finish();
     cluster.await_members(3);
@@ -167,6 +173,12 @@ impl Entries {
     fn await_entry(&mut self, number: usize) {
         let deadline = Instant::now() + ENTRY_PATIENCE;
         while self.seen.len() < number && self.next(deadline) {}
+    }
+
+    /// How many are known already.
+    fn so_far(&mut self) -> usize {
+        while self.next(Instant::now() + Duration::from_millis(5)) {}
+        self.seen.len()
     }
 
     /// How many there were until now: all that is told without waiting.
