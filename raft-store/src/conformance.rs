@@ -58,6 +58,6 @@ async fn the_store_passes_openrafts_suite_on_the_simulated_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_store_passes_openrafts_suite_on_sled_and_files() {
+async fn the_store_passes_openrafts_suite_on_real_files() {
     Suite::test_all(OnRealDisk).await.expect("the suite passes");
 }

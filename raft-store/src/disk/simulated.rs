@@ -223,7 +223,7 @@ impl SimulatedDisk {
         self.lock().log.put(key, value);
     }
 
-    /// Takes the newest batches of the log back that were durable, as sled does when it takes a damaged
+    /// Takes the newest batches of the log back that were durable, as the database does when it takes a damaged
     /// end for a torn one. How many were taken back: few are remembered.
     pub fn lose_log_end(&self, batches: usize) -> usize {
         self.lock().log.lose_end(batches)

@@ -1,6 +1,6 @@
-//! The log's witness: a small file apart from the database that says how far the log had come. sled
-//! takes a damaged end of its file for one that a power cut tore, and opens without it as if it had
-//! never been written. The witness knows better, and such a log is refused.
+//! The log's witness: a small file apart from the database that says how far the log had come. A
+//! damaged end of the database looks like one that a power cut tore, and is cut off as if it had never
+//! been written. The witness knows better, and such a log is refused.
 //!
 //! It is written in place, in turns into two slots, so that a torn write leaves the one before; with
 //! a vote before the vote is answered, and otherwise behind the log, at most once in
