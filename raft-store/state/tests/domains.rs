@@ -5,6 +5,7 @@ mod world;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PoolId;
+use sdm_proto::limits::COMMAND_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_state::Command;
@@ -18,6 +19,7 @@ use sdm_state::domain_catalog::DomainCatalog;
 use sdm_state::domain_change::AttachDomain;
 use sdm_state::domain_change::DomainChange;
 use sdm_state::domain_change::DomainContents;
+use sdm_state::envelope::encode_entry;
 use sdm_state::garbage::Kind;
 use sdm_state::settings::Settings;
 use sdm_state::txns::Phase;
@@ -368,4 +370,34 @@ fn a_detach_whose_worker_is_lost_waits_until_that_is_fenced() {
     assert_eq!(world.refusal_of(id).reason, "ABORTED");
     assert!(world.state.domains.contains(&domain));
     assert!(world.state.locks.is_empty());
+}
+
+/// A domain that may be detached must be attachable: its disks travel in one command.
+#[test]
+fn the_largest_domain_that_is_detached_fits_one_command_with_the_longest_names() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    let disk = world.add_disk("w1", session, "a", domain);
+    let mut row = world.state.disks.get(&disk).cloned().unwrap();
+    row.name = name(&"n".repeat(128));
+    row.description = "d".repeat(200);
+    let mut volume = world.state.volumes.get(&row.volumes[0]).cloned().unwrap();
+    (volume.virtual_size, volume.file_size, volume.allocated_bytes) = (u64::MAX, u64::MAX, u64::MAX);
+    volume.blake3 = Some([0xff; 32]);
+    let mut placement = world.state.placements.get(&row.placement).cloned().unwrap();
+    placement.cluster = Some(world.state.cluster_id());
+    let most = usize::try_from(Settings::default().domain_rows_max / 3).unwrap();
+    let contents =
+        DomainContents { disks: vec![row; most], volumes: vec![volume; most], placements: vec![placement; most] };
+    let spec = Spec::Domain(DomainChange::Attach(Box::new(AttachDomain {
+        domain,
+        name: name(&"n".repeat(128)),
+        path: format!("/{}", "p".repeat(1000)),
+        local: true,
+        contents,
+        renamed: true,
+    })));
+    world.begin(spec);
+    let bytes = encode_entry(world.entries.last().unwrap()).len();
+    assert!(bytes < COMMAND_BYTES_MAX, "{bytes} bytes");
 }

@@ -6,6 +6,7 @@ use crate::apply::Turn;
 use crate::apply::cluster::member;
 use crate::catalog::Volume;
 use crate::command::AddMember;
+use crate::garbage::Hold;
 use crate::reply::Reply;
 use crate::state::State;
 use crate::suspension::MARKED_DISKS_MAX;
@@ -59,6 +60,8 @@ impl State {
         self.put_member(member(restore.member_id, &restore.member));
         for mut domain in self.domains.values().cloned().collect::<Vec<_>>() {
             domain.adopted_epoch = None;
+            // Whoever was writing its name worked for another cluster.
+            domain.describing = domain.describing.map(|_| Box::default());
             self.put_domain(domain);
         }
         for id in self.index.open_txns.clone() {
@@ -73,6 +76,15 @@ impl State {
             garbage.cluster.get_or_insert(old);
             if garbage.is_doomed() {
                 garbage.trash = None;
+            }
+            if garbage.trash.is_some() && garbage.held.is_none() {
+                // The old cluster may have put the disk back after the backup, and somebody uses it.
+                garbage.held = Some(Hold {
+                    reason: "the backup does not know whether this disk was restored after it".to_owned(),
+                    by: "the restore from a backup".to_owned(),
+                    txn: garbage.txn,
+                    since_ms: self.meta.clock_ms,
+                });
             }
             garbage.doomed = None;
             garbage.work = Work { last_error: garbage.work.last_error, ..Work::default() };
