@@ -3,12 +3,14 @@
 
 mod world;
 
+use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
 use sdm_state::Command;
 use sdm_state::Reply;
+use sdm_state::RestoreAs;
 use sdm_state::catalog::Format;
 use sdm_state::command::SessionRef;
 use sdm_state::garbage::Garbage;
@@ -366,4 +368,37 @@ fn where_space_is_short_its_own_closed_attempts_go_before_another_attempt() {
     let next = kept.world.assignments("w1");
     assert_eq!(next.len(), 1);
     assert!(next[0].token > deletion, "the import goes on");
+}
+
+#[test]
+fn trash_of_a_restored_cluster_is_held_because_somebody_may_use_the_disk_by_now() {
+    let mut kept = Kept::new();
+    let trash = kept.delete();
+    let restore = RestoreAs {
+        cluster_id: ClusterId::derive("another cluster", &[]),
+        member: world::member("m9"),
+        member_id: 99,
+        index: kept.world.index,
+    };
+    let state = kept.world.state.clone().restored(restore);
+    let row = state.garbage.get(&trash.id).unwrap();
+    assert!(row.held.is_some() && !state.is_collectable(row));
+    assert!(state.waiting_garbage().places().next().is_none());
+    let volumes = &row.trash.as_ref().unwrap().disk.volumes;
+    assert!(volumes.iter().all(|id| !state.volumes.get(id).unwrap().legal), "whether it is there nobody knows");
+    assert_eq!(sdm_state::invariants::check(&state), Ok(()));
+
+    // What was being deleted at the backup is nobody's in any history.
+    kept.world.pass(KEPT_MS);
+    assert_eq!(kept.collect(), [trash.id]);
+    let restore = RestoreAs {
+        cluster_id: ClusterId::derive("another cluster", &[]),
+        member: world::member("m9"),
+        member_id: 99,
+        index: kept.world.index,
+    };
+    let state = kept.world.state.clone().restored(restore);
+    let row = state.garbage.get(&trash.id).unwrap();
+    assert!(row.held.is_none() && row.trash.is_none() && state.volumes.is_empty());
+    assert_eq!(sdm_state::invariants::check(&state), Ok(()));
 }
