@@ -137,8 +137,8 @@ fn spec(volume: &wire::VolumeResult) -> wire::VolumeSpec {
         virtual_size: volume.virtual_size,
         file_size: volume.file_size,
         allocated_bytes: volume.allocated_bytes,
-        parent_id: String::new(),
         blake3: volume.blake3.clone(),
+        ..Default::default()
     }
 }
 

@@ -33,6 +33,7 @@ use crate::driver::EntryStat;
 use crate::driver::Storage;
 use crate::volume::RAW_ALIGNMENT;
 use crate::volume::VOLUME_BYTES_MAX;
+use crate::volume::create_raw_preallocated;
 use crate::volume::qcow2;
 use crate::volume::qcow2::FileImage;
 use crate::volume::qcow2::HeadImage;
@@ -126,7 +127,7 @@ async fn copy_volumes<D: DomainDriver>(
     let mut advance = Advance::new(ports, sources.bytes);
     let mut reports = Vec::new();
     for (spec, (source, _)) in specs.iter().zip(&sources.files) {
-        let target = Arc::new(attempt.create_volume(spec.volume).await?);
+        let target = new_volume(attempt, spec, ports).await?;
         let (progress, checkpoint) = (advance.progress(), checkpoint_of(spec, ports));
         let copy_ports = CopyPorts {
             progress: &progress,
@@ -140,6 +141,20 @@ async fn copy_volumes<D: DomainDriver>(
         reports.push(report(spec, target.as_ref(), spec.true_bytes, copied.hash, None)?);
     }
     Ok(reports)
+}
+
+/// A new file for the volume, before anything is written to it: with all its blocks where it is a preallocated one. What
+/// is copied there afterwards leaves out holes, and unwritten blocks look like those.
+pub(super) async fn new_volume<D: DomainDriver>(
+    attempt: &Attempt<'_, D>,
+    spec: &VolumeSpec,
+    ports: &Ports,
+) -> Result<Arc<D::File>, Unfinished> {
+    let target = attempt.create_volume(spec.volume).await?;
+    if let Some(bytes) = spec.virtual_bytes.filter(|_| spec.preallocated && spec.format == VolumeFormat::Raw) {
+        create_raw_preallocated(&target, bytes, &ports.cancel, |_| {})?.ok_or(Unfinished::Stopped)?;
+    }
+    Ok(Arc::new(target))
 }
 
 pub(super) fn checkpoint_of(spec: &VolumeSpec, ports: &Ports) -> impl Fn(u64) + Send + Sync + use<> {
@@ -160,7 +175,7 @@ async fn receive_volumes<D: DomainDriver>(
     let mut advance = Advance::new(ports, 0);
     let mut reports = Vec::new();
     for (ordinal, spec) in (0_u32..).zip(&order.placement.volumes) {
-        let target = Arc::new(attempt.create_volume(spec.volume).await?);
+        let target = new_volume(attempt, spec, ports).await?;
         let is_rounded = is_import && spec.format == VolumeFormat::Raw;
         let is_judged = is_import && spec.format == VolumeFormat::Qcow2;
         // A stranger's header is looked at as soon as it is here: the rest may be a terabyte.

@@ -15,6 +15,7 @@ use super::VolumeReport;
 use super::VolumeSpec;
 use super::build::Advance;
 use super::build::checkpoint_of;
+use super::build::new_volume;
 use super::build::report;
 use super::run::finish;
 use super::run::open_volume;
@@ -276,7 +277,7 @@ impl<D: DomainDriver> Building<'_, D> {
         if known.format != spec.format {
             return Err(invalid(format!("the bytes of {volume} are of another format")));
         }
-        let target = Arc::new(self.attempt.create_volume(spec.volume).await?);
+        let target = new_volume(self.attempt, spec, self.ports).await?;
         let (progress, checkpoint) = (advance.progress(), checkpoint_of(spec, self.ports));
         let copy_ports = CopyPorts {
             progress: &progress,
@@ -325,7 +326,7 @@ impl<D: DomainDriver> Building<'_, D> {
             let message = format!("{virtual_bytes} bytes are less than the {} of its source", chain.virtual_bytes());
             return Err(refused(RefusalCode::SizeInvalid, message, "a copy is at least as large as its source"));
         }
-        let target = Arc::new(self.attempt.create_volume(spec.volume).await?);
+        let target = new_volume(self.attempt, spec, self.ports).await?;
         let progress = advance.progress();
         let ports = FlattenPorts { progress: &progress, cancel: &self.ports.cancel };
         let threads = self.domain.driver().io_threads();

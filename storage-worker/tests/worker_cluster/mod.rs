@@ -402,6 +402,7 @@ impl Domain {
             placement_id: token.placement(self.cluster.id).to_string(),
             disk_id: Uuid::from_u128(0xd15c).to_string(),
             description: "web-01".into(),
+            ..Default::default()
         }
     }
 

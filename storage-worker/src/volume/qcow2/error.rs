@@ -149,7 +149,7 @@ impl Qcow2Error {
             Self::MarkedCorrupt | Self::Dirty | Self::RefcountTooLow { .. } | Self::SharedButCopied { .. } => {
                 "repair a copy of it with `qemu-img check -r all` and look at its content before it is used"
             }
-            Self::WouldBeLost { hint, .. } => *hint,
+            Self::WouldBeLost { hint, .. } => hint,
             Self::Invalid(_) | Self::Misaligned { .. } | Self::Overlap { .. } | Self::Compressed { .. } => {
                 "see what `qemu-img check` says about it, and take a good copy of the image"
             }
