@@ -13,7 +13,10 @@ use sdm_proto::seams::channel;
 use sdm_proto::status::from_status;
 use sdm_proto::token::Token;
 use sdm_proto::wire::v1;
+use sdm_proto::wire::v1::lock_answer::Outcome;
+use sdm_proto::wire::v1::lock_call::Call;
 use sdm_proto::wire::v1::lock_service_client::LockServiceClient;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Response;
@@ -232,4 +235,47 @@ async fn a_wait_survives_the_leader_at_a_member_that_lives() {
     cluster.kill(&leader);
     first.release(&held.lock_id).await.unwrap();
     assert!(token(&waiting.await.unwrap().unwrap()) > token(&held));
+}
+
+/// The next answers of a stream, by the numbers of their calls, until there are so many.
+async fn answers_of(stream: &mut tonic::Streaming<v1::LockAnswers>, count: usize) -> BTreeMap<u64, Outcome> {
+    let mut answers = BTreeMap::new();
+    while answers.len() < count {
+        let message = tokio::time::timeout(cluster::PATIENCE, stream.message()).await.unwrap().unwrap().unwrap();
+        answers.extend(message.items.into_iter().map(|answer| (answer.number, answer.outcome.unwrap())));
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_over_one_stream_are_answered_each_when_it_is_done() {
+    let cluster = Cluster::of(&["a", "b"]).await;
+    let (mut first, mut second) =
+        (Session::open(locks(&cluster, "b"), "1").await, Session::open(locks(&cluster, "b"), "2").await);
+    let (calls, sent) = tokio::sync::mpsc::channel(4);
+    let stream = first.client.clone().lock(tokio_stream::wrappers::ReceiverStream::new(sent)).await.unwrap();
+    let mut answers = stream.into_inner();
+    let call = |number, call| v1::LockCall { number, call: Some(call) };
+    let (held, wanted) = (first.request("r", "X", 0), second.request("s", "X", 0));
+    let items =
+        vec![call(7, Call::Acquire(held)), call(9, Call::Acquire(wanted)), v1::LockCall { number: 11, call: None }];
+    calls.send(v1::LockCalls { items }).await.unwrap();
+    let got = answers_of(&mut answers, 3).await;
+    let (Outcome::Acquired(held), Outcome::Acquired(_)) = (&got[&7], &got[&9]) else { panic!("{got:?}") };
+    assert!(matches!(&got[&11], Outcome::Refused(refusal) if refusal.reason == "UNKNOWN_CALL"));
+
+    // One that waits holds up nobody behind it, not even the release that it waits for.
+    let waiting = second.request("r", "X", 60_000);
+    calls.send(v1::LockCalls { items: vec![call(12, Call::Acquire(waiting))] }).await.unwrap();
+    first.until_counted((2, 1)).await;
+    first.sequence += 1;
+    let release =
+        v1::ReleaseRequest { session: Some(first.key), sequence: first.sequence, lock_id: held.lock_id.clone() };
+    calls.send(v1::LockCalls { items: vec![call(13, Call::Release(release))] }).await.unwrap();
+    let got = answers_of(&mut answers, 2).await;
+    assert!(matches!(got[&13], Outcome::Released(_)));
+    assert!(matches!(&got[&12], Outcome::Acquired(granted) if token(granted) > token(held)), "{got:?}");
+
+    drop(calls);
+    assert!(answers.message().await.unwrap().is_none(), "it ends when the caller has no more");
 }
