@@ -32,9 +32,11 @@ async fn wait_for_file(path: std::path::PathBuf) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_founder_that_is_killed_at_any_step_finishes_at_its_next_start() {
     // Before anything is pending, only the same command can go on.
-    for (file, again) in
-        [("log/segment-0000000001", Start::Bootstrap), ("identity.json.pending", Start::Resume), ("identity.json", Start::Resume)]
-    {
+    for (file, again) in [
+        ("log/segment-0000000001", Start::Bootstrap),
+        ("identity.json.pending", Start::Resume),
+        ("identity.json", Start::Resume),
+    ] {
         let mut cluster = Cluster::new();
         cluster.start("a", Start::Bootstrap);
         wait_for_file(cluster.data_dir("a").join(file)).await;

@@ -70,6 +70,7 @@ async fn bad_requests_are_refused_before_anything_is_recorded() {
         domain: "nfs1".into(),
         size: 4096,
         format: v1::DiskFormat::Raw as i32,
+        ..v1::CreateDiskRequest::default()
     };
     for (request, class, reason) in [
         (v1::CreateDiskRequest { name: "a/b".into(), ..good() }, Class::Invalid, "BAD_NAME"),
@@ -86,8 +87,10 @@ async fn bad_requests_are_refused_before_anything_is_recorded() {
     assert_eq!(stage.disk("web-01").await.unwrap_err().reason, "DISK_NOT_FOUND");
     assert_eq!(stage.transaction(REQUEST).await.unwrap_err().reason, "TXN_NOT_FOUND");
     assert_eq!(stage.transaction("7").await.unwrap_err().reason, "BAD_REQUEST_ID");
-    let open =
-        stage.transactions().list_transactions(v1::ListTransactionsRequest { open_only: true, ..Default::default() }).await;
+    let open = stage
+        .transactions()
+        .list_transactions(v1::ListTransactionsRequest { open_only: true, ..Default::default() })
+        .await;
     assert_eq!(open.unwrap().into_inner().items, []);
 }
 
@@ -164,7 +167,7 @@ async fn pages_follow_each_other_to_the_end() {
     let mut page_token = String::new();
     loop {
         let page = Some(v1::PageRequest { page_size: 2, page_token });
-        let request = v1::ListDisksRequest { page, domain: "nfs1".into() };
+        let request = v1::ListDisksRequest { page, domain: "nfs1".into(), ..Default::default() };
         let response = stage.disks().list_disks(request).await.unwrap().into_inner();
         assert!(response.items.len() <= 2);
         listed.extend(response.items.into_iter().map(|disk| disk.id));
@@ -175,7 +178,7 @@ async fn pages_follow_each_other_to_the_end() {
     }
     made.sort_unstable();
     assert_eq!(listed, made);
-    let elsewhere = v1::ListDisksRequest { page: None, domain: "nfs2".into() };
+    let elsewhere = v1::ListDisksRequest { domain: "nfs2".into(), ..Default::default() };
     assert_eq!(stage.disks().list_disks(elsewhere).await.unwrap().into_inner().items, []);
 }
 

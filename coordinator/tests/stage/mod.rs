@@ -154,7 +154,8 @@ impl Stage {
         header: Option<v1::MutationHeader>,
     ) -> Result<v1::Transaction, Refusal> {
         let (domain, format) = ("nfs1".into(), v1::DiskFormat::Raw as i32);
-        let request = v1::CreateDiskRequest { header, name: name.into(), domain, size: 1 << 20, format };
+        let request =
+            v1::CreateDiskRequest { header, name: name.into(), domain, size: 1 << 20, format, ..Default::default() };
         begun(self.disks().create_disk(request).await, |response| response.transaction)
     }
 

@@ -22,13 +22,16 @@ use sdm_proto::wire::internal::v1::Done;
 use sdm_proto::wire::internal::v1::GatewayMessage;
 use sdm_proto::wire::internal::v1::Hello;
 use sdm_proto::wire::internal::v1::KeepAlivePing;
+use sdm_proto::wire::internal::v1::Layer;
 use sdm_proto::wire::internal::v1::Report;
+use sdm_proto::wire::internal::v1::ResizeOrder;
 use sdm_proto::wire::internal::v1::VolumeResult;
 use sdm_proto::wire::internal::v1::VolumeSpec;
 use sdm_proto::wire::internal::v1::Welcome;
 use sdm_proto::wire::internal::v1::WorkerMessage;
 use sdm_proto::wire::internal::v1::assignment::Order;
 use sdm_proto::wire::internal::v1::gateway_message::Message as Out;
+use sdm_proto::wire::internal::v1::layer::From;
 use sdm_proto::wire::internal::v1::report::Outcome;
 use sdm_proto::wire::internal::v1::worker_gateway_service_client::WorkerGatewayServiceClient;
 use sdm_proto::wire::internal::v1::worker_message::Message as In;
@@ -171,7 +174,21 @@ impl Scripted {
 }
 
 fn is_job(assignment: &Assignment) -> bool {
-    matches!(assignment.order, Some(Order::Copy(_) | Order::Receive(_) | Order::Send(_)))
+    match &assignment.order {
+        Some(Order::Copy(_) | Order::Receive(_) | Order::Send(_)) => true,
+        Some(Order::Build(order)) => order.layers.iter().any(moves_data),
+        _ => false,
+    }
+}
+
+fn moves_data(layer: &Layer) -> bool {
+    matches!(layer.from, Some(From::Bytes(_) | From::Flatten(_)))
+}
+
+/// The leaf as it is once it has grown.
+fn grown(order: &ResizeOrder) -> Option<VolumeSpec> {
+    let leaf = order.volume.clone()?;
+    Some(VolumeSpec { virtual_size: order.new_size, ..leaf })
 }
 
 fn seen(domain_id: &str) -> DomainReport {
@@ -192,7 +209,17 @@ pub fn success(assignment: &Assignment) -> Outcome {
         Order::Copy(order) => order.volumes.clone(),
         Order::Receive(order) => order.volume.iter().cloned().collect(),
         Order::Send(order) => order.volume.iter().cloned().collect(),
-        Order::CreateDomain(_) | Order::ServeSource(_) | Order::Delete(_) | Order::Noop(_) => Vec::new(),
+        Order::Build(order) => order.layers.iter().filter_map(|layer| layer.volume.clone()).collect(),
+        Order::Resize(order) => grown(order).into_iter().collect(),
+        Order::CreateDomain(_)
+        | Order::ServeSource(_)
+        | Order::Delete(_)
+        | Order::Noop(_)
+        | Order::Project(_)
+        | Order::RenameDomain(_)
+        | Order::DetachDomain(_)
+        | Order::AttachDomain(_)
+        | Order::FormatDomain(_) => Vec::new(),
     };
     Outcome::Done(Done { volumes: volumes.iter().map(built).collect(), bytes: 1 << 20 })
 }

@@ -162,7 +162,14 @@ impl Operations {
 
     fn disks(&mut self, round: u64) {
         let name = format!("bench-{round}").parse().expect("a name");
-        let spec = Spec::CreateDisk { name, domain: self.domains[0], size: 10 << 30, format: Format::Raw, preallocated: false, description: String::new() };
+        let spec = Spec::CreateDisk {
+            name,
+            domain: self.domains[0],
+            size: 10 << 30,
+            format: Format::Raw,
+            preallocated: false,
+            description: String::new(),
+        };
         let txn = self.begin("disk create: begin", spec);
         self.done("disk create: commit", txn);
         let disk = self.state.disk_named(&disk_name(round).parse().expect("a name")).expect("a disk").clone();

@@ -142,7 +142,18 @@ fn put_domain(state: &mut State, number: u64) -> Result<DomainId, FillError> {
     let path = format!("/srv/sdm-fill/{number}");
     let created_by = made_by(state, "domain", number);
     let created_ms = state.meta.clock_ms;
-    state.put_domain(Domain { id, name, path, local: false, created_by, created_ms, adopted_epoch: None, state: DomainState::Active, describing: None, retention_ms: None });
+    state.put_domain(Domain {
+        id,
+        name,
+        path,
+        local: false,
+        created_by,
+        created_ms,
+        adopted_epoch: None,
+        state: DomainState::Active,
+        describing: None,
+        retention_ms: None,
+    });
     Ok(id)
 }
 

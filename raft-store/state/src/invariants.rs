@@ -1,9 +1,9 @@
 //! What must hold after every entry. Tests and debug builds check it; a violation is a defect of
 //! `apply`, never of its input.
 
-use crate::garbage::Kind as GarbageKind;
 use crate::attachments::Access;
 use crate::attachments::AttachmentOwner;
+use crate::garbage::Kind as GarbageKind;
 use crate::locks::Owner as LockOwner;
 use crate::locks::Unsettled;
 use crate::state::State;
@@ -91,7 +91,8 @@ fn open_txns_hold_their_locks(state: &State, wrong: &mut Vec<String>) {
             LockOwner::Txn(id) => state.txns.get(&id).is_some_and(|txn| txn.lock == Some(lock.id)),
             LockOwner::Session(id) => state.sessions.contains(&id),
         };
-        let under = lock.txn.and_then(|id| state.txns.get(&id)).map(|txn| txn.lock == Some(lock.id) && txn.under.is_some());
+        let under =
+            lock.txn.and_then(|id| state.txns.get(&id)).map(|txn| txn.lock == Some(lock.id) && txn.under.is_some());
         if lock.txn.is_some() && (under != Some(true) || !matches!(lock.owner, LockOwner::Session(_))) {
             wrong.push(format!("lock {} names a transaction that does not run under it", lock.id));
         }

@@ -11,8 +11,8 @@
 
 use crate::attachments::AttachmentChange;
 use crate::catalog::Format;
-use crate::garbage_order::GarbageOrder;
 use crate::domain_change::DomainChange;
+use crate::garbage_order::GarbageOrder;
 use crate::work::VolumeResult;
 use crate::work::Work;
 use crate::workers::WorkerChange;

@@ -62,7 +62,14 @@ fn release(world: &mut World) -> Reply {
 }
 
 fn create(domain: sdm_proto::ids::DomainId, disk: &str) -> Spec {
-    Spec::CreateDisk { name: name(disk), domain, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() }
+    Spec::CreateDisk {
+        name: name(disk),
+        domain,
+        size: 1 << 20,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    }
 }
 
 /// A cluster with a disk, garbage, a running import, a waiting delete, and a client's lock.

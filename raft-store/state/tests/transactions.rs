@@ -31,7 +31,14 @@ fn nothing_is_done_before_the_cluster_is_founded() {
 fn a_disk_is_visible_only_after_its_worker_reported_it_whole() {
     let mut world = World::founded();
     let (session, domain) = world.with_domain("w1", "d1");
-    let id = world.begin(Spec::CreateDisk { name: name("a"), domain, size: 1 << 20, format: Format::Qcow2, preallocated: false, description: String::new() });
+    let id = world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 1 << 20,
+        format: Format::Qcow2,
+        preallocated: false,
+        description: String::new(),
+    });
     assert!(world.state.disks.is_empty());
     world.work("w1", session);
     assert!(matches!(world.phase(id), Phase::Committed(_)));
@@ -99,7 +106,14 @@ fn without_a_worker_at_both_ends_the_target_pulls_from_the_source() {
 fn a_lost_worker_loses_its_attempt_and_its_late_report_is_refused() {
     let mut world = World::founded();
     let (s1, domain) = world.with_domain("w1", "d1");
-    let id = world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() });
+    let id = world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     let old = world.assignments("w1").remove(0);
     let s2 = world.open_worker("w2", "p1");
     world.reach(s2, domain, 1 << 30);
@@ -123,7 +137,14 @@ fn a_lost_worker_loses_its_attempt_and_its_late_report_is_refused() {
 fn a_report_under_an_ended_session_is_refused() {
     let mut world = World::founded();
     let (s1, domain) = world.with_domain("w1", "d1");
-    world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() });
+    world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     let assignment = world.assignments("w1").remove(0);
     world.apply(Command::CloseSession(s1));
     let late = world.report(s1, assignment.token, done(&assignment.order).unwrap());
@@ -134,7 +155,14 @@ fn a_report_under_an_ended_session_is_refused() {
 fn attempts_pause_longer_each_time_and_end_in_an_abort_that_tells_the_last_error() {
     let mut world = World::founded();
     let (session, domain) = world.with_domain("w1", "d1");
-    let id = world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() });
+    let id = world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     let mut pauses = Vec::new();
     while let Some(assignment) = world.assignments("w1").first().cloned() {
         world.report(session, assignment.token, failed());
@@ -258,7 +286,14 @@ fn a_commit_is_refused_when_the_hash_is_not_the_recorded_one() {
 fn a_request_is_done_once_whatever_is_repeated_and_another_one_under_its_id_is_refused() {
     let mut world = World::founded();
     let (_, domain) = world.with_domain("w1", "d1");
-    let spec = |n| Spec::CreateDisk { name: name(n), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() };
+    let spec = |n| Spec::CreateDisk {
+        name: name(n),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    };
     let id = request(200);
     assert_eq!(world.begin_as(id, spec("a"), 0), Reply::Txn(id));
     let before = world.state.txns.get(&id).cloned();
@@ -272,7 +307,14 @@ fn a_late_copy_of_a_request_is_refused_and_a_refusal_is_remembered() {
     let mut world = World::founded();
     let (session, domain) = world.with_domain("w1", "d1");
     world.add_disk("w1", session, "a", domain);
-    let spec = Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() };
+    let spec = Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    };
     let id = request(201);
     world.begin_as(id, spec.clone(), 0);
     assert_eq!(world.refusal_of(id).reason, "DISK_EXISTS");
@@ -302,7 +344,14 @@ fn an_issued_request_id_is_refused_after_the_window_in_which_results_are_kept() 
     let mut world = World::founded();
     let (_, domain) = world.with_domain("w1", "d1");
     let id = sdm_proto::request_id::issue(world.now_ms, [3; 16]);
-    let spec = Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() };
+    let spec = Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    };
     world.begin_as(id, spec.clone(), 0);
     let window = world.state.meta.settings.request_window_ms;
     world.apply(Command::Abort { txn: id, reason: "test".into() });
@@ -353,7 +402,14 @@ fn an_id_whose_result_was_forgotten_by_number_is_never_done_twice() {
         world.state.apply(world.index, &entry);
     }
     assert!(!world.state.txns.contains(&id), "forgotten");
-    let spec = Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() };
+    let spec = Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    };
     let now = std::mem::replace(&mut world.now_ms, stale);
     let late_copy = world.begin_as(request(203), spec.clone(), 0);
     assert!(matches!(late_copy, Reply::Refused(r) if r.reason == "REQUEST_TOO_OLD"), "looked up before");
@@ -433,7 +489,14 @@ fn the_worker_at_which_it_failed_comes_last() {
     let (s1, domain) = world.with_domain("w1", "d1");
     let s2 = world.open_worker("w2", "p1");
     world.reach(s2, domain, 1 << 39);
-    world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() });
+    world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     let mut order = Vec::new();
     for _ in 0..4 {
         let (worker, session) =
@@ -484,7 +547,14 @@ fn the_limits_are_those_of_the_first_entry_and_not_of_the_build() {
         settings,
     }));
     let (session, domain) = world.with_domain("w1", "d1");
-    let id = world.begin(Spec::CreateDisk { name: name("a"), domain, size: 4096, format: Format::Raw, preallocated: false, description: String::new() });
+    let id = world.begin(Spec::CreateDisk {
+        name: name("a"),
+        domain,
+        size: 4096,
+        format: Format::Raw,
+        preallocated: false,
+        description: String::new(),
+    });
     for _ in 0..2 {
         let token = world.assignments("w1")[0].token;
         world.report(session, token, failed());

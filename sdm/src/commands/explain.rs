@@ -51,7 +51,8 @@ pub async fn explain(context: &Context, object: &str) -> Result<ExitCode, Failur
     let names: Vec<&str> = answer.candidates.iter().map(|link| link.name.as_str()).collect();
     let message = format!("{object} is the name of several things: {}", names.join(", "));
     let first = names.first().copied().unwrap_or_default();
-    let mut refusal = Refusal::new(Class::Conflict, "AMBIGUOUS", message).hint(format!("say which: sdm explain {first}"));
+    let mut refusal =
+        Refusal::new(Class::Conflict, "AMBIGUOUS", message).hint(format!("say which: sdm explain {first}"));
     for link in &answer.candidates {
         refusal = refusal.blocker(&link.kind, link.name.clone(), link.text.clone());
     }

@@ -4,11 +4,11 @@
 mod backup;
 mod begin;
 mod bench;
+mod confirmed;
 mod coordinator;
 mod data_folder;
 mod demo;
 mod disk;
-mod confirmed;
 mod domain;
 mod domain_check;
 mod domain_life;
@@ -35,9 +35,9 @@ mod volume;
 mod worker;
 mod worker_verbs;
 
-pub use disk::disk_of;
 pub use disk::ExportDisk;
 pub use disk::ImportDisk;
+pub use disk::disk_of;
 pub use gc::garbage_of;
 pub use held_command::become_command;
 pub use lock::LockCommand;

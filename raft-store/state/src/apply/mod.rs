@@ -21,8 +21,8 @@ mod restore;
 mod retry;
 mod sessions;
 mod settling;
-mod under;
 mod trash;
+mod under;
 mod workers;
 
 pub use orphans::OwnedTokens;

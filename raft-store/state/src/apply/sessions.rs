@@ -219,7 +219,11 @@ impl State {
         let asked = LockSet {
             id: self.meta.applied_index,
             owner: LockOwner::Session(acquire.session.id),
-            resources: if foreign { self.session_set(&acquire.resources)? } else { joined(acquire.resources.iter().cloned()) },
+            resources: if foreign {
+                self.session_set(&acquire.resources)?
+            } else {
+                joined(acquire.resources.iter().cloned())
+            },
             why: acquire.why.clone(),
             asked_ms: self.meta.clock_ms,
             deadline_ms: self.meta.clock_ms.saturating_add(acquire.wait_ms),
@@ -247,8 +251,9 @@ impl State {
             return self.locked_refusal(&asked.why, blockers);
         }
         let first = blockers.first().copied().unwrap_or_default();
-        self.locked_refusal(&format!("lock {}", self.resources_in_words(asked)), blockers)
-            .hint(format!("wait for it (--wait 5m), or see who holds it, and the safe ways out: sdm lock explain {first}"))
+        self.locked_refusal(&format!("lock {}", self.resources_in_words(asked)), blockers).hint(format!(
+            "wait for it (--wait 5m), or see who holds it, and the safe ways out: sdm lock explain {first}"
+        ))
     }
 
     pub(super) fn release_locks(
