@@ -167,7 +167,7 @@ impl Sample {
         self.apply(Command::ReportDomains { session: self.session(label), items });
     }
 
-    fn begin(&mut self, spec: Spec) -> TxnId {
+    pub(crate) fn begin(&mut self, spec: Spec) -> TxnId {
         let id = TxnId::derive("sample", &[&self.index.to_be_bytes()]);
         let begin = Begin {
             id,

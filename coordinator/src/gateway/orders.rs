@@ -198,6 +198,8 @@ mod tests {
     use super::*;
     use crate::sample::Sample;
     use sdm_proto::ids::WorkerId;
+    use sdm_state::Command;
+    use sdm_state::txns::Spec;
 
     fn orders(sample: &Sample, worker: WorkerId) -> Vec<v1::Assignment> {
         sample.state.assignments(worker, 10).iter().map(assignment).collect()
@@ -269,6 +271,54 @@ mod tests {
         assert_eq!(delete.dot_name, made_by.dot_name(sample.state.cluster_id()));
         assert!(delete.deletion_dot_name.starts_with(".sdm-") && delete.deletion_dot_name != delete.dot_name);
         assert!(!delete.whole_domain);
+    }
+
+    #[test]
+    fn a_snapshot_is_built_of_links_and_a_new_leaf_and_a_growing_leaf_says_how_far() {
+        let mut sample = with_chains();
+        let row = sample.disk("web-01").clone();
+        let (name, description) = ("s1".parse().unwrap(), "words".to_owned());
+        sample.begin(Spec::CreateSnapshot { disk: row.id, name, description });
+        let (_, WireOrder::Build(build)) = only(&sample, "a") else { panic!("a placement of layers") };
+        let source = build.source.unwrap();
+        assert_eq!(source.placement_id, row.placement.to_string());
+        assert_eq!((source.domain.unwrap().path.as_str(), source.pull), ("/srv/nfs1", None));
+        let [base, leaf] = &build.layers[..] else { panic!("{:?}", build.layers) };
+        assert_eq!((base.from.clone(), base.role(), base.sequence), layer_of(WireFrom::Link(v1::LinkLayer {}), 0, 1));
+        assert_eq!((leaf.from.clone(), leaf.role(), leaf.sequence), layer_of(WireFrom::Fresh(v1::FreshLayer {}), 1, 2));
+        let (base, leaf) = (base.volume.clone().unwrap(), leaf.volume.clone().unwrap());
+        assert_eq!((leaf.parent_id, leaf.format.as_str()), (base.volume_id, "qcow2"));
+
+        let mut sample = with_chains();
+        sample.begin(Spec::ResizeDisk { disk: row.id, size: 1 << 30 });
+        let (_, WireOrder::Resize(resize)) = only(&sample, "a") else { panic!("a leaf that grows") };
+        assert_eq!((resize.placement_id, resize.new_size), (row.placement.to_string(), 1 << 30));
+        assert_eq!(resize.volume.unwrap().volume_id, row.volumes[0].to_string());
+    }
+
+    /// With a disk, in a cluster that knows chains.
+    fn with_chains() -> Sample {
+        let mut sample = Sample::with_disk();
+        let (version, feature_level_max) = ("0.1.0".to_owned(), 2);
+        sample.apply(Command::ReportMember { id: 1, version, feature_level_max });
+        sample.apply(Command::RaiseFeatureLevel { level: 2 });
+        sample
+    }
+
+    fn layer_of(from: WireFrom, role: i32, sequence: u32) -> (Option<WireFrom>, v1::layer::Role, u32) {
+        (Some(from), v1::layer::Role::try_from(role).unwrap(), sequence)
+    }
+
+    #[test]
+    fn what_a_placement_is_to_say_carries_name_words_and_legality() {
+        let mut sample = with_chains();
+        let row = sample.disk("web-01").clone();
+        sample.begin(Spec::SetVolumeLegality { disk: row.id, volume: row.volumes[0], legal: false });
+        let (_, WireOrder::Project(project)) = only(&sample, "a") else { panic!("words") };
+        assert_eq!((project.placement_id, project.description.as_str()), (row.placement.to_string(), "web-01"));
+        let [leaf] = &project.layers[..] else { panic!("{:?}", project.layers) };
+        assert_eq!((leaf.role(), &leaf.from), (v1::layer::Role::Leaf, &None));
+        assert!(leaf.volume.clone().unwrap().illegal);
     }
 
     #[test]
