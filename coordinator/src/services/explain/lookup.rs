@@ -45,7 +45,7 @@ const OBJECT_BYTES_MAX: usize = 256;
 
 /// Nouns that may stand in front.
 const NOUNS: &str = "lock, session, txn, job, token, event, member, worker, domain, disk, snapshot, volume, placement, \
-                     garbage, attachment, user, name";
+                     garbage, attachment, user, name, resource";
 
 /// Everything that these words mean; never nothing.
 pub(super) fn find(state: &State, text: &str) -> Result<Vec<Thing>, Refusal> {
@@ -55,6 +55,7 @@ pub(super) fn find(state: &State, text: &str) -> Result<Vec<Thing>, Refusal> {
     }
     let found = match text.split_once('/') {
         Some(("user" | "name", _)) => vec![Thing::Resource(resource(state, text)?)],
+        Some(("resource", rest)) => vec![Thing::Resource(resource(state, rest)?)],
         Some((noun, rest)) if is_noun(noun) => of_noun(state, noun, rest),
         Some(_) => Vec::new(),
         None => [
@@ -236,6 +237,7 @@ mod tests {
         assert_eq!(find(attempt.to_string()), [Thing::Attempt(attempt)]);
         let session = sample.session("a").id;
         assert!(find(session.to_string()).contains(&Thing::Session(session)));
+        assert_eq!(find("resource/disk/web-01".into()), [Thing::Resource(Resource::Disk(disk.id))]);
         assert_eq!(find("user/backup".into()), [Thing::Resource(Resource::User("backup".into()))]);
     }
 
