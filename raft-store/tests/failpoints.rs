@@ -45,7 +45,7 @@ const POINTS: [&str; 16] = [
 ];
 
 /// A snapshot that takes longer has failed; its first retry is within this time.
-const SNAPSHOT_TIME: Duration = Duration::from_millis(400);
+const SNAPSHOT_TIME: Duration = Duration::from_secs(1);
 
 /// What the process does until its failpoint ends it: vote, two entries, now and then a snapshot.
 #[tokio::test]

@@ -43,7 +43,7 @@ use std::time::Duration;
 const PIECE: usize = 64;
 
 /// Longest wait for anything; a condition that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Running {

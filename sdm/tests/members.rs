@@ -126,7 +126,7 @@ fn members_that_are_told_to_end_do_so_at_once_and_in_order() {
     cluster.make_domain("shelf-1");
     for name in ["host-1".to_owned(), cluster.leader()] {
         send(cluster.pid(&name), rustix::process::Signal::TERM);
-        let status = cluster.process(&name).expect("it runs").ended(Duration::from_secs(15));
+        let status = cluster.process(&name).expect("it runs").ended(Duration::from_secs(30));
         assert_eq!(status.code(), Some(0), "{name}: {}", cluster.said(&name));
         cluster.kill(&name);
         cluster.leader_other_than(&name);

@@ -38,7 +38,7 @@ use tonic::transport::Channel;
 pub const MEMBER: &str = "m1:7400";
 
 /// Longest wait for anything that must happen: only a test that fails waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub type Link = InterceptedService<Channel, CallCredentials>;
 

@@ -48,7 +48,7 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// A test that waits longer hangs.
-const TOO_LONG: Duration = Duration::from_secs(30);
+const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// Waits until something watched is so.
 pub async fn seen<T: Clone>(watched: &watch::Sender<T>, what: &str, is: impl FnMut(&T) -> bool) -> T {
