@@ -107,7 +107,7 @@ fn a_request_that_is_repeated_at_another_member_attaches_once() {
 fn what_a_lost_client_may_have_written_stays_unfenced_until_somebody_looked() {
     let (_cluster, sdm) = scene();
     // The session is that of a command which holds a lock, and ends when it is killed.
-    let holder = sdm.start(&["lock", "acquire", "user/vm-agent", "--ttl", "4s", "--", "sleep", "600"]);
+    let holder = sdm.start(&["lock", "acquire", "user/vm-agent", "--ttl", "8s", "--", "sleep", "600"]);
     let mut session = String::new();
     until("the agent has its session", || {
         let locks = list(&sdm, "lock");

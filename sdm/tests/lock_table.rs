@@ -30,7 +30,7 @@ const HOLD: &str =
 /// A command under a lock; its session.
 fn hold(sdm: &Sdm, folder: &Scratch, name: &str, resources: &[&str]) -> (Started, String) {
     let (session, stop) = (folder.join(&format!("{name}.session")), folder.join(&format!("{name}.stop")));
-    let mut line = vec!["lock", "acquire", "--wait", "30s", "--ttl", "3s"];
+    let mut line = vec!["lock", "acquire", "--wait", "30s"];
     line.extend(resources);
     line.extend(["--", "sh", "-c", HOLD, "sh", text(&session), text(&stop)]);
     let started = sdm.start(&line);

@@ -118,7 +118,7 @@ fn catalog_is_whole(state: &State, wrong: &mut Vec<String>) {
         }
         let mut parent = None;
         for id in &disk.volumes {
-            if !state.volumes.get(id).is_some_and(|volume| volume.parent == parent) {
+            if state.volumes.get(id).is_none_or(|volume| volume.parent != parent) {
                 wrong.push(format!("disk {} has a broken chain at {id}", disk.name));
             }
             parent = Some(*id);

@@ -1,25 +1,20 @@
-//! The state: all tables, what is derived from them, and the only ways to change a row. `apply`
-//! decides; this keeps rows and derived indexes in step.
+//! The state: all tables, and what may be read of them. `apply` decides, `changes` changes rows, `index`
+//! is what is derived from them.
 
 use crate::attachments::Attachment;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
-use crate::contents::Contents;
 use crate::due;
-use crate::due::Due;
 use crate::events::Event;
 use crate::events::EventKey;
 use crate::garbage::Garbage;
-use crate::garbage::Kind as GarbageKind;
 use crate::gc_plans::GcPlan;
 use crate::hashes::HashPoint;
+use crate::index::Index;
 use crate::jobs::Job;
-use crate::lock_queues::Ids;
-use crate::lock_queues::LockQueues;
 use crate::locks::LockSet;
-use crate::locks::Owner as LockOwner;
 use crate::locks::Unsettled;
 use crate::members::AnnouncedMember;
 use crate::members::Member;
@@ -29,11 +24,7 @@ use crate::sessions::Session;
 use crate::settings::Settings;
 use crate::suspension::Restored;
 use crate::table::Table;
-use crate::touched::Touched;
-use crate::txns::Spec;
 use crate::txns::Txn;
-use crate::volume_users::VolumeUser;
-use crate::volume_users::VolumeUsers;
 use crate::work::Owner;
 use crate::work::Work;
 use crate::workers::Worker;
@@ -49,7 +40,6 @@ use sdm_proto::names::Name;
 use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
-use std::sync::Arc;
 
 /// The one row of what concerns the whole cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,57 +84,6 @@ pub struct Meta {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
-}
-
-/// What is derived from the tables; never stored.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Index {
-    pub lock_queues: LockQueues,
-    /// Lock sets of each client session.
-    pub session_locks: imbl::OrdMap<u64, Ids>,
-    /// Sessions by what their openers drew.
-    pub nonces: imbl::OrdMap<Arc<str>, u64>,
-    pub disk_names: imbl::OrdMap<Name, DiskId>,
-    pub volume_users: VolumeUsers,
-    /// Placements of disks in the trash.
-    pub trashed: imbl::OrdMap<PlacementId, Token>,
-    pub domain_names: imbl::OrdMap<Name, DomainId>,
-    pub due: imbl::OrdSet<(u64, Due)>,
-    /// Steps and jobs without a worker.
-    pub pending: imbl::OrdSet<Owner>,
-    /// Placements whose projection has no worker, by domain.
-    pub waiting_projections: imbl::OrdSet<(DomainId, PlacementId)>,
-    pub attempts: imbl::OrdMap<Token, Owner>,
-    /// A worker's attempts, those whose source it serves included.
-    pub by_worker: imbl::OrdMap<WorkerId, imbl::OrdSet<(Token, Owner)>>,
-    /// What lies in domains, and who reaches them.
-    pub contents: Contents,
-    /// What closed attempts left behind, by their transaction.
-    pub attempt_garbage: imbl::OrdSet<(TxnId, Token)>,
-    /// Garbage that waits for its deletion.
-    pub waiting_garbage: due::WaitingGarbage,
-    /// Lock sets that are held.
-    pub locks_held: usize,
-    pub illegal_volumes: imbl::OrdSet<VolumeId>,
-    /// What the entry that is being applied, or was last, changed.
-    pub touched: Vec<Touched>,
-    pub txns_by_age: imbl::OrdMap<u64, TxnId>,
-    pub open_txns: imbl::OrdSet<TxnId>,
-    /// Finished transactions by the entry that finished them.
-    pub finished_txns: imbl::OrdMap<u64, imbl::OrdSet<TxnId>>,
-    /// The same of those that did nothing: they are forgotten by themselves.
-    pub finished_noops: imbl::OrdSet<(u64, TxnId)>,
-    pub attachments_by_disk: imbl::OrdSet<(DiskId, Token)>,
-    pub attachments_by_worker: imbl::OrdSet<(WorkerId, Token)>,
-    /// Attachments that end or change with a client's session.
-    pub attachments_by_session: imbl::OrdSet<(u64, Token)>,
-    pub unfenced_attachments: imbl::OrdSet<Token>,
-    /// Transactions for which a lost worker may still write in place.
-    pub fencing_txns: imbl::OrdSet<TxnId>,
-    /// Domains whose name on the storage is to be written anew.
-    pub describing: imbl::OrdSet<DomainId>,
-    /// Set while an entry is applied whose events are told: how many were.
-    pub telling: Option<u32>,
 }
 
 /// The replicated state. A clone is O(1).
@@ -349,338 +288,11 @@ impl State {
         self.index.lock_queues.block(asked)
     }
 
-    fn waiting_projection(&self, owner: Owner) -> Option<(DomainId, PlacementId)> {
-        let Owner::Projection(id) = owner else { return None };
-        Some((self.domain_of_placement(id)?, id))
-    }
-
     /// Where a placement lies, of a disk or in the trash.
     pub(crate) fn domain_of_placement(&self, id: PlacementId) -> Option<DomainId> {
         if let Some(placement) = self.placements.get(&id) {
             return Some(placement.domain);
         }
         Some(self.trash_at(id)?.placement.domain)
-    }
-
-    fn index_work(&mut self, owner: Owner, old: Option<Work>, new: Option<&Work>) {
-        if let Some(new) = new {
-            self.tell_work(owner, old.as_ref(), new);
-        }
-        if let Some(work) = old {
-            for entry in due::of_work(owner, &work, &self.meta.settings) {
-                self.index.due.remove(&entry);
-            }
-            self.index.pending.remove(&owner);
-            if let Some(waiting) = self.waiting_projection(owner) {
-                self.index.waiting_projections.remove(&waiting);
-            }
-            if let Some(attempt) = work.attempt {
-                self.index.attempts.remove(&attempt.token);
-                for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
-                    let mut own = self.index.by_worker.remove(&worker).unwrap_or_default();
-                    own.remove(&(attempt.token, owner));
-                    if !own.is_empty() {
-                        self.index.by_worker.insert(worker, own);
-                    }
-                }
-            }
-        }
-        let Some(work) = new else { return };
-        for entry in due::of_work(owner, work, &self.meta.settings) {
-            self.index.due.insert(entry);
-        }
-        match &work.attempt {
-            None if matches!(owner, Owner::Projection(_)) => {
-                if let Some(waiting) = self.waiting_projection(owner) {
-                    self.index.waiting_projections.insert(waiting);
-                }
-            }
-            None if !matches!(owner, Owner::Deletion(_)) => {
-                self.index.pending.insert(owner);
-            }
-            None => {}
-            Some(attempt) => {
-                self.index.attempts.insert(attempt.token, owner);
-                for worker in [Some(attempt.worker), attempt.source_worker].into_iter().flatten() {
-                    self.index.by_worker.entry(worker).or_default().insert((attempt.token, owner));
-                }
-            }
-        }
-    }
-
-    pub(crate) fn put_member(&mut self, member: Member) {
-        self.tell_member(&member);
-        self.members.put(member.id, member);
-    }
-
-    pub(crate) fn put_session(&mut self, session: Session) {
-        // A session's row is written with each of its requests, its nonce never changes.
-        if self.index.nonces.get(session.nonce.as_str()) != Some(&session.id) {
-            self.index.nonces.insert(session.nonce.as_str().into(), session.id);
-        }
-        self.sessions.put(session.id, session);
-    }
-
-    /// Takes a session out, and nothing of what it held.
-    pub(crate) fn remove_session(&mut self, id: u64) {
-        if let Some(session) = self.sessions.get(&id) {
-            self.index.nonces.remove(session.nonce.as_str());
-        }
-        self.sessions.remove(&id);
-    }
-
-    pub(crate) fn put_worker(&mut self, worker: Worker) {
-        self.tell_worker(&worker);
-        if let Some(old) = self.workers.get(&worker.identity.id) {
-            self.index.contents.leave(old);
-        }
-        self.index.contents.arrive(&worker);
-        self.workers.put(worker.identity.id, worker);
-    }
-
-    pub(crate) fn put_lock(&mut self, lock: LockSet) {
-        self.touch_lock(lock.id, Some(lock.granted.is_some()));
-        if let Some(old) = self.locks.get(&lock.id) {
-            for entry in due::of_lock(old) {
-                self.index.due.remove(&entry);
-            }
-            self.index.lock_queues.remove(old);
-            if let LockOwner::Session(session) = old.owner
-                && old.owner != lock.owner
-                && let Some(own) = self.index.session_locks.get_mut(&session)
-            {
-                own.remove(lock.id);
-                if own.is_empty() {
-                    self.index.session_locks.remove(&session);
-                }
-            }
-        }
-        for entry in due::of_lock(&lock) {
-            self.index.due.insert(entry);
-        }
-        self.index.lock_queues.insert(&lock);
-        if let LockOwner::Session(session) = lock.owner {
-            self.index.session_locks.entry(session).or_default().insert(lock.id);
-        }
-        self.locks.put(lock.id, lock);
-    }
-
-    pub(crate) fn remove_lock(&mut self, id: u64) -> Option<LockSet> {
-        let lock = self.locks.get(&id)?.clone();
-        self.touch_lock(id, None);
-        for entry in due::of_lock(&lock) {
-            self.index.due.remove(&entry);
-        }
-        self.index.lock_queues.remove(&lock);
-        if let LockOwner::Session(session) = lock.owner
-            && let Some(own) = self.index.session_locks.get_mut(&session)
-        {
-            own.remove(id);
-            if own.is_empty() {
-                self.index.session_locks.remove(&session);
-            }
-        }
-        self.locks.remove(&id);
-        Some(lock)
-    }
-
-    pub(crate) fn put_domain(&mut self, domain: Domain) {
-        self.tell_domain(&domain);
-        let old = self.domains.get(&domain.id);
-        if let Some(old) = old.filter(|old| old.name != domain.name) {
-            self.index.domain_names.remove(&old.name);
-        }
-        let old_work = old.and_then(|old| old.describing.as_deref().cloned());
-        self.index_work(Owner::Describe(domain.id), old_work, domain.describing.as_deref());
-        if domain.describing.is_some() {
-            self.index.describing.insert(domain.id);
-        } else {
-            self.index.describing.remove(&domain.id);
-        }
-        self.index.domain_names.insert(domain.name.clone(), domain.id);
-        self.domains.put(domain.id, domain);
-    }
-
-    /// Takes a domain out; nothing may lie in it any more.
-    pub(crate) fn remove_domain(&mut self, id: DomainId) {
-        let Some(domain) = self.domains.get(&id).cloned() else { return };
-        self.index_work(Owner::Describe(id), domain.describing.as_deref().cloned(), None);
-        self.index.describing.remove(&id);
-        self.index.domain_names.remove(&domain.name);
-        self.domains.remove(&id);
-    }
-
-    pub(crate) fn put_disk(&mut self, disk: Disk) {
-        self.tell_disk(&disk);
-        if let Some(old) = self.disks.get(&disk.id).filter(|old| old.name != disk.name) {
-            self.index.disk_names.remove(&old.name);
-        }
-        self.index.disk_names.insert(disk.name.clone(), disk.id);
-        let old = self.disks.get(&disk.id).map(|old| old.volumes.as_slice()).unwrap_or_default();
-        self.index.volume_users.change(VolumeUser::Disk(disk.id), old, &disk.volumes);
-        self.disks.put(disk.id, disk);
-    }
-
-    pub(crate) fn remove_disk(&mut self, id: DiskId) {
-        if let Some(disk) = self.disks.get(&id) {
-            let name = disk.name.clone();
-            self.index.disk_names.remove(&name);
-            self.index.volume_users.change(VolumeUser::Disk(id), &disk.volumes, &[]);
-            self.tell_disk_gone(&name, id);
-        }
-        self.disks.remove(&id);
-    }
-
-    pub(crate) fn put_volume(&mut self, volume: Volume) {
-        if volume.legal {
-            self.index.illegal_volumes.remove(&volume.id);
-        } else {
-            self.index.illegal_volumes.insert(volume.id);
-        }
-        self.volumes.put(volume.id, volume);
-    }
-
-    pub(crate) fn remove_volume(&mut self, id: &VolumeId) {
-        self.index.illegal_volumes.remove(id);
-        self.volumes.remove(id);
-    }
-
-    pub(crate) fn put_placement(&mut self, placement: Placement) {
-        self.tell_placement(&placement, true);
-        if let Some(old) = self.placements.get(&placement.id) {
-            self.index.contents.unplace(old);
-        }
-        self.index.contents.place(&placement);
-        self.placements.put(placement.id, placement);
-    }
-
-    pub(crate) fn remove_placement(&mut self, id: PlacementId) {
-        if let Some(old) = self.placements.get(&id).cloned() {
-            self.index.contents.unplace(&old);
-            self.tell_placement(&old, false);
-        }
-        self.placements.remove(&id);
-    }
-
-    pub(crate) fn put_txn(&mut self, mut txn: Txn) {
-        txn.changed_index = self.meta.applied_index;
-        self.touch(Touched::Txn(txn.id));
-        self.tell_txn(&txn);
-        let old = self.txns.get(&txn.id).and_then(|old| old.step.clone());
-        // A finished transaction's step has nothing left to wait for.
-        let step = txn.step.as_ref().filter(|_| !txn.phase.is_final());
-        self.index_work(Owner::Step(txn.id), old, step);
-        self.index.txns_by_age.insert(txn.began_index, txn.id);
-        if txn.fencing.is_some() && !txn.phase.is_final() {
-            self.index.fencing_txns.insert(txn.id);
-        } else {
-            self.index.fencing_txns.remove(&txn.id);
-        }
-        if txn.phase.is_final() {
-            self.index.open_txns.remove(&txn.id);
-            if matches!(txn.spec, Spec::Noop { .. }) {
-                self.index.finished_noops.insert((txn.changed_index, txn.id));
-            } else {
-                self.index.finished_txns.entry(txn.changed_index).or_default().insert(txn.id);
-            }
-        } else {
-            self.index.open_txns.insert(txn.id);
-        }
-        self.txns.put(txn.id, txn);
-    }
-
-    pub(crate) fn remove_finished_txn(&mut self, finished_index: u64, id: TxnId) {
-        if let Some(txn) = self.txns.get(&id) {
-            self.index.txns_by_age.remove(&txn.began_index);
-        }
-        let mut same = self.index.finished_txns.remove(&finished_index).unwrap_or_default();
-        same.remove(&id);
-        if !same.is_empty() {
-            self.index.finished_txns.insert(finished_index, same);
-        }
-        self.index.finished_noops.remove(&(finished_index, id));
-        self.txns.remove(&id);
-    }
-
-    pub(crate) fn put_job(&mut self, job: Job) {
-        if let Some(old) = self.jobs.get(&job.id) {
-            self.index.contents.unpromise(old);
-        }
-        self.index.contents.promise(&job);
-        self.touch(Touched::Txn(job.txn));
-        let old = self.jobs.get(&job.id).map(|old| old.work.clone());
-        self.index_work(Owner::Job(job.id), old, Some(&job.work));
-        self.jobs.put(job.id, job);
-    }
-
-    pub(crate) fn remove_job(&mut self, id: u64) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        self.index.contents.unpromise(job);
-        let (txn, old) = (job.txn, job.work.clone());
-        self.touch(Touched::Txn(txn));
-        self.index_work(Owner::Job(id), Some(old), None);
-        self.jobs.remove(&id);
-    }
-
-    pub(crate) fn put_gc_plan(&mut self, plan: GcPlan) {
-        self.gc_plans.put(plan.id, plan);
-    }
-
-    pub(crate) fn remove_gc_plan(&mut self, id: u64) {
-        self.gc_plans.remove(&id);
-    }
-
-    pub(crate) fn put_hash_point(&mut self, point: HashPoint) {
-        self.hashes.put(point.index, point);
-    }
-
-    pub(crate) fn remove_hash_point(&mut self, index: u64) {
-        self.hashes.remove(&index);
-    }
-
-    pub(crate) fn put_projection(&mut self, projection: Projection) {
-        let owner = Owner::Projection(projection.placement);
-        let old = self.projections.get(&projection.placement).map(|old| old.work.clone());
-        self.index_work(owner, old, Some(&projection.work));
-        self.projections.put(projection.placement, projection);
-    }
-
-    pub(crate) fn remove_projection(&mut self, placement: PlacementId) {
-        let Some(projection) = self.projections.get(&placement) else { return };
-        let old = projection.work.clone();
-        self.index_work(Owner::Projection(placement), Some(old), None);
-        self.projections.remove(&placement);
-    }
-
-    pub(crate) fn put_garbage(&mut self, garbage: Garbage) {
-        self.tell_garbage(&garbage);
-        let owner = Owner::Deletion(garbage.id);
-        if let Some(old) = self.garbage.get(&garbage.id) {
-            self.index.waiting_garbage.remove(old);
-        }
-        self.index.waiting_garbage.insert(&garbage);
-        if garbage.kind == GarbageKind::ClosedAttempt {
-            self.index.attempt_garbage.insert((garbage.txn, garbage.id));
-        }
-        let old = self.garbage.get(&garbage.id).map(|old| old.work.clone());
-        self.index_work(owner, old, Some(&garbage.work));
-        let freed = self.count_trash(garbage.id, garbage.trash.as_deref());
-        self.garbage.put(garbage.id, garbage);
-        self.forget_unused(&freed);
-    }
-
-    pub(crate) fn remove_garbage(&mut self, id: Token) {
-        let gone = self.garbage.get(&id).and_then(|garbage| garbage.placement);
-        if let Some(gone) = gone.filter(|gone| !self.placements.contains(gone)) {
-            self.remove_projection(gone);
-        }
-        let Some(garbage) = self.garbage.get(&id) else { return };
-        self.index.waiting_garbage.remove(garbage);
-        self.index.attempt_garbage.remove(&(garbage.txn, id));
-        let old = garbage.work.clone();
-        self.index_work(Owner::Deletion(id), Some(old), None);
-        let freed = self.count_trash(id, None);
-        self.garbage.remove(&id);
-        self.forget_unused(&freed);
     }
 }

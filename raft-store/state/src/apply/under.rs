@@ -53,7 +53,7 @@ impl State {
                 }
                 Resource::Name(name) => {
                     let bare = name.strip_prefix("disk/").or_else(|| name.strip_prefix("domain/"));
-                    if !bare.is_some_and(|bare| bare.parse::<Name>().is_ok()) {
+                    if bare.is_none_or(|bare| bare.parse::<Name>().is_err()) {
                         let message = format!("name/{name} is not the name of a disk or a domain");
                         return Err(Refusal::new(Class::Invalid, "BAD_LOCK_SET", message)
                             .hint("name/disk/NAME, name/domain/NAME"));

@@ -43,7 +43,7 @@ impl State {
         let (disk, domain) = self.changeable_disk(disk, "resize")?;
         self.refuse_illegal(disk)?;
         let now = self.chain(disk.id).last().map_or(0, |leaf| leaf.virtual_size);
-        if size % SECTOR_BYTES != 0 {
+        if !size.is_multiple_of(SECTOR_BYTES) {
             let message = format!("{size} bytes are not a whole number of sectors ({SECTOR_BYTES} bytes)");
             return Err(Refusal::new(Class::Invalid, "SIZE_UNALIGNED", message)
                 .hint(format!("give {} bytes", size.next_multiple_of(SECTOR_BYTES))));
