@@ -78,6 +78,10 @@ fn a_worker_that_wakes_from_a_false_confirmation_cuts_nothing() {
     let shown = sdm.done(&["disk", "show", "a"]);
     let file = Path::new(text_of(&shown["volumes"][0], "path")).to_owned();
     let length = || std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    let session = session_of(&sdm, "host-1");
+    let reason = ["--reason", "it does not answer"];
+    let confirm = ["worker", "confirm-down", "host-1", "--session", &session];
+    sdm.refused(&[&confirm[..], &reason[..]].concat()).says(5, "WORKER_LIVE", &["host-1"]);
     // The whole worker stands still before it hears of the growth, which is assigned to it all the same.
     let host = cluster.pid("host-1");
     let worker = Stopped::new([vec![host], children_of(host)].concat());
@@ -87,10 +91,6 @@ fn a_worker_that_wakes_from_a_false_confirmation_cuts_nothing() {
         let txn = sdm.run(&["txn", "show", &id]);
         if txn.stdout.contains("host-1") { Ok(()) } else { Err(txn.stdout + &txn.stderr) }
     });
-    let session = session_of(&sdm, "host-1");
-    let reason = ["--reason", "it does not answer"];
-    let confirm = ["worker", "confirm-down", "host-1", "--session", &session];
-    sdm.refused(&[&confirm[..], &reason[..]].concat()).says(5, "WORKER_LIVE", &["host-1"]);
     cluster.await_worker_state("host-1", "lost");
     assert_eq!(text_of(&story(&sdm, &id).0, "phase"), "fencing");
     let checks = sdm.done(&["status"])["checks"].to_string();
