@@ -15,6 +15,8 @@ use cluster::nothing_is_open;
 use cluster::request_id;
 use cluster::text_of;
 use host::Scratch;
+use host::Stopped;
+use host::children_of;
 use host::text;
 use host::until;
 use images::differing_bytes;
@@ -150,7 +152,12 @@ fn a_detached_domain_is_attached_again_with_the_bytes_of_its_disks() {
     assert_eq!(text_of(&attached["domain"], "name"), "shelf-1");
     assert_eq!(sdm.done(&line)["transaction"]["id"], attached["transaction"]["id"], "a repetition changes nothing");
     let after = sdm.done(&["disk", "show", "old-kept"]);
-    assert_eq!((&after["id"], &after["volumes"]), (&before[0]["id"], &before[0]["volumes"]));
+    let kept = |disk: &Value| ["id", "path", "blake3"].map(|key| disk["volumes"][0][key].clone());
+    assert_eq!((&after["id"], kept(&after)), (&before[0]["id"], kept(&before[0])));
+    for (disk, leaf) in [("old-kept", &before[0]), ("old-thin", &before[1])] {
+        let now = sdm.done(&["disk", "show", disk]);
+        assert_eq!(kept(&now), kept(leaf), "{disk} is what it was, where it was");
+    }
     holds(&sdm, "old-kept", &file, files.path());
     sdm.done(&["domain", "check", "shelf-1", "--hash"]);
     sdm.refused(&["domain", "attach", text(&folder), "--local"]).says(4, "DOMAIN_EXISTS", &[]);
@@ -216,4 +223,38 @@ fn two_domains_never_lie_on_one_path() {
             &["shelf-1"],
         );
     }
+}
+
+/// Handing a domain over is work in place: nobody else does it meanwhile, and the same host finishes it.
+#[test]
+fn a_detach_and_an_attach_are_finished_by_their_worker_after_its_death() {
+    let mut cluster = Cluster::start(&Shape::usual());
+    let folder = cluster.make_domain("shelf-1");
+    let (sdm, files) = (cluster.sdm(), Scratch::new("files"));
+    let file = noise(files.path(), "kept", 8);
+    import(&sdm, &file, "kept", "shelf-1");
+    sdm.done(&["domain", "maintenance", "shelf-1"]);
+    let detach = ["domain", "detach", "shelf-1", "--yes"];
+    let attach = ["domain", "attach", text(&folder), "--local"];
+    for line in [&detach[..], &attach[..]] {
+        let id = request_id(&sdm);
+        let host = cluster.pid("host-1");
+        // An attach asks the worker before it begins, so that one stands still only once it is begun.
+        let begun = |sdm: &Sdm| {
+            until("it is begun", || {
+                let txn = sdm.run(&["txn", "show", &id]);
+                if txn.code == 0 { Ok(()) } else { Err(txn.stderr) }
+            });
+        };
+        let stopped = (line[1] == "detach").then(|| Stopped::new([vec![host], children_of(host)].concat()));
+        let command = sdm.start(&[line, &["--request-id", &id]].concat());
+        begun(&sdm);
+        cluster.kill("host-1");
+        drop(stopped);
+        cluster.start_node("host-1");
+        command.finish().result();
+    }
+    cluster.await_reach("shelf-1", &["host-1"]);
+    holds(&sdm, "kept", &file, files.path());
+    nothing_is_open(&sdm);
 }

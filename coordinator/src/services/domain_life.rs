@@ -144,6 +144,12 @@ async fn read_catalog(
     id: DomainId,
 ) -> Result<DomainCatalog, Refusal> {
     state.refuse_suspended()?;
+    if let Some(known) = state.domains.get(&id) {
+        let message = format!("domain {id} is attached already, as {}", known.name);
+        return Err(
+            Refusal::new(Class::Conflict, "DOMAIN_EXISTS", message).hint(format!("sdm domain show {}", known.name))
+        );
+    }
     let owners = state.workers.values().filter(|worker| worker.takes_work() && worker.owns_path(&request.path));
     let owners = worker_call::addresses(owners);
     let nobody = || {
