@@ -28,7 +28,7 @@ fn an_operation_whose_processes_are_killed_is_done_or_has_never_been() {
     }
     let mut cluster = Cluster::start(&Shape::usual());
     let mut world = World::new(&cluster, "killed");
-    let killed = match std::env::var("SDM_KILLS").as_deref() {
+    let killed: usize = match std::env::var("SDM_KILLS").as_deref() {
         Err(_) | Ok("") => {
             // Between the entries of one step, of a job, of two stages, of a step in place; and while its garbage is
             // collected.
