@@ -1,5 +1,6 @@
 //! What the state orders, as messages to a worker. One to one; nothing is added or decided.
 
+use sdm_proto::ids::VolumeId;
 use sdm_proto::wire::internal::v1;
 use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
 use sdm_proto::wire::internal::v1::layer::From as WireFrom;
@@ -81,10 +82,10 @@ fn order(order: &Order) -> WireOrder {
                 whole_domain: *whole_domain,
             })
         }
-        Order::Build { new, source, layers } => WireOrder::Build(v1::BuildOrder {
+        Order::Build { new, source, layers, shared } => WireOrder::Build(v1::BuildOrder {
             target: Some(placement(new)),
             source: source.as_ref().map(build_source),
-            layers: layers.iter().enumerate().map(|(at, row)| layer(new.template, layers.len(), at, row)).collect(),
+            layers: (0..).zip(layers).map(|(at, row)| layer(new.template, layers.len(), at, row, shared)).collect(),
         }),
         Order::Resize { target, placement, made_by, volume: row, new_size } => WireOrder::Resize(v1::ResizeOrder {
             domain: Some(domain(target)),
@@ -94,18 +95,26 @@ fn order(order: &Order) -> WireOrder {
             volume: Some(volume(row)),
             new_size: *new_size,
         }),
-        Order::Project { target, placement, made_by, disk, description, disk_description, template, volumes } => {
-            WireOrder::Project(v1::ProjectOrder {
-                domain: Some(domain(target)),
-                placement_id: placement.to_string(),
-                made_by_token: made_by.to_string(),
-                disk_id: disk.to_string(),
-                description: description.clone(),
-                disk_description: disk_description.clone(),
-                template: *template,
-                layers: placed_chain(*template, volumes),
-            })
-        }
+        Order::Project {
+            target,
+            placement,
+            made_by,
+            disk,
+            description,
+            disk_description,
+            template,
+            volumes,
+            shared,
+        } => WireOrder::Project(v1::ProjectOrder {
+            domain: Some(domain(target)),
+            placement_id: placement.to_string(),
+            made_by_token: made_by.to_string(),
+            disk_id: disk.to_string(),
+            description: description.clone(),
+            disk_description: disk_description.clone(),
+            template: *template,
+            layers: placed_chain(*template, volumes, shared),
+        }),
         Order::RenameDomain { target, name } => {
             WireOrder::RenameDomain(v1::RenameDomainOrder { domain: Some(domain(target)), name: name.clone() })
         }
@@ -140,22 +149,23 @@ fn build_source(source: &BuildSource) -> v1::BuildSource {
 }
 
 /// A volume's place in its chain.
-fn place(template: bool, chain: usize, at: usize, row: &Volume) -> v1::Layer {
-    let role = match (template, at + 1 == chain) {
-        (true, _) => v1::layer::Role::Shared,
-        (false, true) => v1::layer::Role::Leaf,
-        (false, false) => v1::layer::Role::Internal,
+fn place(template: bool, chain: usize, at: usize, row: &Volume, shared: &[VolumeId]) -> v1::Layer {
+    let role = match at + 1 == chain {
+        _ if template => v1::layer::Role::Shared,
+        true => v1::layer::Role::Leaf,
+        false if shared.contains(&row.id) => v1::layer::Role::Shared,
+        false => v1::layer::Role::Internal,
     };
     let sequence = u32::try_from(at + 1).unwrap_or(u32::MAX);
     v1::Layer { volume: Some(volume(row)), role: role.into(), sequence, from: None }
 }
 
-/// A disk's chain, root first, as workers are told of what is there.
-pub(crate) fn placed_chain(template: bool, volumes: &[Volume]) -> Vec<v1::Layer> {
-    volumes.iter().enumerate().map(|(at, row)| place(template, volumes.len(), at, row)).collect()
+/// A disk's chain, root first, as workers are told of what is there; those that are shared stand in several folders.
+pub(crate) fn placed_chain(template: bool, volumes: &[Volume], shared: &[VolumeId]) -> Vec<v1::Layer> {
+    volumes.iter().enumerate().map(|(at, row)| place(template, volumes.len(), at, row, shared)).collect()
 }
 
-fn layer(template: bool, chain: usize, at: usize, row: &Layer) -> v1::Layer {
+fn layer(template: bool, chain: usize, at: usize, row: &Layer, shared: &[VolumeId]) -> v1::Layer {
     let from = match &row.from {
         From::Link => WireFrom::Link(v1::LinkLayer {}),
         From::Fresh => WireFrom::Fresh(v1::FreshLayer {}),
@@ -164,7 +174,7 @@ fn layer(template: bool, chain: usize, at: usize, row: &Layer) -> v1::Layer {
             WireFrom::Flatten(v1::FlattenLayer { volume_ids: volumes.iter().map(ToString::to_string).collect() })
         }
     };
-    v1::Layer { from: Some(from), ..place(template, chain, at, &row.volume) }
+    v1::Layer { from: Some(from), ..place(template, chain, at, &row.volume, shared) }
 }
 
 fn placement(new: &NewPlacement) -> v1::PlacementTarget {

@@ -143,10 +143,11 @@ fn expected(state: &State, domain: &Domain, disk: DiskId) -> Option<wire::Expect
     let disk = state.disks.get(&disk)?;
     let placement = state.placements.get(&disk.placement).filter(|at| at.domain == domain.id)?;
     let volumes: Vec<Volume> = disk.volumes.iter().filter_map(|id| state.volumes.get(id)).cloned().collect();
+    let shared = state.shared_in(domain.id, disk.id, disk.volumes.iter().copied());
     Some(wire::ExpectedPlacement {
         placement_id: placement.id.to_string(),
         made_by_token: placement.token.to_string(),
-        layers: placed_chain(disk.template, &volumes),
+        layers: placed_chain(disk.template, &volumes, &shared),
         description: disk.name.to_string(),
     })
 }

@@ -146,6 +146,8 @@ pub enum Order {
         source: Option<BuildSource>,
         /// The chain as it shall be, root first.
         layers: Vec<Layer>,
+        /// Volumes of it that other disks use in this domain.
+        shared: Vec<VolumeId>,
     },
     /// Grow the leaf in place.
     Resize {
@@ -178,6 +180,8 @@ pub enum Order {
         template: bool,
         /// The chain, root first.
         volumes: Vec<Volume>,
+        /// Volumes of it that other disks use in this domain.
+        shared: Vec<VolumeId>,
     },
     /// Write a domain's name into its metadata.
     RenameDomain {
@@ -435,7 +439,9 @@ impl State {
             template: blueprint.template,
             ..self.new_placement(blueprint.target, attempt, blueprint.disk, blueprint.name.as_str())?
         };
-        Some(Order::Build { new, source, layers: blueprint.layers })
+        let linked = blueprint.layers.iter().filter(|layer| matches!(layer.from, From::Link));
+        let shared = self.shared_in(blueprint.target, blueprint.disk, linked.map(|layer| layer.volume.id));
+        Some(Order::Build { new, source, layers: blueprint.layers, shared })
     }
 
     fn project_order(&self, id: PlacementId) -> Option<(TxnId, Order)> {
@@ -446,7 +452,8 @@ impl State {
             // Whoever reads the storage is not to use what is in the trash.
             None => {
                 let trash = self.trash_at(id)?;
-                let volumes = trash.volumes.iter().map(|row| Volume { legal: false, ..row.clone() }).collect();
+                let volumes: Vec<Volume> =
+                    trash.volumes.iter().map(|row| Volume { legal: false, ..row.clone() }).collect();
                 (&trash.placement, &trash.disk, volumes)
             }
         };
@@ -458,6 +465,7 @@ impl State {
             description: disk.name.to_string(),
             disk_description: disk.description.clone(),
             template: disk.template,
+            shared: self.shared_in(placement.domain, disk.id, volumes.iter().map(|row| row.id)),
             volumes,
         };
         Some((placement.txn, order))

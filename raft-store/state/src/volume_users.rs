@@ -1,9 +1,11 @@
 //! Who uses each volume: the disk that made it, its linked clones, and disks in the trash. Derived from
 //! the disks' and the garbage's rows; a volume's row stays as long as it has a user.
 
+use crate::catalog::Disk;
 use crate::garbage::Trashed;
 use crate::state::State;
 use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::token::Token;
@@ -51,6 +53,32 @@ impl State {
             VolumeUser::Disk(disk) => Some(disk),
             VolumeUser::Trash(_) => None,
         })
+    }
+
+    /// Disks in a domain whose chain holds the volume there, other than this one, by rising id.
+    fn sharers_in(&self, volume: VolumeId, domain: DomainId, but: DiskId) -> impl Iterator<Item = &Disk> + '_ {
+        let others = self.users_of(volume).filter(move |id| *id != but).filter_map(move |id| self.disks.get(&id));
+        others.filter(move |disk| self.domain_of(disk).is_some_and(|found| found.id == domain))
+    }
+
+    /// Which of a disk's volumes other disks in the domain use, too: oVirt wants those marked in every folder.
+    pub fn shared_in(&self, domain: DomainId, disk: DiskId, volumes: impl Iterator<Item = VolumeId>) -> Vec<VolumeId> {
+        volumes.filter(|volume| self.sharers_in(*volume, domain, disk).next().is_some()).collect()
+    }
+
+    /// Placements, but this disk's and templates', for which these volumes of it are shared only because it uses them.
+    pub(crate) fn only_sharers(&self, domain: DomainId, disk: DiskId, volumes: &[VolumeId]) -> Vec<PlacementId> {
+        let mut found: Vec<PlacementId> = Vec::new();
+        for volume in volumes {
+            let mut others = self.sharers_in(*volume, domain, disk);
+            if let (Some(other), None) = (others.next(), others.next())
+                && !other.template
+                && !found.contains(&other.placement)
+            {
+                found.push(other.placement);
+            }
+        }
+        found
     }
 
     /// Counts a deleted disk in the trash as a user of its chain, as long as it is there. Answers with the volumes

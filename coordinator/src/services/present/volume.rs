@@ -101,15 +101,17 @@ fn made_by(state: &State, id: DiskId) -> v1::DiskReference {
 
 /// What others on the storage are told that it is.
 fn role(state: &State, volume: &Volume) -> &'static str {
-    let mut users = state.users_of(volume.id).filter_map(|id| state.disks.get(&id));
-    let first = users.next();
-    let leaf = first.is_some_and(|disk| disk.volumes.last() == Some(&volume.id));
-    match first {
-        Some(disk) if disk.template && leaf => "shared",
-        _ if users.next().is_some() => "shared",
-        _ if leaf => "leaf",
-        _ => "internal",
+    let users = || state.users_of(volume.id).filter_map(|id| state.disks.get(&id));
+    let Some(first) = users().next() else { return "internal" };
+    if users().any(|disk| disk.template) {
+        return "shared";
     }
+    if first.volumes.last() == Some(&volume.id) {
+        return "leaf";
+    }
+    let domain = state.domain_of(first).map(|domain| domain.id);
+    let shared = domain.is_some_and(|id| !state.shared_in(id, first.id, std::iter::once(volume.id)).is_empty());
+    if shared { "shared" } else { "internal" }
 }
 
 #[cfg(test)]

@@ -163,12 +163,22 @@ impl State {
                 template: blueprint.template,
             },
         };
+        let is_new = !self.disks.contains(&disk);
         self.put_disk(row);
+        if is_new {
+            // What it links is shared from now on, and the other folder is to say so.
+            for placement in self.only_sharers(domain, disk, &volumes) {
+                self.project(turn, placement);
+            }
+        }
         if let Some(old) = old {
             let id = self.discard(turn, &old, txn.id, Kind::Superseded, superseded_by(&txn.spec), 0);
             self.set_garbage_bytes(id, freed);
         }
         let dropped: Vec<VolumeId> = before.into_iter().filter(|id| !volumes.contains(id)).collect();
+        for placement in self.only_sharers(domain, disk, &dropped) {
+            self.project(turn, placement);
+        }
         self.drop_volumes(disk, &dropped);
         Outcome { domain: Some(domain), disk: Some(disk), placement: Some(placement), volumes, ..Outcome::default() }
     }

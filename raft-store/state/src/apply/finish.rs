@@ -281,6 +281,9 @@ impl State {
         self.put_disk(disk);
         if let Some(old) = old {
             self.discard(turn, &old, txn, Kind::Superseded, "the disk was moved away", 0);
+            for placement in self.only_sharers(old.domain, id, &chain) {
+                self.project(turn, placement);
+            }
         }
         Outcome { domain: Some(to), disk: Some(id), placement: Some(placement), volumes: chain, ..Outcome::default() }
     }
@@ -302,6 +305,9 @@ impl State {
             }
         }
         self.remove_disk(id);
+        for placement in domain.map(|domain| self.only_sharers(domain, id, &disk.volumes)).unwrap_or_default() {
+            self.project(turn, placement);
+        }
         self.forget_unused(&disk.volumes);
         self.note(&mut txn, "committed: the disk is gone, its bytes are garbage");
         self.end(turn, txn, Phase::Committed(outcome));
