@@ -289,6 +289,26 @@ fn a_holder_that_stood_still_past_its_lease_ends_its_command_and_says_so() {
 }
 
 #[test]
+fn a_command_whose_members_are_gone_is_killed_before_its_lease_is_over() {
+    let cluster = Cluster::start(&Shape::usual());
+    let (sdm, files) = (cluster.sdm(), Scratch::new("files"));
+    let ready = files.join("ready");
+    // Deaf to SIGTERM: only SIGKILL ends it.
+    let script = "trap '' TERM; : > \"$1\"; while :; do sleep 0.05; done";
+    let line = ["lock", "acquire", "alone", "--ttl", "6s", "--", "sh", "-c", script, "sh", text(&ready)];
+    let holder = sdm.start(&line);
+    until("the command runs", || if ready.exists() { Ok(()) } else { Err("not yet".to_owned()) });
+    let [command] = children_of(holder.pid())[..] else { panic!("one command") };
+    let members = Stopped::new(cluster.member_names().iter().map(|name| cluster.pid(name)).collect());
+    let begun = std::time::Instant::now();
+    until("the command is gone", || if is_gone(command) { Ok(()) } else { Err(format!("{command} lives")) });
+    // The lease was renewed last before the members stood still. What is more than its 6 s is the machine's.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "it outlived its lease: {:?}", begun.elapsed());
+    members.go_on();
+    holder.finish().refusal().says(12, "SESSION_LOST", &["the command was ended"]);
+}
+
+#[test]
 fn other_resources_and_bad_options_are_refused_before_anything_runs() {
     let cluster = Shared::cluster();
     let (sdm, files) = (cluster.sdm(), Scratch::new("files"));

@@ -25,6 +25,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// The lease is renewed when this part of it has passed: two renewals may fail.
 const RENEWED_PART: u64 = 3;
 
+/// A session counts as lost when no more than this part of its lease is left: what runs under it has to be over when the
+/// lease is.
+const ENDING_PART: u64 = 10;
+
 /// Pause after a renewal that failed.
 const RETRY_MS: u64 = 200;
 
@@ -91,7 +95,13 @@ impl LockSession {
         self.ttl
     }
 
-    /// Completes when the session is lost: others may hold its locks from now on.
+    /// How long what runs under it may take to end when it is lost: then its lease is over, and others may hold its locks.
+    #[must_use]
+    pub fn ending(&self) -> Duration {
+        self.ttl / u32::try_from(ENDING_PART).unwrap_or(u32::MAX)
+    }
+
+    /// Completes when the session is lost: others may hold its locks soon, if not yet.
     pub fn lost(&self) -> impl Future<Output = Refusal> + use<> {
         let mut lost = self.lost.clone();
         async move {
@@ -199,9 +209,10 @@ impl Lease {
         let mut next_ms = opened_ms + part_ms;
         let mut last_failure = None;
         loop {
-            self.clock.sleep_until(next_ms.min(self.until_ms)).await;
+            let lost_ms = self.until_ms.saturating_sub(self.ttl_ms / ENDING_PART);
+            self.clock.sleep_until(next_ms.min(lost_ms)).await;
             let sent_ms = self.clock.now_ms();
-            if sent_ms >= self.until_ms {
+            if sent_ms >= lost_ms {
                 tell.send_replace(Some(self.ran_out(last_failure.as_ref())));
                 return;
             }
@@ -211,7 +222,7 @@ impl Lease {
                 async move { LockServiceClient::new(link).keep_alive(request).await }
             });
             // Whoever hangs is left alone after a while, and all are asked anew.
-            let impatient = self.clock.sleep_until((sent_ms + part_ms).min(self.until_ms));
+            let impatient = self.clock.sleep_until((sent_ms + part_ms).min(lost_ms));
             tokio::select! {
                 answer = answer => match answer {
                     Ok(answer) if answer.acknowledged.contains(&self.key) && !answer.broken.is_empty() => {

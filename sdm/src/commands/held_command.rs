@@ -112,14 +112,14 @@ impl HeldCommand {
         self.leads && test_kill_process_group(self.pid).is_ok()
     }
 
-    /// Ends it and whatever of its group is left: asks, and kills after the grace, or at once when the
+    /// Ends it and whatever of its group is left: asks, and kills after this grace, or at once when the
     /// user is impatient.
     ///
     /// # Errors
     /// The kernel does not tell.
-    pub async fn end(&mut self, impatient: impl Future<Output = ()>) -> Result<ExitStatus, Failure> {
+    pub async fn end(&mut self, grace: Duration, impatient: impl Future<Output = ()>) -> Result<ExitStatus, Failure> {
         self.send(Signal::TERM);
-        let patience = tokio::time::timeout(GRACE, async {
+        let patience = tokio::time::timeout(grace, async {
             let status = self.child.wait().await;
             while self.left_something() {
                 tokio::time::sleep(LOOK_EVERY).await;

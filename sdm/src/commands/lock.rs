@@ -2,6 +2,7 @@
 
 use crate::commands::explain::explain;
 use crate::commands::lock_acquire::AcquireLock;
+use crate::commands::lock_acquire::resource_of;
 use crate::commands::lock_list::list_locks;
 use crate::commands::lock_orders::BreakLock;
 use crate::commands::lock_orders::ReleaseLock;
@@ -58,14 +59,30 @@ impl LockCommand {
         match self {
             Self::List => list_locks(context).await,
             Self::Show { id } => show_lock(context, &id).await,
-            Self::Explain { what } => {
-                let object = if what.bytes().all(|byte| byte.is_ascii_digit()) { format!("lock/{what}") } else { what };
-                explain(context, &object).await
-            }
+            Self::Explain { what } => explain(context, &object_of(&what)).await,
             Self::Release(command) => command.run(context).await,
             Self::Break(command) => command.run(context).await,
             // These are run elsewhere, without a context.
             Self::Acquire(_) | Self::Become { .. } => Ok(ExitCode::Internal),
         }
+    }
+}
+
+/// A lock's id or token, or else what is locked; a bare name is a user's own, as for `acquire`.
+fn object_of(what: &str) -> String {
+    let is_lock = what.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    if is_lock { format!("lock/{what}") } else { format!("resource/{}", resource_of(what)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_named_by_its_id_its_token_or_what_it_locks() {
+        assert_eq!(object_of("812"), "lock/812");
+        assert_eq!(object_of("1-812-0"), "lock/1-812-0");
+        assert_eq!(object_of("disk/web-01"), "resource/disk/web-01");
+        assert_eq!(object_of("backup"), "resource/user/backup");
     }
 }

@@ -164,7 +164,9 @@ impl AcquireLock {
         };
         // The lease goes on being renewed while the command takes its time to end.
         let times = if matches!(ending, Ending::Unwanted) { 2 } else { 1 };
-        let status = command.end(context.shutdown.clone().requested_times(times)).await?;
+        // A lost session's lease is nearly over: its command must be gone before another can hold the lock.
+        let grace = if matches!(ending, Ending::Lost(_)) { session.ending().min(GRACE) } else { GRACE };
+        let status = command.end(grace, context.shutdown.clone().requested_times(times)).await?;
         match ending {
             Ending::Unwanted => Ok(exit_code(status)),
             Ending::Lost(why) => Err(lost_under(why)),
@@ -200,7 +202,7 @@ fn wanted_of(text: &str, mode: LockMode) -> Result<v1::LockedResource, Failure> 
 }
 
 /// With the prefix that users' names have.
-fn resource_of(text: &str) -> String {
+pub fn resource_of(text: &str) -> String {
     if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) { text.to_owned() } else { format!("user/{text}") }
 }
 
@@ -235,11 +237,8 @@ fn lost_before(why: Refusal) -> Failure {
 
 fn lost_under(mut why: Refusal) -> Failure {
     why.message = format!("{}; the command was ended", why.message);
-    let hint = format!(
-        "another may have held the lock since, for up to {} s beside the command: have what it writes to compare \
-         SDM_LOCK_TOKEN; a longer --ttl survives longer outages",
-        GRACE.as_secs()
-    );
+    let hint = "a longer --ttl survives longer outages; where this host slept, or the lock was broken, another may have held \
+                it beside the command: have what it writes to compare SDM_LOCK_TOKEN";
     Failure::from(why.hint(hint)).ending(ExitCode::SessionLost)
 }
 
