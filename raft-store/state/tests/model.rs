@@ -2,7 +2,7 @@
 //! any order; after each entry the reply and all that is visible are what the model says, and every
 //! invariant holds.
 //!
-//! The quick form runs with all tests. The long form, about half an hour on one core:
+//! The quick form runs with all tests. The long form, about 25 minutes of one core:
 //! `SDM_HISTORIES=100000 cargo test --release -p sdm-state --test model`. A failure names the seed of its
 //! history: `SDM_SEED=… SDM_HISTORIES=1` runs it again.
 
