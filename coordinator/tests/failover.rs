@@ -29,6 +29,11 @@ async fn a_leader_whose_process_ended_is_replaced_before_any_timer_runs_out() {
         cluster.core(name).await;
     }
     assert_eq!(cluster.leader("b").await, "a");
+    // Both have their line to the leader after this: only a line that was open tells something by its end.
+    for name in ["b", "c"] {
+        let core = cluster.core(name).await;
+        core.propose(open_session(&format!("before/{name}")), Instant::now() + PATIENCE).await.unwrap();
+    }
     cluster.kill("a");
     for name in ["b", "c"] {
         let core = cluster.core(name).await;

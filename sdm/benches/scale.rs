@@ -70,7 +70,7 @@ async fn page(channel: &Channel) -> Times {
     let mut times = Times::default();
     for _ in 0..CALLS / 20 {
         let page = Some(v1::PageRequest { page_size: 100, page_token: String::new() });
-        let request = v1::ListDisksRequest { page, domain: "fill-0".to_owned() };
+        let request = v1::ListDisksRequest { page, domain: "fill-0".to_owned(), ..Default::default() };
         let begun = Instant::now();
         client.list_disks(request).await.expect("a page");
         times.add(begun.elapsed());

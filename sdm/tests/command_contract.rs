@@ -180,7 +180,7 @@ async fn walk(endpoint: &str, page_size: u32) -> (Vec<String>, usize) {
     let (mut found, mut pages, mut page_token) = (Vec::new(), 0, String::new());
     loop {
         let page = Some(v1::PageRequest { page_size, page_token });
-        let request = v1::ListDisksRequest { page, domain: "many".to_owned() };
+        let request = v1::ListDisksRequest { page, domain: "many".to_owned(), ..Default::default() };
         let answer = client.list_disks(request).await.expect("a page").into_inner();
         found.extend(answer.items.into_iter().map(|disk| disk.name));
         pages += 1;

@@ -25,9 +25,6 @@ use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Tries to catch garbage before the collectors do: they wait a moment each time.
-const CATCHES: u32 = 8;
-
 fn folder_of(sdm: &Sdm, disk: &str) -> PathBuf {
     PathBuf::from(text_of(&sdm.done(&["disk", "show", disk]), "path"))
 }
@@ -246,21 +243,26 @@ fn a_deleted_clone_leaves_the_bytes_of_its_template_alone() {
     assert_eq!(differing_bytes(&file, &exported), None, "the template is not what it was");
 }
 
-/// Moves a disk and holds the garbage that this leaves, before the collectors have it; its id.
-fn move_and_hold(sdm: &Sdm, disk: &str, to: &str, back: &str) -> String {
-    for _ in 0..CATCHES {
-        sdm.done(&["disk", "move", disk, "--to", to]);
-        let rows = list(sdm, "gc");
-        let caught = rows.iter().find(|row| row["state"] == "due").map(|row| text_of(row, "id").to_owned());
-        if let Some(id) = caught
-            && sdm.run(&["gc", "hold", &id, "--reason", "caught"]).code == 0
-        {
-            return id;
-        }
-        sdm.done(&["disk", "move", disk, "--to", back]);
-        sdm.done(&["gc", "run"]);
-    }
-    panic!("the collectors were faster each time");
+/// Moves a disk and holds the garbage that this leaves; its id. The collectors do not get it before: nobody takes
+/// new work until it is held.
+fn move_and_hold(cluster: &Cluster, sdm: &Sdm, disk: &str, to: &str) -> String {
+    let host = cluster.pid("host-1");
+    let worker = Stopped::new([vec![host], children_of(host)].concat());
+    let id = request_id(sdm);
+    let moving = sdm.start(&["disk", "move", disk, "--to", to, "--request-id", &id]);
+    until("the move is assigned", || {
+        let txn = sdm.run(&["txn", "show", &id]);
+        if txn.stdout.contains("host-1") { Ok(()) } else { Err(txn.stdout + &txn.stderr) }
+    });
+    sdm.done(&["worker", "drain", "host-1", "--reason", "nothing but this move"]);
+    worker.go_on();
+    moving.finish().result();
+    let rows = list(sdm, "gc");
+    let [row] = &rows[..] else { panic!("one row of garbage, not {rows:#?}") };
+    let garbage = text_of(row, "id").to_owned();
+    sdm.done(&["gc", "hold", &garbage, "--reason", "caught"]);
+    sdm.done(&["worker", "undrain", "host-1"]);
+    garbage
 }
 
 fn state_of(sdm: &Sdm, id: &str) -> String {
@@ -283,7 +285,7 @@ fn a_disk_that_came_back_is_not_touched_by_a_deletion_that_hung_all_the_time() {
     let (sdm, files) = (cluster.sdm(), host::Scratch::new("files"));
     let file = noise(files.path(), "there-and-back", 4);
     sdm.done(&["disk", "import", text(&file), "--name", "web", "--domain", "shelf-1", "--format", "raw"]);
-    let garbage = move_and_hold(&sdm, "web", "shelf-2", "shelf-1");
+    let garbage = move_and_hold(&cluster, &sdm, "web", "shelf-2");
     // Everything of the worker that touches storage stands still; then it is told to delete.
     let host = cluster.pid("host-1");
     let hands = Stopped::new(children_of(host));
@@ -321,7 +323,7 @@ fn whoever_dies_in_a_collection_nothing_is_lost_and_nothing_is_left() {
     for round in 0..3 {
         let disk = format!("goes-{round}");
         create(&sdm, &disk, "shelf-1");
-        let garbage = move_and_hold(&sdm, &disk, "shelf-2", "shelf-1");
+        let garbage = move_and_hold(&cluster, &sdm, &disk, "shelf-2");
         let hands = Stopped::new(children_of(cluster.pid("host-1")));
         sdm.done(&["gc", "unhold", &garbage]);
         // Its first entry is in the log, its second is not.

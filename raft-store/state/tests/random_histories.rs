@@ -399,9 +399,9 @@ impl History {
         for (_, (session, _)) in std::mem::take(&mut self.clients) {
             self.world.apply(Command::CloseSession(session));
         }
-        for worker in 0..WORKERS.len() {
+        for (worker, name) in WORKERS.into_iter().enumerate() {
             self.bring_back(worker, false);
-            self.begin(Spec::Worker(WorkerChange::Undrain { worker: world::worker_id(WORKERS[worker]) }));
+            self.begin(Spec::Worker(WorkerChange::Undrain { worker: world::worker_id(name) }));
         }
         for _ in 0..400 {
             for worker in WORKERS {

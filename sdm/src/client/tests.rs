@@ -63,6 +63,13 @@ impl TransactionService for Member {
         Err(Status::unimplemented("not asked in these tests"))
     }
 
+    async fn retry_transaction(
+        &self,
+        _: Request<v1::RetryTransactionRequest>,
+    ) -> Result<Response<v1::RetryTransactionResponse>, Status> {
+        Err(Status::unimplemented("not asked in these tests"))
+    }
+
     async fn begin_noop(&self, _: Request<v1::BeginNoopRequest>) -> Result<Response<v1::BeginNoopResponse>, Status> {
         Err(Status::unimplemented("not asked in these tests"))
     }
