@@ -212,7 +212,14 @@ impl Sample {
     /// Begins the making of a raw disk of 1 MiB in nfs1.
     pub(crate) fn begin_disk(&mut self, disk: &str) -> TxnId {
         let domain = self.domain("nfs1").id;
-        self.begin(Spec::CreateDisk { name: name(disk), domain, size: 1 << 20, format: Format::Raw, preallocated: false, description: String::new() })
+        self.begin(Spec::CreateDisk {
+            name: name(disk),
+            domain,
+            size: 1 << 20,
+            format: Format::Raw,
+            preallocated: false,
+            description: String::new(),
+        })
     }
 
     /// Begins the deletion of a disk, which may have to wait.
