@@ -90,9 +90,9 @@ fn a_path_holds_one_domain_of_one_pool() {
     let sdm = cluster.sdm();
     cluster.make_domain("first");
     let path = cluster.path("first");
-    create(&sdm, "second", &path, &["--local"]).says(4, "DOMAIN_PATH_IN_USE", &[text(&path)]);
+    create(&sdm, "second", &path, &["--local"]).says(4, "DOMAIN_PATH_TAKEN", &["first", text(&path)]);
     nothing_came_of(&sdm, "second", &path, 1);
-    // The same folder by another way.
+    // The same folder by another way, which the catalog cannot know; the worker finds out.
     let link = cluster.path("another-way");
     symlink(&path, &link).unwrap();
     create(&sdm, "second", &link, &["--local"]).says(4, "DOMAIN_PATH_IN_USE", &[text(&link)]);

@@ -1,5 +1,6 @@
 //! A transaction as it is printed in lists and in JSON.
 
+use super::AttachmentView;
 use super::BlockerView;
 use super::hex;
 use super::list::Row;
@@ -158,6 +159,10 @@ pub struct OutcomeView {
     pub bytes: u64,
     /// BLAKE3 of them.
     pub blake3: Option<String>,
+    /// Token of the attachment that it gave or took.
+    pub attachment: Option<String>,
+    /// The worker whose standing it changed.
+    pub worker_id: Option<String>,
 }
 
 /// Ticket for a byte stream.
@@ -253,6 +258,8 @@ impl From<v1::Outcome> for OutcomeView {
             volume_ids: outcome.volume_ids,
             bytes: outcome.bytes,
             blake3: some(outcome.blake3),
+            attachment: outcome.attachment.map(AttachmentView::token_text),
+            worker_id: some(outcome.worker_id),
         }
     }
 }

@@ -94,6 +94,8 @@ impl TransactionStory {
             ("disk", &outcome.disk_id),
             ("placement", &outcome.placement_id),
             ("BLAKE3", &outcome.blake3),
+            ("attachment", &outcome.attachment),
+            ("worker", &outcome.worker_id),
         ];
         let mut text: Vec<String> =
             parts.iter().filter_map(|(name, id)| id.as_ref().map(|id| format!("{name} {id}"))).collect();
