@@ -40,6 +40,30 @@ fn loads_report_their_figures_and_leave_nothing_behind() {
 }
 
 #[test]
+fn disks_of_a_load_are_counted_and_gone_afterwards_with_their_garbage() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Shared::cluster();
+    let sdm = cluster.sdm();
+    let domains = ["bench-1", "bench-2"].map(|name| {
+        let folder = cluster.make_domain(name);
+        cluster.await_reach(name, &["host-1"]);
+        folder
+    });
+    let keeper = sdm.done(&["disk", "create", "keeper", "--domain", "bench-1", "--size", "1GiB"]);
+    sdm.done(&["disk", "delete", "keeper"]);
+    let trash = list(&sdm, "gc").len();
+    let arguments = ["bench", "disks", "--clients", "4", "--seconds", "1", "--domain", "bench-1,bench-2"];
+    let report = sdm.done(&arguments);
+    check(&report, 4);
+    assert!(report["deleted"].as_u64() >= report["ops"].as_u64(), "{report}");
+    assert_eq!((report["disks_left"].as_u64(), report["garbage_left"].as_u64()), (Some(0), Some(0)), "{report}");
+    assert!(list(&sdm, "disk").iter().all(|disk| !disk["name"].as_str().unwrap_or_default().starts_with("bench-")));
+    assert_eq!(list(&sdm, "gc").len(), trash, "what others deleted stays in the trash");
+    let left = |folder: &std::path::Path| std::fs::read_dir(folder.join("images")).expect("images").count();
+    assert_eq!(domains.iter().map(|folder| left(folder)).sum::<usize>(), 1, "{keeper}");
+}
+
+#[test]
 fn a_load_that_is_interrupted_tells_what_it_measured_and_closes_its_sessions() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let cluster = Shared::cluster();

@@ -3,9 +3,11 @@
 
 use super::report::BenchReport;
 use super::report::Tally;
+use crate::client::Cluster;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
+use crate::output::Report;
 use clap::Args;
 use sdm_proto::refusal::Class;
 use std::future::Future;
@@ -52,6 +54,19 @@ pub struct Finished {
     pub report: BenchReport,
     /// Why it ended early: the user wanted no more, or `--timeout` was over.
     pub cut: Option<Failure>,
+}
+
+/// The members as each client reaches them, beginning with different ones: over this many connections that
+/// all share, or over one of its own.
+///
+/// # Errors
+/// None: the addresses read as such before.
+pub fn clusters(context: &Context, clients: u32, connections: Option<u32>) -> Result<Vec<Cluster>, Failure> {
+    let connections = connections.unwrap_or(clients).min(clients);
+    let apart: Result<Vec<Cluster>, Failure> = (0..connections).map(|_| context.cluster.apart()).collect();
+    let apart = apart?;
+    let numbers = 0..clients as usize;
+    Ok(apart.iter().cycle().zip(numbers).map(|(cluster, number)| cluster.beginning_at(number)).collect())
 }
 
 /// Runs all clients for the time asked for, or until it is unwanted. An operation that is under way when
@@ -150,13 +165,21 @@ async fn overdue(mut stopped: Stop) -> Duration {
 /// # Errors
 /// Not one operation succeeded.
 pub fn end(context: &Context, finished: &Finished) -> Result<ExitCode, Failure> {
+    end_with(context, finished, &finished.report)
+}
+
+/// The same with a report that says more.
+///
+/// # Errors
+/// Not one operation succeeded.
+pub fn end_with(context: &Context, finished: &Finished, printed: &impl Report) -> Result<ExitCode, Failure> {
     let Finished { report, cut } = finished;
     if report.ops == 0 && cut.is_none() {
         let said = report.first_error.as_deref().unwrap_or("none was finished in time");
         let message = format!("not one operation succeeded in {} s: {said}", report.seconds);
         return Err(Failure::new(Class::Aborted, "NOTHING_DONE", message));
     }
-    context.printer.print(report)?;
+    context.printer.print(printed)?;
     Ok(cut.as_ref().map_or(ExitCode::Done, |failure| failure.exit_code))
 }
 

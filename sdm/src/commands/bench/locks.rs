@@ -50,12 +50,7 @@ impl LocksBench {
     /// No session could be opened, or not one operation succeeded.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let leases = Leases::default();
-        let connections = self.connections.unwrap_or(self.load.clients).min(self.load.clients);
-        let apart: Result<Vec<Cluster>, Failure> = (0..connections).map(|_| context.cluster.apart()).collect();
-        let apart = apart?;
-        let numbers = 0..self.load.clients as usize;
-        let clusters: Vec<Cluster> =
-            apart.iter().cycle().zip(numbers).map(|(cluster, number)| cluster.beginning_at(number)).collect();
+        let clusters = load::clusters(context, self.load.clients, self.connections)?;
         let opening = stream::iter(clusters)
             .map(|cluster| LockClient::open(cluster, leases.clone(), self.calls))
             .buffer_unordered(AT_ONCE)

@@ -1,8 +1,9 @@
 //! `sdm bench`: how fast this cluster is, for whoever wonders whether its disks and its network are
 //! good enough. The load is of a user's own: it goes through the same services as any client's,
-//! touches only names beneath `user/bench/`, and leaves nothing behind. What is measured and how
+//! touches only names of its own, and leaves nothing behind. What is measured and how
 //! is told in docs/performance.md.
 
+mod disks;
 mod fill;
 mod latencies;
 mod load;
@@ -32,6 +33,13 @@ pub enum BenchCommand {
     /// in the audit log for its window. What is not finished 10 s after the time is over counts as an error,
     /// UNFINISHED, and the command ends; such transactions end by themselves.
     Txns(txns::TxnsBench),
+    /// Make raw sparse disks, and delete them afterwards
+    ///
+    /// One operation is one disk, from the request to its outcome: a worker makes its folder and its file durable, and two
+    /// entries of the log make it part of the catalog. The disks have names of this run alone, which begin with bench-.
+    /// When the time is over, or after Ctrl-C, all of them are deleted, their trash is purged, and the command waits until
+    /// nothing of them is left on the storage, or says what is (exit 8).
+    Disks(disks::DisksBench),
     /// Make the folder of a member with a large, made-up catalog, to measure what its size costs
     ///
     /// For measuring only. The member is alone in a cluster of its own; no storage lies beneath its domains. The folder
@@ -48,6 +56,7 @@ impl BenchCommand {
         match self {
             Self::Locks(bench) => bench.run(context).await,
             Self::Txns(bench) => bench.run(context).await,
+            Self::Disks(bench) => bench.run(context).await,
             Self::Fill(bench) => bench.run(context).await,
         }
     }
