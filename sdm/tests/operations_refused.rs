@@ -6,8 +6,10 @@ mod host;
 mod operations;
 mod ovirt;
 
+use cluster::Cluster;
 use cluster::Refused;
 use cluster::Sdm;
+use cluster::Shape;
 use cluster::Shared;
 use cluster::items;
 use cluster::request_id;
@@ -217,6 +219,41 @@ fn an_attached_disk_is_left_alone() {
     sdm.done(&["disk", "describe", "attached-a", "in use"]);
     world.expected("attached-a").description = "in use".to_owned();
     sdm.done(&["disk", "detach", "attached-a"]);
+    world.check();
+}
+
+/// A member that is cut off has a request to delete; its user asks another member instead, is refused, and does away
+/// with the reason. What the first member then delivers is answered with that refusal, and deletes nothing.
+#[test]
+fn a_request_that_a_member_delivers_late_deletes_nothing_after_its_user_was_refused() {
+    if !ready("a_request_that_a_member_delivers_late", TOOLS) {
+        return;
+    }
+    // Its own: nobody else shall wait for the member that stands still.
+    let cluster = Cluster::start(&Shape::usual());
+    let mut world = World::new(&cluster, "late");
+    world.written("late-a", "raw");
+    let leader = cluster.leader();
+    let followers: Vec<String> = cluster.member_names().into_iter().filter(|name| *name != leader).collect();
+    let [cut_off, other] = followers.as_slice() else { panic!("three members, not {followers:?}") };
+    let id = request_id(&world.sdm);
+    let delete = ["disk", "delete", "late-a", "--request-id", &id];
+    let operator = cluster.sdm_at(&[other, &leader]);
+    operator.done(&["disk", "attach", "late-a", "--host", "host-1"]);
+    let stopped = Stopped::new(vec![cluster.pid(cut_off)]);
+    let late = cluster.sdm_at(&[cut_off]).start(&delete);
+    let refused = operator.refused(&delete);
+    refused.says(5, "ATTACHED", &["late-a"]);
+    operator.done(&["disk", "detach", "late-a"]);
+    stopped.go_on();
+    let finished = late.finish();
+    assert_ne!(finished.code, 0, "it was refused once and for all: {finished:?}");
+    operator.refused(&delete).says(5, "ATTACHED", &["late-a"]);
+    cluster.await_members(3);
+    world.check();
+    // A new request is another matter.
+    world.sdm.done(&["disk", "delete", "late-a"]);
+    world.model.remove("late-a");
     world.check();
 }
 
