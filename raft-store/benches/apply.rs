@@ -2,7 +2,8 @@
 //! snapshot of the large one is written. The state machine runs here by itself: no log, no network,
 //! so that nothing else is measured.
 //!
-//! `cargo bench -p sdm-raft-store --bench apply -- [VOLUMES [FOLDER]]`
+//! `cargo bench -p sdm-raft-store --bench apply -- [VOLUMES [FOLDER]]`; `SDM_BENCH_BETWEEN_US=0` applies without
+//! a rest between two entries.
 
 #[path = "apply/operations.rs"]
 mod operations;
@@ -92,10 +93,16 @@ fn costs(volumes: u64) {
 /// Between two entries: a thread that never sleeps is one that the kernel makes wait.
 const BETWEEN: Duration = Duration::from_micros(50);
 
+fn between() -> Duration {
+    let asked = std::env::var("SDM_BENCH_BETWEEN_US").ok().and_then(|text| text.parse().ok());
+    asked.map_or(BETWEEN, Duration::from_micros)
+}
+
 /// Applies session entries one at a time, as a member that keeps up does, and times each.
 struct Pauses {
     machine: StateMachine,
     index: u64,
+    between: Duration,
     /// How long each took, and how much of that this thread waited for a processor.
     times: Vec<(Duration, Duration)>,
 }
@@ -118,7 +125,9 @@ impl Pauses {
         let entry = Entry { stamp_ms: self.index, entropy: [1; 16], command };
         let log_id = LogId { leader_id: LeaderId { term: 2, node_id: 1 }, index: self.index };
         let entry = LogEntry { log_id, payload: Payload::Normal(entry) };
-        std::thread::sleep(BETWEEN);
+        if !self.between.is_zero() {
+            std::thread::sleep(self.between);
+        }
         let before = waited_for_processor();
         let begun = Instant::now();
         self.machine.apply(stream::iter([Ok((entry, None))])).await.expect("applied");
@@ -150,7 +159,8 @@ async fn pauses(volumes: u64, folder: &Path) {
     let opened = sdm_raft_store::open(&disk).await.expect("opens");
     println!("opened: {:.2?}", begun.elapsed());
     let Opened { state_machine: machine, view, .. } = opened;
-    let mut pauses = Pauses { machine, index: view.load().state.applied_index() + 2, times: Vec::new() };
+    let mut pauses =
+        Pauses { machine, index: view.load().state.applied_index() + 2, between: between(), times: Vec::new() };
     let until = Instant::now() + WATCHED;
     while Instant::now() < until {
         pauses.step().await;

@@ -49,6 +49,7 @@ fn disks_of_a_load_are_counted_and_gone_afterwards_with_their_garbage() {
         cluster.await_reach(name, &["host-1"]);
         folder
     });
+    sdm.done(&["domain", "set", "bench-1", "--retention", "1d"]);
     let keeper = sdm.done(&["disk", "create", "keeper", "--domain", "bench-1", "--size", "1GiB"]);
     sdm.done(&["disk", "delete", "keeper"]);
     let trash = list(&sdm, "gc").len();
