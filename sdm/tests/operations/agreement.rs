@@ -20,21 +20,28 @@ impl World {
     pub fn settle(&self) {
         until("no garbage is left", || {
             let run = self.sdm.run(&["gc", "run", "--timeout", "20s"]);
-            let left = items(&self.sdm.done(&["gc", "list"]));
+            let kept = |row: &Value| self.trash.values().any(|kept| row["id"] == kept.id.as_str());
+            let ours: Vec<String> = self.catalogued().into_iter().map(|(_, name, _)| name).collect();
+            let mut left = items(&self.sdm.done(&["gc", "list"]));
+            // Other tests of the same cluster keep trash as well.
+            left.retain(|row| {
+                !kept(row) && (row["state"] != "trash" || ours.iter().any(|name| row["domain"] == name.as_str()))
+            });
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?} {}", run.stderr)) }
         });
         until("every projection is confirmed", || {
-            let pending: Vec<_> =
-                self.disks().into_values().filter(|disk| disk["projection_pending"] == true).collect();
+            let domains = self.catalogued().into_iter().map(|(_, name, _)| self.sdm.done(&["domain", "show", &name]));
+            let all = self.disks().into_values().chain(domains);
+            let pending: Vec<_> = all.filter(|row| row["projection_pending"] == true).collect();
             if pending.is_empty() { Ok(()) } else { Err(format!("{pending:?}")) }
         });
     }
 
-    /// All disks of both domains, as the catalog has them.
+    /// All disks of all domains, as the catalog has them.
     #[track_caller]
     pub fn disks(&self) -> BTreeMap<String, Value> {
-        let list = |(domain, _): &(String, _)| items(&self.sdm.done(&["disk", "list", "--domain", domain]));
-        let all = self.domains.iter().flat_map(list);
+        let list = |(_, domain, _): (_, String, _)| items(&self.sdm.done(&["disk", "list", "--domain", &domain]));
+        let all = self.catalogued().into_iter().flat_map(list);
         all.map(|disk| (text_of(&disk, "name").to_owned(), disk)).collect()
     }
 
@@ -48,10 +55,13 @@ impl World {
         let disks = self.disks();
         let (there, expected): (Vec<_>, Vec<_>) = (disks.keys().collect(), self.model.keys().collect());
         assert_eq!(there, expected, "disks in the catalog, and those expected");
-        for (number, (_, folder)) in self.domains.iter().enumerate() {
-            let images = ovirt::read_images(folder);
+        self.check_spare();
+        let trash: BTreeSet<&str> = self.trash.values().map(|kept| kept.placement.as_str()).collect();
+        for (number, _, folder) in &self.catalogued() {
+            let mut images = ovirt::read_images(folder);
+            images.retain(|image| !trash.contains(image.name.as_str()));
             ovirt::nothing_is_left_over(folder);
-            let here: Vec<_> = disks.iter().filter(|(name, _)| self.model[*name].domain == number).collect();
+            let here: Vec<_> = disks.iter().filter(|(name, _)| self.model[*name].domain == *number).collect();
             let placements: BTreeSet<&str> = here.iter().map(|(_, disk)| text_of(disk, "placement_id")).collect();
             let found: BTreeSet<&str> = images.iter().map(|image| image.name.as_str()).collect();
             assert_eq!(found, placements, "folders in {}, and placements in the catalog", folder.display());
@@ -103,6 +113,8 @@ fn check_expected(name: &str, disk: &Value, expected: &Expected) {
     assert_eq!(leaf["preallocated"], expected.preallocated, "preallocation of {name}");
     let legal = volumes.iter().all(|volume| volume["legal"] == true);
     assert_eq!(legal, expected.legal, "legality of {name}");
+    let hosts = disk["attachments"].as_array().expect("a disk has a list of attachments");
+    assert_eq!(!hosts.is_empty(), expected.attached, "attachments of {name}: {hosts:?}");
     let snapshots = disk["snapshots"].as_array().expect("a disk has a list of snapshots");
     let names: Vec<&str> = snapshots.iter().map(|snapshot| text_of(snapshot, "name")).collect();
     let wanted: Vec<&str> = expected.snapshots.iter().map(|frozen| frozen.name.as_str()).collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// A disk.
 #[derive(Debug, Clone)]
 pub struct Expected {
-    /// Number of its domain, 0 or 1.
+    /// Number of its domain: 0 or 1, or that of the spare one.
     pub domain: usize,
     /// Of its leaf: raw or qcow2.
     pub format: &'static str,
@@ -25,6 +25,8 @@ pub struct Expected {
     pub preallocated: bool,
     /// Whether all its volumes may be used.
     pub legal: bool,
+    /// Whether a host has it.
+    pub attached: bool,
 }
 
 /// A snapshot.
@@ -40,7 +42,7 @@ impl Expected {
     /// A disk of one volume.
     pub fn plain(domain: usize, format: &'static str, size: u64, content: PathBuf) -> Self {
         let (snapshots, description) = (Vec::new(), String::new());
-        let (layers, template, preallocated, legal) = (1, false, false, true);
-        Self { domain, format, size, content, snapshots, layers, template, description, preallocated, legal }
+        let (layers, template, preallocated, legal, attached) = (1, false, false, true, false);
+        Self { domain, format, size, content, snapshots, layers, template, description, preallocated, legal, attached }
     }
 }

@@ -1,6 +1,7 @@
 //! A guest that writes: through qemu, into the leaf, as long as the disk is attached to its host.
 
 use super::World;
+use super::world::DISK_BYTES;
 use crate::cluster::text_of;
 use crate::host::run;
 use crate::host::text;
@@ -25,6 +26,15 @@ impl World {
         let bytes = vec![byte; usize::try_from(kib << 10).expect("some KiB")];
         let file = File::options().write(true).open(content).expect("the model's file is there");
         file.write_all_at(&bytes, at_kib << 10).expect("it is written");
+    }
+
+    /// Makes the file that is to become a disk.
+    ///
+    /// # Panics
+    /// It cannot.
+    pub fn make_file(&self, disk: &str) {
+        let file = File::create_new(self.file_of(disk)).expect("the file is new");
+        file.set_len(DISK_BYTES).and_then(|()| file.write_all_at(&[0x66; 70_000], 5000)).expect("it is written");
     }
 
     /// The file of a disk's leaf.

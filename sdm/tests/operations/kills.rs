@@ -45,7 +45,7 @@ pub fn kill_after_each_entry(
     victims: &[Victim],
     chosen: impl Fn(usize) -> Vec<usize>,
 ) -> usize {
-    let unique = format!("k{}", world.model.len());
+    let unique = format!("k{}", world.number());
     let entries = count_entries(cluster, world, operation, &format!("{unique}-whole"));
     let chosen = chosen(entries);
     for victim in victims {
@@ -111,9 +111,6 @@ fn kill_once(
     let finished = command.finish();
     cluster.await_members(3);
     cluster.await_worker(world.host);
-    for (domain, _) in &world.domains {
-        cluster.await_reach(domain, &[world.host]);
-    }
     let phase = outcome(world, &id);
     match phase.as_str() {
         "committed" => {
@@ -122,6 +119,9 @@ fn kill_once(
         }
         // As if it had never been; what it said must not be that it was done.
         _ => assert!(finished.code != 0, "it was {phase}: {finished:?}"),
+    }
+    for (_, domain, _) in world.catalogued() {
+        cluster.await_reach(&domain, &[world.host]);
     }
     world.check();
     nothing_is_open(&world.sdm);
@@ -195,7 +195,7 @@ impl Entries {
         });
         let Ok(Ok(Some(told))) = told else { return false };
         for event in told.events {
-            let ours = ["txn-", "attempt-", "disk-", "placement-", "garbage-"];
+            let ours = ["txn-", "attempt-", "disk-", "placement-", "garbage-", "domain-", "attachment-"];
             if ours.iter().any(|kind| event.kind.starts_with(kind)) && self.seen.last() != Some(&event.index) {
                 self.seen.push(event.index);
             }

@@ -9,6 +9,7 @@ mod agreement;
 mod expected;
 mod guest;
 mod kills;
+mod spare;
 mod table;
 mod world;
 
@@ -17,6 +18,8 @@ pub use expected::Frozen;
 pub use kills::VICTIMS;
 pub use kills::Victim;
 pub use kills::kill_after_each_entry;
+pub use spare::SPARE;
+pub use spare::Stands;
 pub use table::OPERATIONS;
 pub use table::Operation;
 pub use table::operation;

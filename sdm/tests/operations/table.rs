@@ -1,7 +1,9 @@
 //! The table of operations: how to make what each works on, its command, and what is true after it.
 //! Whatever is to be shown of every operation runs over this table; a new operation is a new line.
 
+use super::Stands;
 use super::World;
+use super::spare::SPARE;
 use super::world::DISK_BYTES;
 
 /// An operation.
@@ -14,10 +16,20 @@ pub struct Operation {
     pub line: fn(&World, disk: &str) -> Vec<String>,
     /// What is true once it is committed: in the model.
     pub done: fn(&mut World, disk: &str),
-    /// Whether a worker does something before it is committed, so that it can be caught in between.
+    /// Whether a worker does something between its begin and its commit, so that it can be caught in between without
+    /// anybody's bytes.
     pub waits: bool,
     /// Whether it writes into files that are there: then an abort waits for its worker.
     pub in_place: bool,
+}
+
+impl Operation {
+    /// Whether it changes words of the catalog alone: its plan has no step.
+    pub fn is_of_the_catalog(&self) -> bool {
+        ["attach to", "detach from", "trash", "gc", "domain maintenance", "domain activate"]
+            .iter()
+            .any(|kind| self.name.starts_with(kind))
+    }
 }
 
 /// By name.
@@ -59,6 +71,16 @@ fn layered(world: &mut World, disk: &str) {
 fn template(world: &mut World, disk: &str) {
     world.written(disk, "raw");
     world.template(disk, &format!("{disk}-base"));
+}
+
+fn trashed(world: &mut World, disk: &str) {
+    world.written(disk, "raw");
+    world.to_trash(disk);
+}
+
+fn in_spare(world: &mut World, disk: &str) {
+    world.spare_stands(disk, Stands::Active);
+    world.create_in(SPARE, disk, "qcow2");
 }
 
 fn create_done(world: &mut World, disk: &str, format: &'static str) {
@@ -311,6 +333,133 @@ pub const OPERATIONS: &[Operation] = &[
         prepare: raw,
         line: |_, disk| line(&["volume", "repair", disk]),
         done: nothing,
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "import",
+        prepare: |world, disk| world.make_file(disk),
+        line: |world, disk| {
+            let file = world.file_of(disk);
+            line(&[
+                "disk",
+                "import",
+                World::text(&file),
+                "--name",
+                disk,
+                "--domain",
+                world.domain(0),
+                "--format",
+                "raw",
+            ])
+        },
+        done: |world, disk| {
+            let content = world.file_of(disk);
+            world.model.insert(disk.to_owned(), super::Expected::plain(0, "raw", DISK_BYTES, content));
+        },
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "attach to a host",
+        prepare: raw,
+        line: |world, disk| line(&["disk", "attach", disk, "--host", world.host]),
+        done: |world, disk| world.expected(disk).attached = true,
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "detach from a host",
+        prepare: |world, disk| {
+            world.written(disk, "raw");
+            world.sdm.done(&["disk", "attach", disk, "--host", world.host]);
+            world.expected(disk).attached = true;
+        },
+        line: |_, disk| line(&["disk", "detach", disk]),
+        done: |world, disk| world.expected(disk).attached = false,
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "template delete",
+        prepare: template,
+        line: |_, disk| line(&["template", "delete", &format!("{disk}-base")]),
+        done: |world, disk| {
+            world.model.remove(&format!("{disk}-base"));
+        },
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "trash restore",
+        prepare: trashed,
+        line: |world, disk| line(&["gc", "trash", "restore", &world.trash[disk].id]),
+        done: |world, disk| world.is_restored(disk),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "gc apply",
+        prepare: |world, disk| {
+            trashed(world, disk);
+            world.plan_collection();
+        },
+        line: |world, _| line(&["gc", "apply", &world.plan]),
+        done: |world, _| world.trash.clear(),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "domain maintenance",
+        prepare: |world, disk| world.spare_stands(disk, Stands::Active),
+        line: |world, _| line(&["domain", "maintenance", &world.spare().name]),
+        done: |world, _| world.spare_is(Stands::Maintained),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "domain activate",
+        prepare: |world, disk| world.spare_stands(disk, Stands::Maintained),
+        line: |world, _| line(&["domain", "activate", &world.spare().name]),
+        done: |world, _| world.spare_is(Stands::Active),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "domain rename",
+        prepare: |world, disk| world.spare_stands(disk, Stands::Active),
+        line: |world, disk| line(&["domain", "rename", &world.spare().name, &format!("{disk}-renamed")]),
+        done: |world, disk| world.spare_is_called(&format!("{disk}-renamed")),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "domain detach",
+        prepare: |world, disk| {
+            in_spare(world, disk);
+            world.spare_stands(disk, Stands::Maintained);
+        },
+        line: |world, _| line(&["domain", "detach", &world.spare().name, "--yes"]),
+        done: |world, _| world.spare_is_detached(),
+        waits: true,
+        in_place: true,
+    },
+    Operation {
+        name: "domain attach",
+        prepare: |world, disk| {
+            in_spare(world, disk);
+            world.spare_stands(disk, Stands::Detached);
+        },
+        line: |world, _| line(&["domain", "attach", World::text(&world.spare().folder), "--local"]),
+        done: |world, _| world.spare_is_attached(),
+        waits: false,
+        in_place: false,
+    },
+    Operation {
+        name: "domain delete",
+        prepare: |world, disk| world.empty_spare(disk),
+        line: |world, _| line(&["domain", "delete", &world.spare().name, "--yes"]),
+        done: |world, _| world.spare_is_gone(),
         waits: false,
         in_place: false,
     },

@@ -2,6 +2,9 @@
 
 use super::Expected;
 use super::expected::Frozen;
+use super::spare::InTrash;
+use super::spare::SPARE;
+use super::spare::Spare;
 use crate::cluster::Cluster;
 use crate::cluster::Sdm;
 use crate::host::Scratch;
@@ -24,6 +27,12 @@ pub struct World {
     pub domains: [(String, PathBuf); 2],
     /// What is to be there: all disks of both domains, by name.
     pub model: BTreeMap<String, Expected>,
+    /// The domain to which something is done.
+    pub spare: Option<Spare>,
+    /// Deleted disks that are kept, by name.
+    pub trash: BTreeMap<String, InTrash>,
+    /// The last plan of a collection.
+    pub plan: String,
     scratch: Scratch,
     files: u32,
 }
@@ -42,7 +51,8 @@ impl World {
             cluster.await_reach(domain, &["host-1"]);
         }
         let (sdm, scratch) = (cluster.sdm(), Scratch::new("content"));
-        Self { sdm, host: "host-1", domains, model: BTreeMap::new(), scratch, files: 0 }
+        let (spare, trash, plan) = (None, BTreeMap::new(), String::new());
+        Self { sdm, host: "host-1", domains, model: BTreeMap::new(), spare, trash, plan, scratch, files: 0 }
     }
 
     /// A domain's name.
@@ -50,10 +60,26 @@ impl World {
         &self.domains[number].0
     }
 
+    /// A new folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.scratch.folder(name)
+    }
+
+    /// The file that is to become a disk.
+    pub fn file_of(&self, disk: &str) -> PathBuf {
+        self.scratch.join(&format!("{disk}.img"))
+    }
+
+    /// A number that no earlier call has got.
+    pub fn number(&mut self) -> u32 {
+        self.files += 1;
+        self.files
+    }
+
     /// A new file for content.
     pub fn new_file(&mut self) -> PathBuf {
-        self.files += 1;
-        self.scratch.join(&format!("content-{}", self.files))
+        let number = self.number();
+        self.scratch.join(&format!("content-{number}"))
     }
 
     /// A new, empty content of this size.
@@ -87,11 +113,17 @@ impl World {
     /// Makes an empty disk in the first domain.
     #[track_caller]
     pub fn create(&mut self, disk: &str, format: &'static str) {
+        self.create_in(0, disk, format);
+    }
+
+    /// Makes an empty disk in a domain.
+    #[track_caller]
+    pub fn create_in(&mut self, number: usize, disk: &str, format: &'static str) {
         let size = DISK_BYTES.to_string();
-        let domain = self.domain(0).to_owned();
+        let domain = if number == SPARE { self.spare().name.clone() } else { self.domain(number).to_owned() };
         self.sdm.done(&["disk", "create", disk, "--domain", &domain, "--size", &size, "--format", format]);
         let content = self.zeros(DISK_BYTES);
-        self.model.insert(disk.to_owned(), Expected::plain(0, format, DISK_BYTES, content));
+        self.model.insert(disk.to_owned(), Expected::plain(number, format, DISK_BYTES, content));
     }
 
     /// Makes an empty raw disk whose blocks are all allocated.
