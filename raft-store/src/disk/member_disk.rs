@@ -9,7 +9,12 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
+
+/// How much less of a busy processor work in the background gets: a third of what a thread gets that
+/// answers clients. With less, a snapshot of a large state would take longer than the log may grow.
+const BACKGROUND_NICE: i32 = 5;
 
 /// Where work runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,18 @@ impl MemberDisk {
         self.execution.blocking(work).await
     }
 
+    /// Runs blocking work that takes seconds of a processor and is in no hurry: where processors are scarce,
+    /// whoever answers clients comes first.
+    ///
+    /// # Errors
+    /// The work's own; an error if it panicked or got no thread.
+    pub(crate) async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.execution.in_background(work).await
+    }
+
     /// The member's own folder, for small files beside its identity. Their names begin with
     /// `identity.json.` or the folder of a member that died young would seem foreign.
     pub fn root(&self) -> Arc<dyn Files> {
@@ -82,6 +99,24 @@ impl Execution {
                 Err(error) => Err(io::Error::other(error)),
             },
         }
+    }
+
+    async fn in_background<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self == Execution::Tasks {
+            return work();
+        }
+        let (end, ended) = oneshot::channel();
+        // A thread of its own: without privileges none gets its priority back.
+        std::thread::Builder::new().name("background".to_owned()).spawn(move || {
+            if let Err(error) = rustix::process::nice(BACKGROUND_NICE) {
+                tracing::debug!(%error, "work in the background runs as if it were in a hurry");
+            }
+            let _ = end.send(work());
+        })?;
+        ended.await.unwrap_or_else(|_| Err(io::Error::other("work in the background ended in a panic")))
     }
 
     /// Starts a part of the log that may block: its writer, or what follows behind it.

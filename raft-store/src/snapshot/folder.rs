@@ -201,7 +201,7 @@ impl SnapshotFolder {
     /// The file system's. Unless it is [`NotPublished`], nothing has changed, and it may be tried again.
     pub(crate) async fn build(&self, view: Arc<StateView>) -> io::Result<SnapshotFile> {
         let folder = self.clone();
-        self.0.disk.blocking(move || folder.write(&view)).await
+        self.0.disk.in_background(move || folder.write(&view)).await
     }
 
     fn write(&self, view: &StateView) -> io::Result<SnapshotFile> {
