@@ -187,6 +187,9 @@ impl State {
         index.attachments_by_worker.insert((attachment.worker, token));
         if attachment.is_unfenced() {
             index.unfenced_attachments.insert(token);
+            if let AttachmentOwner::Session { nonce, .. } = &attachment.owner {
+                index.unfenced_by_nonce.insert((nonce.clone(), token));
+            }
         } else if let AttachmentOwner::Session { id, .. } = attachment.owner {
             index.attachments_by_session.insert((id, token));
         }
@@ -207,8 +210,9 @@ impl State {
         index.attachments_by_disk.remove(&(old.disk, token));
         index.attachments_by_worker.remove(&(old.worker, token));
         index.unfenced_attachments.remove(&token);
-        if let AttachmentOwner::Session { id, .. } = old.owner {
-            index.attachments_by_session.remove(&(id, token));
+        if let AttachmentOwner::Session { id, nonce } = &old.owner {
+            index.attachments_by_session.remove(&(*id, token));
+            index.unfenced_by_nonce.remove(&(nonce.clone(), token));
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Index {
     /// Attachments that end or change with a client's session.
     pub attachments_by_session: imbl::OrdSet<(u64, Token)>,
     pub unfenced_attachments: imbl::OrdSet<Token>,
+    /// The same of clients' sessions, by what their openers drew: every session that is opened asks for its own.
+    pub unfenced_by_nonce: imbl::OrdSet<(String, Token)>,
     /// Transactions for which a lost worker may still write in place.
     pub fencing_txns: imbl::OrdSet<TxnId>,
     /// Domains whose name on the storage is to be written anew.

@@ -267,6 +267,7 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.attachments_by_worker == state.index.attachments_by_worker
         && fresh.index.attachments_by_session == state.index.attachments_by_session
         && fresh.index.unfenced_attachments == state.index.unfenced_attachments
+        && fresh.index.unfenced_by_nonce == state.index.unfenced_by_nonce
         && fresh.index.fencing_txns == state.index.fencing_txns
         && fresh.index.describing == state.index.describing
         && fresh.index.finished_noops == state.index.finished_noops;

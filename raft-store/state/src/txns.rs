@@ -406,9 +406,14 @@ pub struct Txn {
     pub last_error: Option<String>,
     /// What happened, oldest first.
     pub history: Vec<Event>,
-    /// The client's token under which it was begun: its locks are those of that client's session.
+    /// The client's token under which it was begun: its locks are those of that client's session, unless they are its
+    /// own and the token vouches for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Token>,
+    /// The client's lock set of that token, where it takes locks of its own beside: that one must still be held when
+    /// they are granted, and when it commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched_by: Option<u64>,
     /// Which of its stages is being done, from 0: each builds one placement.
     #[serde(default, skip_serializing_if = "is_first_stage")]
     pub stage: u32,

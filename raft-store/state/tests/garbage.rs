@@ -117,6 +117,23 @@ fn a_deleted_disk_comes_back_as_it_was_within_its_retention() {
 }
 
 #[test]
+fn a_projection_that_a_worker_writes_when_its_disk_gets_into_the_trash_is_answered_before_the_next_goes_out() {
+    let mut kept = Kept::new();
+    kept.world.begin(Spec::RenameDisk { disk: kept.disk, name: name("b") });
+    let told = kept.world.assignments("w1")[0].token;
+    kept.delete();
+    kept.world.pass(1000);
+    let tokens = |kept: &Kept| kept.world.assignments("w1").iter().map(|told| told.token).collect::<Vec<_>>();
+    assert_eq!(tokens(&kept), [told], "one writes at a time");
+    let done = Report::Done { volumes: Vec::new(), bytes: 0 };
+    kept.world.report(kept.session, told, done.clone());
+    let next = tokens(&kept);
+    assert!(next.len() == 1 && next[0] != told, "what the trash is to say is written now: {next:?}");
+    kept.world.report(kept.session, next[0], done);
+    assert!(kept.world.state.projections.is_empty());
+}
+
+#[test]
 fn a_restore_is_refused_from_the_moment_its_deletion_is_assigned_even_when_that_failed() {
     let mut kept = Kept::new();
     let trash = kept.delete();
@@ -309,8 +326,30 @@ fn only_what_nobody_owns_becomes_garbage() {
     kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans: twice });
     let row = kept.only();
     assert_eq!((row.kind, row.made_by), (Kind::Orphan, lost));
-    assert_eq!(row.placement, Some(lost.placement(kept.world.state.cluster_id())));
+    assert_eq!(row.placement, None, "what a dot name tells is no evidence against a published folder");
     assert_eq!(kept.collect(), [row.id]);
+}
+
+/// The catalog lost the row of a placement that won (its domain went and came back without it, say).
+#[test]
+fn a_published_folder_is_an_orphan_only_while_its_transaction_says_that_it_lost() {
+    let mut kept = Kept::new();
+    let disk = kept.world.state.disks.get(&kept.disk).unwrap().clone();
+    let won = kept.world.state.placements.get(&disk.placement).unwrap().clone();
+    let owned = kept.world.state.owned_tokens();
+    let other = Token { ordinal: 99, ..won.token };
+    assert_eq!(kept.world.state.is_orphan(&owned, other, Some(won.txn)), Ok(()), "another attempt of it");
+    let forgotten = sdm_proto::ids::TxnId::derive("forgotten", &[]);
+    let why = kept.world.state.is_orphan(&owned, other, Some(forgotten)).unwrap_err();
+    assert!(why.contains("forgotten"), "{why}");
+    assert_eq!(kept.world.state.is_orphan(&owned, other, None), Ok(()), "a dot name is read by nobody");
+    let lost = kept.abandoned_attempt();
+    let txn = kept.only().txn;
+    kept.collect();
+    let session = kept.session;
+    kept.world.work("w1", session);
+    kept.done(GarbageOrder::AdoptOrphans { domain: kept.domain, orphans: vec![orphan(lost, Some(txn))] });
+    assert_eq!(kept.only().placement, Some(lost.placement(kept.world.state.cluster_id())));
 }
 
 #[test]

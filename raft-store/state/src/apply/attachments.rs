@@ -102,15 +102,13 @@ impl State {
 
     /// A session was opened with what an earlier one's opener had drawn: it is the same client, and it has its own back.
     pub(super) fn resume_attachments(&mut self, session: &Session) {
-        let tokens: Vec<Token> = self.index.unfenced_attachments.iter().copied().collect();
-        for mut attachment in tokens.iter().filter_map(|token| self.attachments.get(token)).cloned().collect::<Vec<_>>()
-        {
-            let AttachmentOwner::Session { nonce, .. } = &attachment.owner else { continue };
-            if *nonce == session.nonce {
-                attachment.owner = AttachmentOwner::Session { id: session.id, nonce: nonce.clone() };
-                attachment.state = AttachmentState::Attached;
-                self.put_attachment(attachment);
-            }
+        let from = (session.nonce.clone(), Token::default());
+        let own = self.index.unfenced_by_nonce.range(from.clone()..).take_while(|(of, _)| *of == from.0);
+        let own: Vec<Attachment> = own.filter_map(|(_, token)| self.attachments.get(token)).cloned().collect();
+        for mut attachment in own {
+            attachment.owner = AttachmentOwner::Session { id: session.id, nonce: session.nonce.clone() };
+            attachment.state = AttachmentState::Attached;
+            self.put_attachment(attachment);
         }
     }
 

@@ -107,6 +107,7 @@ impl State {
             last_error: None,
             history: Vec::new(),
             under: None,
+            vouched_by: None,
             stage: 0,
             built: Vec::new(),
             fencing: None,
@@ -118,7 +119,11 @@ impl State {
         txn.summary = plan.summary;
         txn.objects = plan.objects;
         match begin.under.map(|under| (under.token, self.lock_under(&under, &plan.locks))) {
-            None | Some((_, Ok(None))) => {}
+            None => {}
+            Some((token, Ok(None))) => {
+                txn.under = Some(token);
+                txn.vouched_by = begin.under.and_then(|under| self.lock_of_token(&under).ok()).map(|lock| lock.id);
+            }
             Some((token, Ok(Some(lock)))) => {
                 if let Some(held) = self.locks.get(&lock).cloned() {
                     self.put_lock(LockSet { txn: Some(txn.id), ..held });
@@ -356,6 +361,10 @@ impl State {
             )
             .hint(format!("look again, then {NEW_ID}"))
         };
+        if let Err(refusal) = self.check_vouched(&txn) {
+            self.note(&mut txn, format!("refused: {refusal}"));
+            return self.end(turn, txn, Phase::Refused(refusal));
+        }
         match self.plan_admitted(&txn.spec, Some(lock)) {
             Ok(plan) if plan.locks == locks => self.start(turn, txn),
             other => {

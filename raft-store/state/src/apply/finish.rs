@@ -12,6 +12,7 @@ use crate::garbage::Garbage;
 use crate::garbage::Kind;
 use crate::garbage::Place;
 use crate::reply::Reply;
+use crate::shape::Shape;
 use crate::state::State;
 use crate::txns::Outcome;
 use crate::txns::Phase;
@@ -138,6 +139,11 @@ impl State {
         let held = txn.lock.and_then(|id| self.locks.get(&id)).is_some_and(|lock| lock.granted.is_some());
         if !held {
             return Err(Refusal::new(Class::Internal, "LOCKS_LOST", "its locks are not held any more"));
+        }
+        // What was written into a published file or a domain's own ones stands there: only the catalog can follow.
+        let stands = matches!(txn.spec, Spec::Domain(_)) || matches!(self.shape(txn), Shape::InPlace { .. });
+        if !stands {
+            self.check_vouched(txn)?;
         }
         // The catalog can only have changed under our locks through a defect; what would be wrong
         // then is found here, before anything becomes visible.
@@ -297,10 +303,15 @@ impl State {
         let trash = self.trashed(&disk, retention);
         let outcome = Outcome { domain, disk: Some(id), volumes: disk.volumes.clone(), ..Outcome::default() };
         if let Some(placement) = self.placements.get(&disk.placement).cloned() {
+            let told = self.projections.get(&placement.id).filter(|row| row.work.attempt.is_some()).cloned();
             let id = self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
             if let Some(mut row) = id.and_then(|id| self.garbage.get(&id)).filter(|_| trash.is_some()).cloned() {
                 row.trash = trash;
                 self.put_garbage(row.clone());
+                // Two attempts would write the same files: the next one goes out when this one answered or is given up.
+                if let Some(told) = told {
+                    self.put_projection(told);
+                }
                 self.project_trash(&row);
             }
         }

@@ -11,9 +11,11 @@ use crate::locks::Owner as LockOwner;
 use crate::locks::Resource;
 use crate::reply::Reply;
 use crate::state::State;
+use crate::txns::Txn;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::token::Token;
 use std::collections::BTreeMap;
 
 /// Waiters that are counted at one resource: a list shows a thousand lock sets, and a queue can be as long as the table.
@@ -25,6 +27,11 @@ type Resources = BTreeMap<Resource, Mode>;
 
 fn covers(set: &Resources, resource: &Resource, mode: Mode) -> bool {
     set.get(resource).is_some_and(|held| held.joined_with(mode) == *held)
+}
+
+fn stale(token: Token, why: &str) -> Refusal {
+    Refusal::new(Class::Precondition, "TOKEN_STALE", format!("token {token} is not valid any more: {why}"))
+        .hint("whoever took the lock since may be at work: stop, and take the lock anew (sdm lock acquire)")
 }
 
 /// What a lock on a disk needs on its domain.
@@ -134,15 +141,22 @@ impl State {
         )))
     }
 
-    fn lock_of_token(&self, under: &Under) -> Result<&LockSet, Refusal> {
-        let stale = |why: String| {
-            Refusal::new(
-                Class::Precondition,
-                "TOKEN_STALE",
-                format!("token {} is not valid any more: {why}", under.token),
-            )
-            .hint("whoever took the lock since may be at work: stop, and take the lock anew (sdm lock acquire)")
-        };
+    /// Whether the token that a transaction was begun under still vouches for it: it may have waited for locks of its
+    /// own while its client lost the one that it named, and another took that.
+    ///
+    /// # Errors
+    /// The token is stale.
+    pub(super) fn check_vouched(&self, txn: &Txn) -> Result<(), Refusal> {
+        let (Some(token), Some(id)) = (txn.under, txn.vouched_by) else { return Ok(()) };
+        let lock = self.locks.get(&id);
+        if lock.and_then(|lock| lock.granted).is_some_and(|granted| granted.token == token) {
+            return Ok(());
+        }
+        Err(stale(token, &format!("lock {id} was lost while transaction {} was under way", txn.id)))
+    }
+
+    pub(super) fn lock_of_token(&self, under: &Under) -> Result<&LockSet, Refusal> {
+        let stale = |why: String| stale(under.token, &why);
         let session = self
             .live_session(under.session)
             .map_err(|_| stale(format!("session {} that held it is over", under.session.id)))?;
