@@ -43,6 +43,9 @@ use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
+/// What a detach writes beside.
+const CATALOG: &str = "{\"disks\":1}";
+
 async fn execute(order: Order) -> Outcome {
     run(order, Ports::silent()).await
 }
@@ -77,7 +80,7 @@ fn rename(domain: &DomainRoot) -> Order {
 }
 
 fn detach(domain: &DomainRoot) -> Order {
-    Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: "{\"disks\":1}".to_owned() })
+    Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: CATALOG.to_owned() })
 }
 
 fn attach(domain: &DomainRoot, token: &str) -> Order {
@@ -86,6 +89,7 @@ fn attach(domain: &DomainRoot, token: &str) -> Order {
         token: token.to_owned(),
         description: "again".to_owned(),
         foreign: false,
+        catalog_blake3: blake3::hash(CATALOG.as_bytes()).to_hex().to_string(),
     })
 }
 
@@ -117,7 +121,7 @@ async fn a_domain_is_renamed_detached_and_attached_by_another_pool_with_its_disk
     let page = inspect(&other).await;
     assert_eq!(
         (page.state, page.catalog.as_str(), page.description.as_str()),
-        (DomainState::Released, "{\"disks\":1}", "slow")
+        (DomainState::Released, CATALOG, "slow")
     );
     for _ in 0..2 {
         assert_eq!(done(execute(attach(&other, "4-9-0")).await), Done::DomainChanged);
@@ -156,6 +160,48 @@ async fn a_detach_or_attach_that_was_interrupted_is_finished_by_its_repetition()
     done(execute(rename(&domain)).await);
 }
 
+fn mark(domain: &DomainRoot) -> String {
+    let path = domain.path.join(domain.domain.to_string()).join("dom_md/.sdm");
+    std::fs::read_to_string(path).expect("its mark")
+}
+
+#[tokio::test]
+async fn an_attach_that_read_the_catalog_of_an_earlier_detach_is_refused_and_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, _) = domain_with_disk(folder.path()).await;
+    done(execute(detach(&domain)).await);
+    // Read here; then paused while another attach, and another detach, went by.
+    let stale = attach(&domain, "1-60-0");
+    done(execute(attach(&domain, "1-61-0")).await);
+    let again = |text: &str| Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: text.to_owned() });
+    done(execute(again("{\"disks\":2}")).await);
+    let before = (mark(&domain), metadata(&domain));
+    assert_eq!(refusal(execute(stale.clone()).await).code, RefusalCode::CatalogChanged);
+    assert_eq!((mark(&domain), metadata(&domain)), before);
+    // Half taken by another attach that read the second one.
+    let Order::AttachDomain(order) = stale.clone() else { unreachable!() };
+    let fresh = blake3::hash(b"{\"disks\":2}").to_hex().to_string();
+    done(execute(Order::AttachDomain(AttachDomain { catalog_blake3: fresh, ..order })).await);
+    let before = (mark(&domain), metadata(&domain));
+    assert_eq!(refusal(execute(stale).await).code, RefusalCode::CatalogChanged);
+    assert_eq!((mark(&domain), metadata(&domain)), before);
+}
+
+#[tokio::test]
+async fn a_detach_left_half_done_is_finished_by_another_one_with_its_own_catalog() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, _) = domain_with_disk(folder.path()).await;
+    done(execute(detach(&domain)).await);
+    let later = Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: "{\"disks\":3}".to_owned() });
+    done(execute(later).await);
+    let page = inspect(&domain).await;
+    assert_eq!((page.state, page.catalog.as_str()), (DomainState::Released, "{\"disks\":3}"));
+    assert_eq!(refusal(execute(attach(&domain, "1-60-0")).await).code, RefusalCode::CatalogChanged);
+    // Another cluster of the pool has no say in it.
+    let other = DomainRoot { cluster: Uuid::from_u128(0x99), ..domain.clone() };
+    assert_eq!(refusal(execute(detach(&other)).await).code, RefusalCode::DomainReleased);
+}
+
 #[tokio::test]
 async fn a_free_domain_of_others_is_taken_only_when_that_was_said() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -165,14 +211,14 @@ async fn a_free_domain_of_others_is_taken_only_when_that_was_said() {
     assert_eq!(inspect(&domain).await.state, DomainState::Free);
     assert_eq!(refusal(execute(attach(&domain, "1-60-0")).await).code, RefusalCode::ForeignDomain);
     let Order::AttachDomain(order) = attach(&domain, "1-60-0") else { unreachable!() };
-    done(execute(Order::AttachDomain(AttachDomain { foreign: true, ..order })).await);
+    done(execute(Order::AttachDomain(AttachDomain { foreign: true, catalog_blake3: String::new(), ..order })).await);
     assert_eq!(inspect(&domain).await.state, DomainState::Ours);
 }
 
 #[tokio::test]
-async fn a_format_takes_the_whole_domain_but_not_what_nobody_knows() {
+async fn a_format_takes_the_whole_domain_but_nothing_published() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (domain, _) = domain_with_disk(folder.path()).await;
+    let (domain, disk) = domain_with_disk(folder.path()).await;
     let format = |unknown_names_too| {
         Order::FormatDomain(FormatDomain {
             domain: domain.clone(),
@@ -187,6 +233,11 @@ async fn a_format_takes_the_whole_domain_but_not_what_nobody_knows() {
     assert_eq!(refused.code, RefusalCode::UnexpectedEntry);
     assert!(refused.message.contains(&Uuid::from_u128(5).to_string()), "{refused}");
     assert!(strange.join("notes").exists());
+    std::fs::remove_dir_all(&strange).expect("moved away");
+    // A placement that proves whose it is: the catalog, which is empty, does not know it.
+    let refused = refusal(execute(format(false)).await);
+    assert!(refused.message.contains(&disk.placement.to_string()), "{refused}");
+    assert!(images(&domain).join(disk.placement.to_string()).exists());
     // An interrupted run's folder goes too, and a link in it is not followed.
     let outside = folder.path().join("outside");
     std::fs::write(&outside, "keep").expect("written");

@@ -123,10 +123,11 @@ fn order(order: &Order) -> WireOrder {
             // Rows of plain values: that they encode is shown by every detach in every test.
             catalog: serde_json::to_string(catalog).unwrap_or_default(),
         }),
-        Order::AttachDomain { target, name } => WireOrder::AttachDomain(v1::AttachDomainOrder {
+        Order::AttachDomain { target, name, catalog } => WireOrder::AttachDomain(v1::AttachDomainOrder {
             domain: Some(domain(target)),
             name: name.clone(),
             foreign: false,
+            catalog_blake3: catalog.clone(),
         }),
         Order::FormatDomain { target, dot_name } => WireOrder::FormatDomain(v1::FormatDomainOrder {
             domain: Some(domain(target)),

@@ -108,7 +108,8 @@ pub(super) async fn attach(core: &Core, request: v1::AttachDomainRequest) -> Res
         let catalog = catalog.ok_or_else(|| {
             Refusal::new(Class::Unavailable, "TRY_AGAIN", "the request was forgotten while it was asked for")
         })?;
-        let attach = attached(&request, id, name, catalog)?;
+        let (catalog, blake3) = catalog;
+        let attach = AttachDomain { catalog: blake3, ..attached(&request, id, name, catalog)? };
         Ok(Spec::Domain(DomainChange::Attach(Box::new(attach))))
     });
     begun.await
@@ -133,16 +134,18 @@ fn attached(
         local: request.local,
         contents,
         renamed: !request.rename_prefix.is_empty(),
+        catalog: String::new(),
     })
 }
 
-/// What the domain says about itself, read by a worker whose paths cover it.
+/// What the domain says about itself, read by a worker whose paths cover it, and the BLAKE3 of these words, by which the
+/// worker that takes it knows that they are still said.
 async fn read_catalog(
     core: &Core,
     state: &State,
     request: &v1::AttachDomainRequest,
     id: DomainId,
-) -> Result<DomainCatalog, Refusal> {
+) -> Result<(DomainCatalog, String), Refusal> {
     state.refuse_suspended()?;
     if let Some(known) = state.domains.get(&id) {
         let message = format!("domain {id} is attached already, as {}", known.name);
@@ -171,7 +174,10 @@ async fn read_catalog(
         };
         let asked = worker_call::ask(core, worker, &address, async |mut client| client.inspect_domain(inspect).await);
         match asked.await {
-            Ok(page) => return parse_catalog(state, id, &page),
+            Ok(page) => {
+                let blake3 = blake3::hash(page.catalog.as_bytes()).to_hex().to_string();
+                return parse_catalog(state, id, &page).map(|catalog| (catalog, blake3));
+            }
             Err(refusal) => last = refusal,
         }
     }
@@ -241,6 +247,7 @@ mod tests {
             cluster: sample.state.cluster_id(),
             epoch: 1,
             domain: id,
+            detached_at: 7,
             name: "nfs9".parse().unwrap(),
             contents: Default::default(),
         };

@@ -203,6 +203,8 @@ pub enum Order {
         target: Target,
         /// Its name here.
         name: String,
+        /// BLAKE3 of the catalog that its mark must name, in hexadecimal digits.
+        catalog: String,
     },
     /// Delete the folder of a domain in which nothing lies any more.
     FormatDomain {
@@ -343,11 +345,12 @@ impl State {
             }
             Spec::Domain(DomainChange::Detach { domain }) => Some(Order::DetachDomain {
                 target: self.target(*domain)?,
-                catalog: Box::new(self.domain_catalog(*domain)?),
+                catalog: Box::new(self.domain_catalog(*domain, txn.began_index)?),
             }),
             Spec::Domain(DomainChange::Attach(attach)) => Some(Order::AttachDomain {
                 target: Target { domain: attach.domain, path: attach.path.clone(), local: attach.local },
                 name: attach.name.to_string(),
+                catalog: attach.catalog.clone(),
             }),
             Spec::Noop { .. } => Some(Order::Noop),
             _ => self.build_order(attempt.worker, txn, attempt),
@@ -393,7 +396,7 @@ impl State {
     fn move_order(&self, worker: WorkerId, attempt: &Attempt, disk: DiskId, to: DomainId) -> Option<Order> {
         let disk = self.disks.get(&disk)?;
         let source = self.target(self.domain_of(disk)?.id)?;
-        let volumes: Vec<Volume> = disk.volumes.iter().filter_map(|id| self.volumes.get(id)).cloned().collect();
+        let volumes = self.whole_chain(disk)?;
         let ticket = attempt.ticket.clone();
         if worker != attempt.worker {
             return Some(Order::ServeSource { source, placement: disk.placement, volumes, ticket });

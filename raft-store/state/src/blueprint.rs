@@ -22,6 +22,10 @@ use sdm_proto::names::Name;
 /// A qcow2 image has whole sectors.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 
+/// A raw file is stored rounded up to this, whatever its length was when it was imported; what lies over it, or is
+/// made of it, is as large as the file.
+const RAW_BLOCK_BYTES: u64 = 4096;
+
 /// What a qcow2 file holds besides data, at most: a header, an L1 table and refcounts of the largest disk ...
 const QCOW2_FIXED_BYTES: u64 = 1 << 20;
 
@@ -100,7 +104,7 @@ impl Blueprint {
 pub(crate) fn size_for(format: Format, bytes: u64) -> u64 {
     match format {
         Format::Raw => bytes,
-        Format::Qcow2 => bytes.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(bytes),
+        Format::Qcow2 => bytes.checked_next_multiple_of(RAW_BLOCK_BYTES).unwrap_or(bytes),
     }
 }
 
@@ -148,9 +152,14 @@ impl State {
         volumes.iter().filter_map(|id| self.volumes.get(id))
     }
 
+    /// The rows of a disk's volumes, root first; None when one is missing: nothing is built from a part of a chain.
+    pub(crate) fn whole_chain(&self, disk: &Disk) -> Option<Vec<Volume>> {
+        disk.volumes.iter().map(|id| self.volumes.get(id).cloned()).collect()
+    }
+
     fn source_of(&self, disk: &Disk) -> Option<Source> {
         let domain = self.domain_of(disk)?.id;
-        Some(Source { domain, placement: disk.placement, volumes: self.chain(disk.id).cloned().collect() })
+        Some(Source { domain, placement: disk.placement, volumes: self.whole_chain(disk)? })
     }
 
     /// Stages of an operation; each builds one placement.

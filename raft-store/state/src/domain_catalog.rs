@@ -26,6 +26,9 @@ pub struct DomainCatalog {
     pub epoch: u64,
     /// The domain.
     pub domain: DomainId,
+    /// The entry that began its detach: no two detaches write the same catalog, all attempts of one do.
+    #[serde(default)]
+    pub detached_at: u64,
     /// Its name then.
     pub name: Name,
     /// What lies in it.
@@ -33,8 +36,8 @@ pub struct DomainCatalog {
 }
 
 impl State {
-    /// The catalog of a domain as it is now.
-    pub(crate) fn domain_catalog(&self, id: DomainId) -> Option<DomainCatalog> {
+    /// The catalog of a domain as it is now, for the detach that began with this entry.
+    pub(crate) fn domain_catalog(&self, id: DomainId, detached_at: u64) -> Option<DomainCatalog> {
         let domain = self.domains.get(&id)?;
         Some(DomainCatalog {
             version: DOMAIN_CATALOG_VERSION,
@@ -42,6 +45,7 @@ impl State {
             cluster: self.cluster_id(),
             epoch: self.meta.epoch,
             domain: id,
+            detached_at,
             name: domain.name.clone(),
             contents: self.contents_of(id),
         })

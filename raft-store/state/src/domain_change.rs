@@ -59,6 +59,10 @@ pub struct AttachDomain {
     /// Whether disks got other names than they had: what stands beside their volumes is written anew then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renamed: bool,
+    /// BLAKE3 of the catalog that the contents were read from, in hexadecimal digits: the worker takes the domain only
+    /// while its mark names this very one. Each detach writes another.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub catalog: String,
 }
 
 /// What lies in a domain: the rows of the catalog that go with it.
@@ -70,6 +74,9 @@ pub struct DomainContents {
     pub volumes: Vec<Volume>,
     /// Their placements.
     pub placements: Vec<Placement>,
+    /// How long its deleted disks are kept, where the domain says so itself, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_ms: Option<u64>,
 }
 
 impl DomainContents {

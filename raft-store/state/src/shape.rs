@@ -60,6 +60,10 @@ pub(crate) struct JobShape {
     pub reserved_bytes: u64,
 }
 
+fn total(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
+}
+
 impl Blueprint {
     /// Links and empty files are made in a moment; bytes, and blocks for all of a file, take as long as they take.
     pub(crate) fn is_job(&self) -> bool {
@@ -102,15 +106,15 @@ impl State {
             Spec::ExportDisk { disk } => Shape::Job(JobShape {
                 source: self.disks.get(disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id),
                 peer: true,
-                total_bytes: self.chain(*disk).map(|volume| volume.file_size).sum(),
+                total_bytes: total(self.chain(*disk).map(|volume| volume.file_size)),
                 ..JobShape::default()
             }),
             Spec::MoveDisk { disk, to } => Shape::Job(JobShape {
                 source: self.disks.get(disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id),
                 target: Some(*to),
                 pull: true,
-                total_bytes: self.chain(*disk).map(|volume| volume.file_size).sum(),
-                reserved_bytes: self.chain(*disk).map(|volume| volume.allocated_bytes).sum(),
+                total_bytes: total(self.chain(*disk).map(|volume| volume.file_size)),
+                reserved_bytes: total(self.chain(*disk).map(|volume| volume.allocated_bytes)),
                 ..JobShape::default()
             }),
             Spec::ResizeDisk { disk, size } => self.shape_of_resize(*disk, *size),
@@ -118,7 +122,15 @@ impl State {
             Spec::Domain(DomainChange::Attach(attach)) => {
                 Shape::AtPath { path: attach.path.clone(), local: attach.local, makes: false }
             }
-            Spec::Domain(DomainChange::Detach { domain }) => Shape::Step { domain: *domain, builds: false },
+            // By whoever owns the path: where an earlier detach ended half done, probes find the domain given up, and
+            // nobody reaches it any more, until this one finishes that.
+            Spec::Domain(DomainChange::Detach { domain }) => {
+                self.domains.get(domain).map_or(Shape::Instant, |domain| Shape::AtPath {
+                    path: domain.path.clone(),
+                    local: domain.local,
+                    makes: false,
+                })
+            }
             Spec::Domain(_)
             | Spec::Attachment(_)
             | Spec::Worker(_)

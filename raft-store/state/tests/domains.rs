@@ -265,6 +265,7 @@ fn attach(catalog: &DomainCatalog, contents: DomainContents) -> DomainChange {
         local: true,
         contents,
         renamed: true,
+        catalog: String::new(),
     }))
 }
 
@@ -387,8 +388,12 @@ fn the_largest_domain_that_is_detached_fits_one_command_with_the_longest_names()
     let mut placement = world.state.placements.get(&row.placement).cloned().unwrap();
     placement.cluster = Some(world.state.cluster_id());
     let most = usize::try_from(Settings::default().domain_rows_max / 3).unwrap();
-    let contents =
-        DomainContents { disks: vec![row; most], volumes: vec![volume; most], placements: vec![placement; most] };
+    let contents = DomainContents {
+        disks: vec![row; most],
+        volumes: vec![volume; most],
+        placements: vec![placement; most],
+        retention_ms: None,
+    };
     let spec = Spec::Domain(DomainChange::Attach(Box::new(AttachDomain {
         domain,
         name: name(&"n".repeat(128)),
@@ -396,6 +401,7 @@ fn the_largest_domain_that_is_detached_fits_one_command_with_the_longest_names()
         local: true,
         contents,
         renamed: true,
+        catalog: String::new(),
     })));
     world.begin(spec);
     let bytes = encode_entry(world.entries.last().unwrap()).len();

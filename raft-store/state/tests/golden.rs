@@ -287,6 +287,7 @@ fn care(world: &mut World, worker: SessionRef, domain: DomainId) {
         local: true,
         contents: catalog.map(|catalog| catalog.contents).unwrap_or_default(),
         renamed: true,
+        catalog: String::new(),
     };
     world.begin(Spec::Domain(DomainChange::Attach(Box::new(attach))));
     world.work("w1", worker);

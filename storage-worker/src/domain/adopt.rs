@@ -184,6 +184,7 @@ mod tests {
             token: "1-5-0".to_owned(),
             released: false,
             former_pools: Vec::new(),
+            catalog_blake3: String::new(),
         };
         for left in [serde_json::to_string(&twin).expect("text"), "{\"po".to_owned(), String::new()] {
             std::fs::write(&next, left).expect("written");

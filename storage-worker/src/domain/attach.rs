@@ -27,7 +27,14 @@ pub async fn attach_domain<S: Storage>(storage: &S, order: &AttachDomain) -> Res
     if owner.metadata.domain != root.domain {
         return Err(corrupt(root, "its metadata names another domain than its folder".to_owned()));
     }
-    if !is_ours(&owner, root) {
+    // Half taken or given up: what the cluster is about to believe of it must be what its last detach wrote.
+    let named = owner.identity.as_ref().map(|identity| identity.catalog_blake3.as_str()).unwrap_or_default();
+    let ours = is_ours(&owner, root);
+    let released = owner.identity.as_ref().is_some_and(|identity| identity.released);
+    if (ours || released) && named != order.catalog_blake3 {
+        return Err(DomainError::CatalogChanged { domain: root.domain });
+    }
+    if !ours {
         let former_pools = takeable(&owner, order)?;
         if owner.identity.is_none() {
             let metadata = EntryPath::parse("dom_md/metadata")?;
@@ -41,6 +48,7 @@ pub async fn attach_domain<S: Storage>(storage: &S, order: &AttachDomain) -> Res
             token: order.token.clone(),
             released: false,
             former_pools,
+            catalog_blake3: order.catalog_blake3.clone(),
         };
         write_mark(domain.driver(), &identity).await?;
     }

@@ -160,6 +160,7 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
         token: order.token.clone(),
         released: false,
         former_pools: Vec::new(),
+        catalog_blake3: String::new(),
     };
     let identity = serde_json::to_vec(&identity)
         .map_err(|error| DomainError::Corrupt { entry: MARK.to_owned(), reason: error.to_string() })?;

@@ -21,22 +21,40 @@ use super::names::NEXT_MARK;
 use super::rename::change_metadata;
 use super::small_file::replace;
 
-/// Gives a domain up; given up already is given up.
+/// Gives a domain up; given up already is given up. What an earlier detach of this cluster left half done is finished,
+/// with the catalog of this one.
 ///
 /// # Errors
 /// When the domain is not ours and was not, or the storage fails.
 pub async fn detach_domain<S: Storage>(storage: &S, order: &DetachDomain) -> Result<(), DomainError> {
     let (domain, owner) = Domain::find(storage, &order.domain).await?;
     let (driver, root) = (domain.driver(), &order.domain);
-    let was_ours =
-        |identity: &DomainIdentity| identity.released && identity.pool == root.pool && identity.cluster == root.cluster;
-    if !owner.identity.as_ref().is_some_and(was_ours) {
-        owner.require(root)?;
+    let catalog_blake3 = hash_of(&order.catalog);
+    let was_ours = |identity: &&DomainIdentity| {
+        identity.released
+            && identity.pool == root.pool
+            && identity.cluster == root.cluster
+            && identity.domain == root.domain
+            && owner.metadata.domain == root.domain
+    };
+    let released = owner.identity.as_ref().filter(was_ours);
+    if released.is_none_or(|identity| identity.catalog_blake3 != catalog_blake3) {
+        let identity = match released {
+            Some(identity) => identity,
+            None => {
+                owner.require(root)?;
+                owner.require_pool(root)?
+            }
+        };
         write_catalog(driver, &order.catalog).await?;
-        let identity = DomainIdentity { released: true, ..owner.require_pool(root)?.clone() };
-        write_mark(driver, &identity).await?;
+        write_mark(driver, &DomainIdentity { released: true, catalog_blake3, ..identity.clone() }).await?;
     }
     change_metadata(driver, &[("POOL_UUID", String::new())]).await
+}
+
+/// What a mark says of a catalog.
+fn hash_of(catalog: &str) -> String {
+    if catalog.is_empty() { String::new() } else { blake3::hash(catalog.as_bytes()).to_hex().to_string() }
 }
 
 async fn write_catalog<D: DomainDriver>(driver: &D, catalog: &str) -> Result<(), DomainError> {

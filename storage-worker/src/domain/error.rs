@@ -142,15 +142,21 @@ pub enum DomainError {
         /// Its pool, as it says.
         pool: String,
     },
-    /// Names lie in the domain that are not this cluster's.
+    /// The domain's mark names another catalog than the one that was read before.
+    #[error("the domain {domain} was attached or detached by somebody since its catalog was read")]
+    CatalogChanged {
+        /// The domain.
+        domain: Uuid,
+    },
+    /// Names lie in the domain of which the cluster knows nothing: to it the domain is empty.
     #[error(
-        "{count} names beneath images/ are not this cluster's placements, such as `{example}`; nothing was changed"
+        "{count} names lie beneath images/ of which the catalog knows nothing, such as `{examples}`; nothing was changed"
     )]
     UnknownNames {
         /// How many.
         count: u64,
-        /// One of them.
-        example: String,
+        /// The first few of them.
+        examples: String,
     },
     /// The placement is not there.
     #[error("there is no placement `{0}`")]

@@ -1,6 +1,7 @@
-//! Deleting a whole domain, with the placements in it that are this cluster's.
+//! Deleting a whole domain in which nothing is published any more.
 
 use crate::driver::DomainDriver;
+use crate::driver::Entry;
 use crate::driver::EntryKind;
 use crate::driver::EntryPath;
 use crate::driver::Storage;
@@ -11,18 +12,20 @@ use crate::work::FormatDomain;
 use super::Domain;
 use super::DomainError;
 use super::DotName;
-use super::inspect::is_our_name;
 use super::open::images;
 use super::open::open_path;
 
 /// Folders within folders that are gone into: a domain has three levels, and what others leave is rarely deeper.
 const DEPTH_MAX: usize = 16;
 
+/// Names that a refusal names: enough to find them.
+const EXAMPLES_MAX: usize = 4;
+
 /// Deletes; done already is done. The domain goes away at once, by a rename; its files after that.
 ///
 /// # Errors
-/// When the domain is not ours, holds names that are not this cluster's (nothing is touched then, unless it was told to
-/// take them too), or the storage fails.
+/// When the domain is not ours, holds published names (nothing is touched then, unless it was told to take them too), or
+/// the storage fails.
 pub async fn format_domain<S: Storage>(storage: &S, order: &FormatDomain) -> Result<DeletionReport, DomainError> {
     let aside = EntryPath::root().join(order.dot_name.parse::<DotName>()?.as_str())?;
     let published = EntryPath::root().join(&order.domain.domain.to_string())?;
@@ -47,18 +50,17 @@ pub async fn format_domain<S: Storage>(storage: &S, order: &FormatDomain) -> Res
     Ok(report)
 }
 
+/// The catalog has nothing in a domain that is deleted. So whatever is published there is somebody's of whom it does not
+/// know, another cluster's of the pool perhaps; only dot names, which nobody ever reads, may go.
 async fn refuse_unknown<D: DomainDriver>(domain: &Domain<D>) -> Result<(), DomainError> {
-    let (mut count, mut example) = (0, None);
-    for entry in domain.driver().list(&images()).await? {
-        if !is_our_name(domain, &entry).await? {
-            count += 1;
-            example.get_or_insert(entry.name);
-        }
+    let is_rest = |entry: &Entry| entry.kind == EntryKind::Folder && entry.name.parse::<DotName>().is_ok();
+    let names = domain.driver().list(&images()).await?;
+    let unknown: Vec<String> = names.into_iter().filter(|entry| !is_rest(entry)).map(|entry| entry.name).collect();
+    if unknown.is_empty() {
+        return Ok(());
     }
-    match example {
-        Some(example) => Err(DomainError::UnknownNames { count, example }),
-        None => Ok(()),
-    }
+    let examples: Vec<String> = unknown.iter().take(EXAMPLES_MAX).map(|name| name.escape_debug().to_string()).collect();
+    Err(DomainError::UnknownNames { count: unknown.len() as u64, examples: examples.join("`, `") })
 }
 
 /// Unlinks everything beneath a folder, and the folder; not there is fine. Nothing is followed.

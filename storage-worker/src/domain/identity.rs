@@ -23,4 +23,7 @@ pub struct DomainIdentity {
     /// Pools that had it before, whose placements may still lie in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_pools: Vec<Uuid>,
+    /// BLAKE3 of the catalog that its last detach wrote, in hexadecimal digits: an attach takes what it read, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub catalog_blake3: String,
 }

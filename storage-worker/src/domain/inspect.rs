@@ -121,17 +121,6 @@ async fn read_catalog<D: DomainDriver>(domain: &Domain<D>) -> Result<String, Dom
     }
 }
 
-/// Whether a name under `images/` is one of this cluster's: a dot name, or a placement that proves it.
-pub(super) async fn is_our_name<D: DomainDriver>(domain: &Domain<D>, entry: &Entry) -> Result<bool, DomainError> {
-    if entry.kind != EntryKind::Folder {
-        return Ok(false);
-    }
-    if entry.name.parse::<DotName>().is_ok() {
-        return Ok(true);
-    }
-    Ok(matches!(placement(domain, &entry.name, Details::No).await, Ok(FoundKind::Placement { .. })))
-}
-
 /// Whether `.meta` files are read too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Details {

@@ -179,6 +179,7 @@ fn class(code: RefusalCode) -> Class {
         | RefusalCode::VolumeShared
         | RefusalCode::DomainReleased
         | RefusalCode::DomainTaken
+        | RefusalCode::CatalogChanged
         | RefusalCode::HashMismatch => Class::Precondition,
         RefusalCode::StreamInvalid
         | RefusalCode::SizeInvalid

@@ -204,6 +204,7 @@ impl Reading<'_> {
                 token: assignment.token.clone(),
                 description: order.name.clone(),
                 foreign: order.foreign,
+                catalog_blake3: order.catalog_blake3.clone(),
             })),
             WireOrder::FormatDomain(order) => Way::Step(Order::FormatDomain(FormatDomain {
                 domain: self.required_root(order.domain.as_ref())?,

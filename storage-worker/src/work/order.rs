@@ -422,6 +422,8 @@ pub struct AttachDomain {
     pub description: String,
     /// Also one that sdm did not make.
     pub foreign: bool,
+    /// BLAKE3 of the catalog that the domain's mark must name, in hexadecimal digits; empty: it must name none.
+    pub catalog_blake3: String,
 }
 
 /// Delete the whole folder of a domain, with every placement in it that is this cluster's.

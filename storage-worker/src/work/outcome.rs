@@ -370,6 +370,8 @@ pub enum RefusalCode {
     DomainReleased,
     /// The domain belongs to a pool, and cannot be taken.
     DomainTaken,
+    /// The domain was detached anew since its catalog was read.
+    CatalogChanged,
     /// The file system has no room left.
     NoSpace,
     /// What was read is not what it should be.
@@ -424,6 +426,7 @@ impl RefusalCode {
             Self::StorageUnsupported => "STORAGE_UNSUPPORTED",
             Self::DomainReleased => "DOMAIN_RELEASED",
             Self::DomainTaken => "DOMAIN_TAKEN",
+            Self::CatalogChanged => "CATALOG_CHANGED",
             Self::NoSpace => "NO_SPACE",
             Self::HashMismatch => "HASH_MISMATCH",
             Self::StreamInvalid => "STREAM_INVALID",

@@ -123,9 +123,13 @@ impl From<DomainError> for Unfinished {
             DomainError::Taken { .. } => {
                 (RefusalCode::DomainTaken, "detach it from its pool first; nothing was changed")
             }
+            DomainError::CatalogChanged { .. } => (
+                RefusalCode::CatalogChanged,
+                "nothing was changed: repeat the attach under a new request id, then its catalog is read again",
+            ),
             DomainError::UnknownNames { .. } => (
                 RefusalCode::UnexpectedEntry,
-                "see `sdm gc audit` for what they are; formatting takes them too only when it is told so",
+                "find out whose they are (their .sdm marks and .meta files say) and move them away by hand; the deletion is tried again",
             ),
             DomainError::PlacementMissing(_) => {
                 (RefusalCode::PlacementMissing, "somebody else deleted it, or another file system is mounted there")

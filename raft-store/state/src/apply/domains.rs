@@ -133,9 +133,9 @@ impl State {
         for placement in &contents.placements {
             self.remove_placement(placement.id);
         }
-        for volume in &contents.volumes {
-            self.remove_volume(&volume.id);
-        }
+        // Its own are nobody's now; what somebody outside uses all the same stays.
+        let volumes: Vec<_> = contents.volumes.iter().map(|volume| volume.id).collect();
+        self.forget_unused(&volumes);
         self.remove_domain(id);
         self.forget_sights(id);
     }
@@ -153,7 +153,7 @@ impl State {
             adopted_epoch: None,
             state: DomainState::Active,
             describing: None,
-            retention_ms: None,
+            retention_ms: contents.retention_ms,
         });
         self.see_new_domain(attempt.worker, domain);
         for volume in contents.volumes {

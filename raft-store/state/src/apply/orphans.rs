@@ -9,6 +9,8 @@ use crate::garbage::Place;
 use crate::garbage_order::Orphan;
 use crate::state::State;
 use crate::txns::Outcome;
+use crate::txns::Phase;
+use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Work;
 use sdm_proto::ids::DomainId;
@@ -59,12 +61,30 @@ impl State {
         }
         match txn.map(|id| (id, self.txns.get(&id))) {
             Some((id, Some(row))) if !row.phase.is_final() => Err(format!("transaction {id} is open")),
-            // Finished, or forgotten since it finished.
-            Some(_) => Ok(()),
+            Some((id, Some(row))) => self.lost_to(id, row, token),
+            // A published folder whose transaction is forgotten may have won.
+            Some((id, None)) => {
+                Err(format!("transaction {id} is over for so long that it is forgotten: whether this won nobody knows"))
+            }
             // Nothing says whose it was: whatever was open when the token was given must be over.
             None if token.index < owned.oldest_open_index => Ok(()),
             None => Err("a transaction is open that is older than its token".to_owned()),
         }
+    }
+
+    /// Whether an attempt of a finished transaction is known not to have won.
+    fn lost_to(&self, id: TxnId, txn: &Txn, token: Token) -> Result<(), String> {
+        let Phase::Committed(outcome) = &txn.phase else { return Ok(()) };
+        if outcome.placement == Some(token.placement(self.cluster_id())) {
+            return Err(format!(
+                "transaction {id} made it and was committed, but the catalog does not have it any more"
+            ));
+        }
+        // Its result names what its last stage made only.
+        if matches!(txn.spec, Spec::CloneLinked { snapshot: None, .. }) {
+            return Err(format!("transaction {id} was committed, and this may be what its first stage made"));
+        }
+        Ok(())
     }
 
     pub(super) fn adopt_orphans(
@@ -94,7 +114,8 @@ impl State {
                 id: turn.next_token(self),
                 kind: Kind::Orphan,
                 place,
-                placement: Some(orphan.token.placement(self.cluster_id())),
+                // What was seen under a dot name alone says nothing about a published folder.
+                placement: orphan.txn.map(|_| orphan.token.placement(self.cluster_id())),
                 made_by: orphan.token,
                 cluster: None,
                 txn: orphan.txn.unwrap_or(txn.id),

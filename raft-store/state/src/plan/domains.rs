@@ -18,6 +18,7 @@ use crate::locks::Owner as LockOwner;
 use crate::locks::Resource;
 use crate::state::State;
 use crate::txns::Spec;
+use crate::volume_users::VolumeUser;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
@@ -184,7 +185,10 @@ impl State {
                 contents.rows(),
                 settings.domain_rows_max
             );
-            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message));
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message).hint(
+                "delete what nobody needs here (sdm disk list, sdm domain list), or there before it is detached; then \
+                 repeat it",
+            ));
         }
         Ok(())
     }
@@ -258,7 +262,8 @@ impl State {
 
     /// What lies in a domain: the rows that go with it.
     pub(crate) fn contents_of(&self, domain: DomainId) -> DomainContents {
-        let mut contents = DomainContents::default();
+        let retention_ms = self.domains.get(&domain).and_then(|domain| domain.retention_ms);
+        let mut contents = DomainContents { retention_ms, ..DomainContents::default() };
         let mut volumes = BTreeSet::new();
         for disk in self.disks_in_from(domain, DiskId::default()) {
             let Some(placement) = self.placements.get(&disk.placement) else { continue };
@@ -295,6 +300,9 @@ impl State {
         if self.index.describing.contains(&id) {
             found.push(blocker("projection", id.to_string(), "the domain's name is being written to it; wait"));
         }
+        if !deleting {
+            found.extend(self.sharers_elsewhere(id).into_iter().take(BLOCKERS_SHOWN));
+        }
         if deleting {
             for disk in self.disks_in_from(id, DiskId::default()).take(BLOCKERS_SHOWN) {
                 let words = format!(
@@ -316,6 +324,39 @@ impl State {
         Err(found.into_iter().fold(refusal, |refusal, at| refusal.blocker(&at.kind, at.id, at.description)))
     }
 
+    /// Who outside the domain uses volumes of its disks: linked clones that were moved away, what is in the trash. The
+    /// rows of shared volumes cannot both go and stay.
+    fn sharers_elsewhere(&self, id: DomainId) -> Vec<Blocker> {
+        let volumes: BTreeSet<_> =
+            self.disks_in_from(id, DiskId::default()).flat_map(|disk| disk.volumes.iter().copied()).collect();
+        let users: BTreeSet<_> = volumes.iter().flat_map(|volume| self.volume_users(*volume)).collect();
+        let mut found = Vec::new();
+        for user in users {
+            match user {
+                VolumeUser::Disk(disk) => {
+                    let Some(disk) = self.disks.get(&disk) else { continue };
+                    let domain = self.domain_of(disk);
+                    if domain.is_some_and(|domain| domain.id == id) {
+                        continue;
+                    }
+                    let words = format!(
+                        "lies in domain {} and shares volumes with disks here; bring it here (sdm disk move {2} --to {1}), or copy it and delete it",
+                        domain.map_or("?", |domain| domain.name.as_str()),
+                        self.domains.get(&id).map_or("DOMAIN", |domain| domain.name.as_str()),
+                        disk.name
+                    );
+                    found.push(blocker("disk", disk.name.to_string(), &words));
+                }
+                VolumeUser::Trash(garbage) => {
+                    if let Some(row) = self.garbage.get(&garbage).filter(|row| row.place.domain != id) {
+                        found.push(garbage_blocker(row));
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// Lock sets that hold the domain, as far as they keep others from it.
     pub fn domain_holders(&self, id: DomainId) -> impl Iterator<Item = &LockSet> + '_ {
         let locks = self.lock_blockers(&sole_use_of(id)).into_iter();
@@ -332,7 +373,7 @@ impl State {
                     format!("sdm txn show {txn} (unfenced)")
                 }
                 LockOwner::Txn(txn) => format!("wait, or sdm txn abort {txn}"),
-                LockOwner::Session(_) => format!("wait, or sdm lock release {}", lock.id),
+                LockOwner::Session(session) => format!("wait, or sdm lock release {} --session {session}", lock.id),
             };
             blocker("lock", lock.id.to_string(), &format!("{state} by {}; {next}", self.owner_words(lock)))
         };

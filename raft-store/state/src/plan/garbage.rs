@@ -97,7 +97,14 @@ impl State {
             return Err(self.doomed_refusal(row, trashed));
         }
         for volume in &trashed.volumes {
-            let Some(live) = self.volumes.get(&volume.id) else { continue };
+            let Some(live) = self.volumes.get(&volume.id) else {
+                let message = format!(
+                    "volume {} of disk {} is not in the catalog any more, and other disks may have changed it",
+                    volume.id, trashed.disk.name
+                );
+                return Err(Refusal::new(Class::Precondition, "VOLUME_MISSING", message)
+                    .hint("keep what lies there: sdm gc hold; its files can be imported as a new disk"));
+            };
             let same =
                 (live.parent, live.format, live.virtual_size) == (volume.parent, volume.format, volume.virtual_size);
             if !same {
@@ -113,14 +120,12 @@ impl State {
     }
 
     fn doomed_refusal(&self, row: &Garbage, trashed: &Trashed) -> Refusal {
-        let worker = row.doomed.map(|doomed| self.worker_word(doomed.worker));
-        let seconds = row.doomed.map(|doomed| self.meta.clock_ms.saturating_sub(doomed.at_ms) / 1000);
-        let message = format!(
-            "disk {} cannot be restored any more: its deletion was given to worker {} {} s ago",
-            trashed.disk.name,
-            worker.unwrap_or_else(|| "?".to_owned()),
-            seconds.unwrap_or(0)
-        );
+        let given = row.doomed.map_or_else(String::new, |doomed| {
+            let seconds = self.meta.clock_ms.saturating_sub(doomed.at_ms) / 1000;
+            format!(" to worker {} {seconds} s ago", self.worker_word(doomed.worker))
+        });
+        let message = format!("disk {} cannot be restored any more: its deletion was given{given}", trashed.disk.name);
+        let message = if given.is_empty() { format!("{message} to a worker") } else { message };
         Refusal::new(Class::Precondition, "DELETION_ASSIGNED", message)
             .hint("a longer retention keeps disks longer: sdm domain set NAME --retention 7d")
     }
