@@ -384,7 +384,7 @@ mod tests {
             "sdm lock show 812",
             "sdm lock explain user/backup",
             "sdm lock release 812 --session 41/41 --dry-run",
-            "sdm lock break 812 --reason because --confirmed-down 41 --dry-run",
+            "sdm lock break 812 --reason because --dry-run",
             "sdm lock acquire disk/web-01 domain/nfs2:IX -- sdm disk move web-01 --to nfs2",
             "sdm events --since 812 --follow --kind txn -o jsonl",
             "sdm explain web-01",

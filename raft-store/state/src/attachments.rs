@@ -270,19 +270,30 @@ impl State {
     #[must_use]
     pub fn way_to_detach(&self, attachment: &Attachment, disk: &str) -> String {
         let host = self.worker_word(attachment.worker);
-        if !attachment.is_unfenced() {
+        let looked = format!("sdm disk detach {disk} --host {host} --stopped --reason TEXT");
+        if !attachment.is_unfenced() && !self.may_write_lost(attachment) {
             return format!("when nothing there uses it any more: sdm disk detach {disk} --host {host}");
         }
         match self.workers.get(&attachment.worker) {
             Some(worker) if !worker.is_live() => {
                 let session = worker.last_session().unwrap_or_default();
-                format!(
+                let down = format!(
                     "when that host is down for sure: sdm worker confirm-down {host} --session {session} --reason TEXT"
-                )
+                );
+                if attachment.is_unfenced() {
+                    return down;
+                }
+                format!("{down}; when it runs, and you saw that nothing there uses the disk: {looked}")
             }
-            _ => format!(
-                "when nothing on that host uses it any more: sdm disk detach {disk} --host {host} --stopped --reason TEXT"
-            ),
+            _ => format!("when nothing on that host uses it any more: {looked}"),
         }
+    }
+
+    /// Whether its host is lost, and nothing proves that a guest there writes no more.
+    pub(crate) fn may_write_lost(&self, attachment: &Attachment) -> bool {
+        attachment.access == Access::Write
+            && self.workers.get(&attachment.worker).is_some_and(|host| {
+                !host.is_live() && !self.fenced(attachment.worker, host.last_session().unwrap_or_default())
+            })
     }
 }

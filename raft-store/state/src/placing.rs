@@ -52,6 +52,16 @@ impl State {
             self.least_busy(work, owners).map(alone)
         };
         match owner {
+            Owner::Step(txn) if self.pin_of(work).is_some() => {
+                // Also when it is drained: nobody else can.
+                let pinned = self.pin_of(work)?;
+                let fits = match self.shape(self.txns.get(&txn)?) {
+                    Shape::AtPath { path, .. } => owns(&pinned, &path) && contents.live().any(|id| id == pinned),
+                    Shape::Step { domain, .. } | Shape::InPlace { domain, .. } => reaches(&pinned, domain),
+                    Shape::Anywhere | Shape::Instant | Shape::Job(_) => false,
+                };
+                fits.then(|| alone(pinned))
+            }
             Owner::Step(txn) => match self.shape(self.txns.get(&txn)?) {
                 Shape::AtPath { path, .. } => at_path(&path),
                 Shape::Step { domain, .. } | Shape::InPlace { domain, .. } => at_domain(domain),

@@ -47,6 +47,21 @@ pub struct Work {
     /// It writes into published files: an attempt of it is over only when its worker says so, or is fenced.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_place: bool,
+    /// What an attempt wrote in place before it broke off may still stand in the page cache of its host: the next one
+    /// sees it there only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pin>,
+}
+
+/// The host, as of one boot, that alone may go on with work in place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Named by its worker.
+    pub worker: WorkerId,
+    /// The session in which that reported the attempt's end.
+    pub session: u64,
+    /// Of that host: another boot has lost what was not written out.
+    pub boot_id: String,
 }
 
 /// One try by one worker.

@@ -230,8 +230,38 @@ fn a_durable_attachment_outlives_every_session_and_the_loss_of_its_host() {
     world.pass(3_600_000);
     let row = world.state.attachments_of(disk).next().expect("it stays");
     assert!(!row.is_unfenced());
+    world.open_worker("w1", "p2");
     let id = detach(&mut world, disk, None, false);
     assert!(is_committed(&world, id), "whoever gave it takes it back");
+}
+
+#[test]
+fn what_a_lost_host_may_write_is_detached_with_proof_alone() {
+    for looked in [true, false] {
+        let (mut world, s1, s2, disk) = scene();
+        let other = world.state.disk_named(&name("b")).unwrap().id;
+        attach(&mut world, disk, "w1", Access::Write, None);
+        attach(&mut world, other, "w1", Access::Read, None);
+        world.apply(Command::ExpireSessions { sessions: vec![s1] });
+        let id = detach(&mut world, disk, None, false);
+        let refusal = world.refusal_of(id);
+        assert_eq!(refusal.reason, "FENCE_REQUIRED");
+        let down = format!("sdm worker confirm-down w1 --session {} --reason", s1.id);
+        assert!(refusal.hint.contains(&down), "{refusal}");
+        assert!(refusal.hint.contains("sdm disk detach a --host w1 --stopped --reason"), "{refusal}");
+        let id = world.begin(Spec::DeleteDisk { disk });
+        assert!(world.refusal_of(id).hint.contains(&down), "the first answer leads there as well");
+        if !looked {
+            let down = WorkerChange::ConfirmDown { worker: worker_id("w1"), session: s1.id };
+            world.begin(Spec::Worker(down));
+        }
+        let id = detach(&mut world, disk, None, looked);
+        assert!(is_committed(&world, id), "{:?}", world.phase(id));
+        let reader = detach(&mut world, other, None, false);
+        assert!(is_committed(&world, reader), "who reads hurts nobody");
+        let next = attach(&mut world, disk, "w2", Access::Write, None);
+        assert!(is_committed(&world, next), "{:?} {s2:?}", world.phase(next));
+    }
 }
 
 #[test]

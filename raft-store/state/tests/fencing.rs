@@ -20,6 +20,7 @@ use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
 use sdm_state::workers::WorkerChange;
+use sdm_state::workers::WorkerIdentity;
 use world::World;
 use world::done;
 use world::identity;
@@ -112,16 +113,105 @@ fn the_same_worker_back_on_the_same_boot_goes_on_with_the_same_token() {
 }
 
 #[test]
-fn its_report_that_the_process_was_reaped_lets_another_worker_go_on() {
-    let (mut world, s1, _, _, id) = growing();
-    let token = world.assignments("w1")[0].token;
+fn what_broke_off_in_place_is_gone_on_with_by_the_same_host_alone() {
+    for report in [Report::Stopped, died()] {
+        let (mut world, s1, _, disk, id) = growing();
+        let domain = world.state.domain_named(&name("d1")).unwrap().id;
+        let token = world.assignments("w1")[0].token;
+        world.apply(Command::ExpireSessions { sessions: vec![s1] });
+        let s1 = world.open_worker("w1", "p2");
+        world.report(s1, token, report);
+        world.pass(60_000);
+        assert!(world.assignments("w2").is_empty(), "what w1 wrote may not be on the storage yet");
+        worker_change(&mut world, WorkerChange::Drain { worker: worker_id("w1") }).unwrap();
+        let remove = WorkerChange::Remove { worker: worker_id("w1") };
+        assert_eq!(worker_change(&mut world, remove).unwrap_err().reason, "WORKER_IN_USE");
+        world.reach(s1, domain, 1 << 30);
+        world.pass(2_000);
+        assert!(world.assignments("w2").is_empty());
+        assert!(world.assignments("w1")[0].token > token);
+        world.work("w1", s1);
+        assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+        let leaf = world.state.disks.get(&disk).unwrap().volumes[0];
+        assert_eq!(world.state.volumes.get(&leaf).unwrap().virtual_size, 20 << 20);
+    }
+}
+
+#[test]
+fn what_broke_off_in_place_goes_to_another_host_when_that_one_is_fenced() {
+    for reboots in [true, false] {
+        let (mut world, s1, s2, _, id) = growing();
+        let token = world.assignments("w1")[0].token;
+        world.report(s1, token, died());
+        world.apply(Command::ExpireSessions { sessions: vec![s1] });
+        world.pass(60_000);
+        assert!(world.assignments("w2").is_empty());
+        if reboots {
+            let mut back = identity("w1", "p2");
+            back.boot_id = "next boot".into();
+            open_as(&mut world, back);
+        } else {
+            confirm(&mut world, "w1", s1.id).unwrap();
+        }
+        world.pass(2_000);
+        world.work("w2", s2);
+        assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+    }
+}
+
+fn died() -> Report {
+    Report::Failed { reason: "PROCESS_DIED".into(), message: "signal: 9".into(), hint: String::new() }
+}
+
+fn open_as(world: &mut World, identity: WorkerIdentity) -> Reply {
+    let nonce = format!("{} on {}", identity.process_nonce, identity.machine_id);
+    world.apply(Command::OpenSession(OpenSession { owner: SessionOwner::Worker(identity), ttl_ms: 10_000, nonce }))
+}
+
+#[test]
+fn a_worker_comes_from_another_machine_only_when_the_old_one_is_fenced() {
+    for (broke_off, lost_first) in [(true, false), (false, false), (false, true)] {
+        let (mut world, s1, s2, _, id) = growing();
+        if broke_off {
+            world.report(s1, world.assignments("w1")[0].token, died());
+        }
+        world.apply(Command::ExpireSessions { sessions: vec![s1] });
+        let mut moved = identity("w1", "p2");
+        (moved.machine_id, moved.boot_id) = ("another machine".into(), "its boot".into());
+        let Reply::Refused(refusal) = open_as(&mut world, moved.clone()) else { panic!("it is not fenced") };
+        assert_eq!(refusal.reason, "FENCE_REQUIRED");
+        let command = format!("sdm worker confirm-down w1 --session {} --reason", s1.id);
+        assert!(refusal.message.contains(&id.to_string()) && refusal.hint.contains(&command), "{refusal}");
+        if lost_first {
+            // Where it was, it goes on.
+            let back = world.open_worker("w1", "p3");
+            assert_eq!(word(&world, id), "running");
+            world.apply(Command::ExpireSessions { sessions: vec![back] });
+            confirm(&mut world, "w1", back.id).unwrap();
+        } else {
+            confirm(&mut world, "w1", s1.id).unwrap();
+        }
+        assert!(matches!(open_as(&mut world, moved), Reply::Session { .. }));
+        world.pass(2_000);
+        world.work("w2", s2);
+        assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+    }
+}
+
+#[test]
+fn a_worker_with_a_disk_attached_comes_from_another_machine_only_when_the_old_one_is_confirmed_down() {
+    let (mut world, s1, _, disk, _) = growing();
+    world.work("w1", s1);
+    let (worker, access) = (worker_id("w1"), Access::Write);
+    world.begin(Spec::Attachment(AttachmentChange::Attach { disk, worker, access, session: None }));
     world.apply(Command::ExpireSessions { sessions: vec![s1] });
-    let s1 = world.open_worker("w1", "p2");
-    world.report(s1, token, Report::Stopped);
-    world.pass(2_000);
-    let [next] = &world.assignments("w2")[..] else { panic!("w2 is next: it did not fail") };
-    assert!(next.token > token);
-    assert_eq!(word(&world, id), "running");
+    let mut moved = identity("w1", "p2");
+    moved.machine_id = "another machine".into();
+    assert!(
+        matches!(open_as(&mut world, moved.clone()), Reply::Refused(refusal) if refusal.reason == "FENCE_REQUIRED")
+    );
+    confirm(&mut world, "w1", s1.id).unwrap();
+    assert!(matches!(open_as(&mut world, moved), Reply::Session { .. }));
 }
 
 #[test]

@@ -73,10 +73,6 @@ pub struct BreakLock {
     /// Why: kept in the events
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// You know that the holder of this session is down, although its lease is renewed: the session's id, as `sdm lock
-    /// explain` shows it
-    #[arg(long, value_name = "SESSION")]
-    confirmed_down: Option<u64>,
     /// Say what would happen, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -120,7 +116,7 @@ impl BreakLock {
             id: self.id.clone(),
             reason: self.reason.clone(),
             initiator: initiator(),
-            confirmed_down_session: self.confirmed_down.unwrap_or(0),
+            confirmed_down_session: 0,
             dry_run: self.dry_run,
         };
         context.attachment.set(Begun::Change(format!("sdm lock show {}", self.id)));

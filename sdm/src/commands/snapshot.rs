@@ -68,7 +68,7 @@ pub struct DeleteSnapshot {
     disk: String,
     /// The snapshot's name or id
     snapshot: String,
-    /// Write into the files that are there, where space for new ones is lacking
+    /// Not built: refused (IN_PLACE_UNSUPPORTED). A merge makes new files, and needs the space for them
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]

@@ -31,6 +31,8 @@ pub(super) async fn resize_volume<S: Storage>(
     let domain = Domain::open(storage, &order.domain).await?;
     domain.require_placement(order.placement, &order.token).await?;
     let file = open_alone(&domain, order.placement, order.volume).await?;
+    // An earlier attempt on this host may have died before it synced what it wrote.
+    file.sync()?;
     let virtual_bytes = match order.format {
         VolumeFormat::Raw => grow_raw(&file, order)?,
         VolumeFormat::Qcow2 => {

@@ -92,7 +92,11 @@ pub(super) fn of_worker(state: &State, id: WorkerId) -> v1::Explanation {
         told.ways_out.push(way("start it again on its folder: it goes on by itself", ""));
         told.ways_out.push(way(
             "its host is really down, and something waits for the proof",
-            format!("sdm worker confirm-down {} --reason WHY", worker.identity.name),
+            format!(
+                "sdm worker confirm-down {} --session {} --reason WHY",
+                worker.identity.name,
+                worker.last_session().unwrap_or_default()
+            ),
         ));
     }
     told

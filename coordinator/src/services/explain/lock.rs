@@ -166,11 +166,7 @@ fn session_holds(state: &State, lock: &LockSet, id: u64, told: &mut v1::Explanat
         );
     } else {
         told.ways_out.push(way(format!("its host is cut off or gone: the lease ends by itself within {ttl} s"), ""));
-        told.ways_out.push(way(
-            "you know that its host is down, although the lease is renewed",
-            format!("sdm lock break {lock_id} --reason WHY --confirmed-down {id}"),
-        ));
-        told.not_safe.push("lock break without that: the command of its session runs and may write".to_owned());
+        told.not_safe.push("lock break: refused, the command of its session may run and write".to_owned());
     }
 }
 

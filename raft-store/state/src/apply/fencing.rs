@@ -17,8 +17,13 @@ use crate::txns::Fencing;
 use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::Owner;
+use crate::work::Pin;
+use crate::work::Work;
+use crate::workers::Worker;
+use crate::workers::WorkerIdentity;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 
 impl Spec {
@@ -75,6 +80,56 @@ impl State {
         work.in_place = false;
         self.put_work(owner, work);
         self.end_fencing(owner);
+    }
+
+    /// It ended, but what it wrote may not be on the storage yet: until the host is fenced, the next attempt is made
+    /// there, where its bytes are seen and can be synced.
+    pub(crate) fn pin_in_place(&mut self, owner: Owner, worker: WorkerId, session: u64) {
+        let Some(mut work) = self.work_of(owner).filter(|work| work.in_place).cloned() else { return };
+        let Some(row) = self.workers.get(&worker) else { return };
+        work.pinned = Some(Pin { worker, session, boot_id: row.identity.boot_id.clone() });
+        self.put_work(owner, work);
+    }
+
+    /// The worker that alone may make the next attempt; None when there is no such one, or it is fenced by now.
+    pub(crate) fn pin_of(&self, work: &Work) -> Option<WorkerId> {
+        let pin = work.pinned.as_ref()?;
+        let row = self.workers.get(&pin.worker)?;
+        (row.identity.boot_id == pin.boot_id && !self.fenced(pin.worker, pin.session)).then_some(pin.worker)
+    }
+
+    /// Transactions whose next attempt this worker alone may make.
+    pub(crate) fn txns_pinned_to(&self, worker: WorkerId) -> impl Iterator<Item = TxnId> + '_ {
+        let pinned = move |owner: &Owner| self.work_of(*owner).and_then(|work| self.pin_of(work)) == Some(worker);
+        self.index.pending.iter().filter(move |owner| pinned(owner)).filter_map(|owner| self.txn_of(*owner))
+    }
+
+    /// Refuses the folder of a lost worker on another machine, while what that began on the old one is not over.
+    pub(crate) fn refuse_moved(&self, old: &Worker, identity: &WorkerIdentity) -> Result<(), Refusal> {
+        let (id, session) = (old.identity.id, old.last_session().unwrap_or_default());
+        if old.identity.machine_id == identity.machine_id || self.fenced(id, session) {
+            return Ok(());
+        }
+        let in_place = self.in_place_at(id).into_iter().filter_map(|owner| self.txn_of(owner));
+        let writes = in_place.chain(self.txns_pinned_to(id)).next();
+        let attached = self.attachments_at(id).next();
+        let why = match (writes, attached) {
+            (Some(txn), _) => format!("transaction {txn} wrote in place there"),
+            (None, Some(attachment)) => format!("attachment {} gives it a disk there", attachment.token),
+            (None, None) => return Ok(()),
+        };
+        let name = &old.identity.name;
+        let message = format!(
+            "worker {name} was on machine {} and comes from machine {}, but {why}, and nothing proves that the old \
+             machine writes no more",
+            old.identity.machine_id, identity.machine_id
+        );
+        Err(Refusal::new(Class::Precondition, "FENCE_REQUIRED", message)
+            .hint(format!(
+                "start it on the old machine, or, when that is down for sure: sdm worker confirm-down {name} --session \
+                 {session} --reason TEXT; then start it here again"
+            ))
+            .blocker("worker", name.as_str(), "lost, not fenced"))
     }
 
     fn end_fencing(&mut self, owner: Owner) {

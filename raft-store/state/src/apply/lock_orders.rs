@@ -78,7 +78,9 @@ impl State {
         Ok(Reply::Done)
     }
 
-    /// Whether an operator may break it, given the session of whose holder he says that it is down.
+    /// Whether an operator may break it, given the session of whose holder he says that it is down. His word takes no
+    /// catalog lock from a session: one whose holder is down ends by itself within its lease, and renewals are known to
+    /// the leader alone, so the state cannot tell that one from one that goes on.
     ///
     /// # Errors
     /// `FENCE_REQUIRED` with the safe ways out, or why breaking is not what ends it.
@@ -102,22 +104,24 @@ impl State {
                 .blocker("transaction", txn.to_string(), "runs under it"));
         }
         let users_own = lock.resources.keys().all(|resource| matches!(resource, Resource::User(_)));
-        if lock.granted.is_none() || users_own || down == Some(session) {
+        if lock.granted.is_none() || users_own {
             return Ok(());
         }
         let who = self.owner_words(lock);
-        if let Some(other) = down {
+        let seconds = self.sessions.get(&session).map_or(0, |row| row.ttl_ms.div_ceil(1000));
+        if let Some(other) = down.filter(|down| *down != session) {
             let message = format!("lock {id} is not held by session {other} that was quoted: it is {who}'s");
             return Err(precondition("WRONG_SESSION", message).hint(format!("look again: sdm lock explain {id}")));
         }
         let message = format!(
-            "refusing to break lock {id} on {}: {who} renews its lease, so its command runs and may still write",
+            "refusing to break lock {id} on {}: {who} has a lease that is renewed, or was within the last {seconds} s, so \
+             its command may still write",
             self.resources_in_words(lock)
         );
         Err(precondition("FENCE_REQUIRED", message)
             .hint(format!(
-                "end that command (its lock is released with it), or cut its host off: the lease then ends by itself; if \
-                 you know that the host is down: sdm lock break {id} --reason WHY --confirmed-down {session}"
+                "end that command (its lock is released with it); when its host is down or cut off, there is nothing to \
+                 do: the lease ends within {seconds} s of its last renewal, and the lock with it; see: sdm lock explain {id}"
             ))
             .blocker("session", session.to_string(), "live: its lease is renewed"))
     }

@@ -28,6 +28,21 @@ const FAILED_AT_KEPT: usize = 12;
 /// way, so the next attempt may find it gone.
 const LEAF_LINKED: &str = "VOLUME_SHARED";
 
+/// What a worker says of a process that died.
+const PROCESS_DIED: &str = "PROCESS_DIED";
+
+/// What a worker says of a call to the storage that failed after the order had begun.
+const IO_FAILED: &str = "IO_FAILED";
+
+/// Whether an attempt ended after it may have written something that is not synced.
+fn broke_off(report: &Report) -> bool {
+    match report {
+        Report::Stopped => true,
+        Report::Failed { reason, .. } => reason == PROCESS_DIED || reason == IO_FAILED,
+        _ => false,
+    }
+}
+
 impl State {
     fn worker_of(&self, session: SessionRef) -> Result<WorkerId, Refusal> {
         match self.live_session(session)?.holder {
@@ -123,6 +138,9 @@ impl State {
         }
         let ends = !matches!(report, Report::Checkpoint { .. } | Report::Peer { .. });
         if ends && !serves_source {
+            if broke_off(report) {
+                self.pin_in_place(owner, worker, session.id);
+            }
             self.settle_in_place(owner);
         }
         match report {
@@ -255,6 +273,7 @@ impl State {
             let message = format!("{attempts} attempts failed; the last one: {error}");
             let refusal = Refusal::new(Class::Aborted, "ATTEMPTS_USED_UP", message)
                 .hint("mend the cause, then repeat under a new request id");
+            let refusal = if error.contains(LEAF_LINKED) { self.name_held(txn, refusal) } else { refusal };
             return self.abort(turn, txn, refusal, true);
         }
         self.note_txn(txn, format!("{error}; next attempt in {} s", pause.div_ceil(1000)));

@@ -3,6 +3,8 @@
 
 use crate::apply::Turn;
 use crate::catalog::Format;
+use crate::garbage::Kind;
+use crate::locks::BLOCKERS_SHOWN;
 use crate::shape::Shape;
 use crate::state::State;
 use crate::txns::Outcome;
@@ -10,6 +12,7 @@ use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::work::VolumeResult;
 use sdm_proto::ids::DiskId;
+use sdm_proto::ids::TxnId;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 
@@ -31,6 +34,27 @@ impl State {
             leaf.blake3 = None;
             self.put_volume(leaf);
         }
+    }
+
+    /// A leaf that was linked to the end: an older folder of the disk that somebody holds is not deleted by itself.
+    pub(super) fn name_held(&self, txn: TxnId, refusal: Refusal) -> Refusal {
+        let Some(Spec::ResizeDisk { disk, .. }) = self.txns.get(&txn).map(|txn| &txn.spec) else { return refusal };
+        let Some(domain) = self.disks.get(disk).and_then(|row| self.domain_of(row)) else { return refusal };
+        let held: Vec<_> = self
+            .garbage
+            .values()
+            .filter(|row| row.held.is_some() && row.kind == Kind::Superseded && row.place.domain == domain.id)
+            .take(BLOCKERS_SHOWN)
+            .collect();
+        let Some(first) = held.first() else { return refusal };
+        let hint = format!(
+            "a superseded folder that is held keeps the leaf linked: sdm gc unhold {}; then repeat under a new request id",
+            first.id
+        );
+        held.iter().fold(refusal.hint(hint), |refusal, row| {
+            let words = format!("held; {}; sdm gc unhold {}", row.evidence, row.id);
+            refusal.blocker("garbage", row.id.to_string(), words)
+        })
     }
 
     /// What the worker reported must be at least what was wanted.

@@ -51,11 +51,14 @@ impl State {
     fn check_retry_of_running(&self, txn: &Txn) -> Result<Owner, Refusal> {
         let id = txn.id;
         let owner = txn.job.map_or(Owner::Step(id), Owner::Job);
-        if let Some((worker, _)) = self.writer_of(txn) {
+        if let Some((worker, session)) = self.writer_of(txn) {
             let name = self.worker_word(worker);
             if self.workers.get(&worker).is_none_or(|row| !row.is_live()) {
                 let message = format!("transaction {id} waits for proof that worker {name} writes no more");
-                let hint = format!("bring the worker back, or: sdm worker confirm-down {name} --reason WHY");
+                let hint = format!(
+                    "bring the worker back, or, when its host is down for sure: sdm worker confirm-down {name} --session \
+                     {session} --reason WHY"
+                );
                 return Err(precondition("FENCE_REQUIRED", message, hint));
             }
             let message = format!("transaction {id} is being tried now, at worker {name}");

@@ -93,8 +93,10 @@ impl State {
                 .blocker("worker", other.identity.id.to_string(), format!("machine {}", other.identity.machine_id)));
         }
         let known = self.workers.get(&identity.id).cloned();
-        if known.is_none() {
-            self.make_room_for_worker()?;
+        match &known {
+            None => self.make_room_for_worker()?,
+            Some(old) if self.meta.feature_level >= 2 => self.refuse_moved(old, identity)?,
+            Some(_) => {}
         }
         if let Some(session) = known.as_ref().and_then(|worker| worker.session) {
             self.end_session(turn, session, "its process was replaced");

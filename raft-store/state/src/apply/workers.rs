@@ -93,6 +93,7 @@ impl State {
                 self.fence(turn, identity.id, &evidence);
             }
             Some(_) => self.rejoin_in_place(identity.id),
+            // A new one, or one that left nothing behind on the machine where it was.
             None => {}
         }
     }
@@ -100,6 +101,8 @@ impl State {
     /// Whether something in the state needs this worker's row.
     pub(crate) fn is_needed(&self, worker: &Worker) -> bool {
         let id = worker.identity.id;
-        self.attempts_of(id).next().is_some() || self.attachments_at(id).next().is_some()
+        self.attempts_of(id).next().is_some()
+            || self.attachments_at(id).next().is_some()
+            || self.txns_pinned_to(id).next().is_some()
     }
 }

@@ -152,7 +152,9 @@ impl State {
             }
         };
         let live = self.workers.get(&attachment.worker).is_some_and(Worker::is_live);
-        if attachment.is_unfenced() && !(stopped && live) {
+        let proved =
+            if attachment.is_unfenced() { stopped && live } else { stopped || !self.may_write_lost(attachment) };
+        if !proved {
             let message = format!(
                 "disk {name} is {}: nothing proves that the host writes no more",
                 self.attachment_words(attachment)

@@ -158,7 +158,8 @@ impl State {
         self.refuse_domain_path(path)?;
         if self.domains.len() as u64 >= self.meta.settings.domains_max {
             let message = format!("there are {} domains, more are not allowed", self.domains.len());
-            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DOMAINS", message));
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DOMAINS", message)
+                .hint("give up one that nobody needs (sdm domain list, sdm domain delete NAME), then repeat it"));
         }
         let locks = vec![
             (Resource::Name(format!("domain/{name}")), Mode::Exclusive),

@@ -113,9 +113,14 @@ impl State {
             disk.name,
             self.user_word(&others[0])
         );
-        let refusal = Refusal::new(Class::Precondition, "SHARED_VOLUME", message).hint(format!(
-            "make the clones that are named whole first (sdm snapshot delete CLONE {volume}), or delete them"
-        ));
+        let way = match &others[0] {
+            VolumeUser::Disk(id) => {
+                let name = self.disks.get(id).map_or_else(|| id.to_string(), |disk| disk.name.to_string());
+                format!("first give disk {name} its own copy: sdm snapshot delete {name} {volume}; or delete that disk")
+            }
+            VolumeUser::Trash(garbage) => format!("first delete it for good: sdm gc trash purge {garbage}"),
+        };
+        let refusal = Refusal::new(Class::Precondition, "SHARED_VOLUME", message).hint(way);
         Err(others.iter().fold(refusal, |refusal, user| self.name_user(refusal, user)))
     }
 
@@ -168,9 +173,12 @@ impl State {
         let at = self.frozen_at(disk, volume)?;
         self.refuse_illegal(disk)?;
         if in_place {
-            let message = "a merge in place is not done by this version: it makes new files, and needs the space";
-            return Err(Refusal::new(Class::Unsupported, "NOT_YET", message)
-                .hint("free space in the domain (sdm gc run), or move the disk first (sdm disk move)"));
+            let message = "a merge in place is not built: a merge makes new files, and needs the space for them";
+            return Err(Refusal::new(Class::Unsupported, "IN_PLACE_UNSUPPORTED", message).hint(format!(
+                "free space in the domain (sdm gc run), or move the disk to one that has it (sdm disk move {} --to DOMAIN); \
+                 then without --in-place",
+                disk.name
+            )));
         }
         let word = self.snapshot_word(disk, volume);
         if let Some(child) = disk.volumes.get(at + 1) {

@@ -53,6 +53,10 @@ impl State {
             };
             refusal = refusal.blocker("attempt", token.to_string(), words);
         }
+        for txn in self.txns_pinned_to(id).take(BLOCKERS_SHOWN) {
+            let words = format!("it alone may go on with what it wrote in place; wait, or sdm txn abort {txn}");
+            refusal = refusal.blocker("transaction", txn.to_string(), words);
+        }
         for attachment in self.attachments_at(id).take(BLOCKERS_SHOWN) {
             let disk = self.disks.get(&attachment.disk).map_or_else(String::new, |disk| disk.name.to_string());
             let words = format!(

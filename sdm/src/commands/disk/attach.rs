@@ -49,7 +49,8 @@ pub struct DetachDisk {
     /// The host, where several have it
     #[arg(long, value_name = "WORKER")]
     host: Option<String>,
-    /// You have looked at the host, and nothing there uses the disk: for an attachment whose owner is gone; needs --reason
+    /// You have looked at the host, and nothing there uses the disk: for an attachment whose owner or
+    /// host is gone; needs --reason
     #[arg(long)]
     stopped: bool,
     #[command(flatten)]
