@@ -45,7 +45,9 @@ impl State {
                 .hint("wait until some of them end (sdm txn list)"));
         }
         let mut txn = self.new_txn(begin);
-        match self.plan_admitted(&begin.spec, None) {
+        // What it will run under is no obstacle to it.
+        let own_lock = begin.under.and_then(|under| self.lock_of_token(&under).ok()).map(|lock| lock.id);
+        match self.plan_admitted(&begin.spec, own_lock) {
             Ok(plan) => self.ask_for_locks(turn, txn, plan, begin),
             Err(refusal) => {
                 self.note(&mut txn, format!("refused: {refusal}"));
