@@ -184,7 +184,7 @@ impl World {
 
     /// Deletes a disk of the first domain that is kept for a while.
     #[track_caller]
-    pub fn to_trash(&mut self, disk: &str) {
+    pub fn trash(&mut self, disk: &str) {
         let placement = text_of(&self.sdm.done(&["disk", "show", disk]), "placement_id").to_owned();
         let domain = self.domain(0).to_owned();
         self.sdm.done(&["domain", "set", &domain, "--retention", "1h"]);

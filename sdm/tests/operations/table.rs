@@ -75,7 +75,7 @@ fn template(world: &mut World, disk: &str) {
 
 fn trashed(world: &mut World, disk: &str) {
     world.written(disk, "raw");
-    world.to_trash(disk);
+    world.trash(disk);
 }
 
 fn in_spare(world: &mut World, disk: &str) {
