@@ -43,7 +43,7 @@ fn only_trash(sdm: &Sdm) -> Value {
 }
 
 /// Deletes a disk that is kept, and answers with the id of its trash.
-fn trash(sdm: &Sdm, disk: &str) -> String {
+fn to_trash(sdm: &Sdm, disk: &str) -> String {
     sdm.done(&["disk", "delete", disk]);
     text_of(&only_trash(sdm), "id").to_owned()
 }
@@ -67,7 +67,7 @@ fn what_is_in_the_trash_comes_back_as_it_was_until_its_deletion_is_assigned() {
     sdm.done(&["domain", "set", "shelf", "--retention", "1h"]);
     sdm.done(&["disk", "import", text(&file), "--name", "kept", "--domain", "shelf", "--format", "raw"]);
     let before = sdm.done(&["disk", "show", "kept"]);
-    let trash = trash(&sdm, "kept");
+    let trash = to_trash(&sdm, "kept");
     let row = only_trash(&sdm);
     assert_eq!((&row["disk"], &row["state"], &row["restorable"]), (&"kept".into(), &"trash".into(), &true.into()));
     assert_eq!(list(&sdm, "disk"), Vec::<Value>::new());
@@ -89,14 +89,14 @@ fn what_is_in_the_trash_comes_back_as_it_was_until_its_deletion_is_assigned() {
     assert_eq!(differing_bytes(&file, &exported), None);
 
     // Its name is somebody else's by then.
-    let trash = trash(&sdm, "kept");
+    let trash = to_trash(&sdm, "kept");
     create(&sdm, "kept", "shelf");
     sdm.refused(&["gc", "trash", "restore", &trash]).says(4, "DISK_EXISTS", &["kept"]);
     sdm.done(&["gc", "trash", "restore", &trash, "--name", "kept-before"]);
     assert_eq!(sdm.done(&["disk", "show", "kept-before"])["id"], before["id"]);
 
     // For good.
-    let trash = trash(&sdm, "kept-before");
+    let trash = to_trash(&sdm, "kept-before");
     sdm.done(&["gc", "trash", "purge", &trash]);
     collected(&sdm, &[&shelf]);
     sdm.refused(&["gc", "trash", "restore", &trash]).says(3, "GARBAGE_NOT_FOUND", &[&trash]);
@@ -110,7 +110,7 @@ fn a_plan_deletes_exactly_what_it_names_and_what_is_held_stays() {
     let sdm = cluster.sdm();
     sdm.done(&["domain", "set", "shelf", "--retention", "1h"]);
     let folder = create(&sdm, "planned", "shelf");
-    let trash = trash(&sdm, "planned");
+    let trash = to_trash(&sdm, "planned");
     assert_eq!(items(&sdm.done(&["gc", "plan"])), Vec::<Value>::new(), "nothing is due");
     let plan = sdm.done(&["gc", "plan", "--trash", "--domain", "shelf"]);
     assert_eq!(plan["items"][0]["id"], trash.as_str());
@@ -232,9 +232,9 @@ fn a_deleted_clone_leaves_the_bytes_of_its_template_alone() {
     sdm.done(&["disk", "clone", "golden", "web", "--linked"]);
     let clone = folder_of(&sdm, "web");
     sdm.done(&["domain", "set", "shelf", "--retention", "1h"]);
-    let trash = trash(&sdm, "web");
+    let trash = to_trash(&sdm, "web");
     sdm.done(&["gc", "trash", "restore", &trash]);
-    let trash = trash(&sdm, "web");
+    let trash = to_trash(&sdm, "web");
     sdm.done(&["gc", "trash", "purge", &trash]);
     collected(&sdm, &[&shelf]);
     assert!(!clone.exists());
