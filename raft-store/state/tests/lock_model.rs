@@ -99,6 +99,9 @@ struct Known {
 #[derive(Default)]
 struct Model {
     locks: Vec<Known>,
+    /// Transactions that took locks of their own under a session's lock, which must be the session's still when
+    /// theirs is granted.
+    vouched: BTreeMap<TxnId, (u64, Owner)>,
 }
 
 impl Model {
@@ -107,10 +110,27 @@ impl Model {
     }
 
     fn settle(&mut self) {
-        for at in 0..self.locks.len() {
-            if !self.locks[at].held && !self.blocked(self.locks[at].id, &self.locks[at].set) {
-                self.locks[at].held = true;
-            }
+        let free = |model: &Self| {
+            model.locks.iter().find(|lock| !lock.held && !model.blocked(lock.id, &lock.set)).map(|lock| lock.id)
+        };
+        while let Some(id) = free(self) {
+            self.grant(id);
+        }
+    }
+
+    /// Holds it from now on; or it is refused, because the lock that it was asked under is lost.
+    fn grant(&mut self, id: u64) {
+        let Some(at) = self.locks.iter().position(|lock| lock.id == id) else { return };
+        let vouched = match self.locks[at].owner {
+            Owner::Txn(txn) => self.vouched.get(&txn).copied(),
+            Owner::Session(_) => None,
+        };
+        let stands =
+            |(lock, owner): (u64, Owner)| self.locks.iter().any(|k| k.id == lock && k.owner == owner && k.held);
+        if vouched.is_none_or(stands) {
+            self.locks[at].held = true;
+        } else {
+            self.remove(id);
         }
     }
 
@@ -138,7 +158,7 @@ impl Model {
             if self.blocked(id, &self.locks[at].set) {
                 self.remove(id);
             } else {
-                self.locks[at].held = true;
+                self.grant(id);
             }
         }
     }
@@ -305,7 +325,7 @@ impl Run {
         }));
         let refused = matches!(self.state.txns.get(&id).map(|txn| &txn.phase), Some(Phase::Refused(_)));
         let wanted = Set::from([(resource(name), Mode::Exclusive)]);
-        if let Some((_, _, lock)) = under {
+        if let Some((session, _, lock)) = under {
             let known = self.model.locks.iter_mut().find(|known| known.id == lock).expect("the session's");
             match known.set.get(&resource(name)) {
                 Some(Mode::Exclusive) if known.under.is_none() => {
@@ -314,7 +334,7 @@ impl Run {
                 }
                 Some(_) => return assert!(refused, "busy, or held in a weaker mode"),
                 // Nothing that the session holds: it takes its own.
-                None => {}
+                None => drop(self.model.vouched.insert(id, (lock, Owner::Session(session.id)))),
             }
         }
         let expected = self.model.ask(self.index, Owner::Txn(id), wanted, self.now_ms, lock_wait_ms);
