@@ -32,11 +32,12 @@ pub async fn delete_placement<D: DomainDriver>(
 ) -> Result<DeletionReport, DomainError> {
     let dot = domain.image(order.dot_name.parse::<DotName>()?.as_str())?;
     let aside = domain.image(order.deletion_dot_name.parse::<DotName>()?.as_str())?;
-    let published = domain.image(&order.placement.to_string())?;
+    let published = order.placement.map(|placement| domain.image(&placement.to_string())).transpose()?;
     let mut report = DeletionReport::default();
     // What an interrupted run of this deletion had renamed already.
     remove_folder(domain, &aside, &mut report).await?;
-    for (folder, evidence) in [(dot, Evidence::TheName), (published, Evidence::TheMark)] {
+    let folders = [Some((dot, Evidence::TheName)), published.map(|folder| (folder, Evidence::TheMark))];
+    for (folder, evidence) in folders.into_iter().flatten() {
         if take_aside(domain, &folder, evidence, order, &aside).await? {
             remove_folder(domain, &aside, &mut report).await?;
         }
@@ -69,7 +70,9 @@ async fn take_aside<D: DomainDriver>(
     }
     refuse_unknown(driver, folder).await?;
     match read_mark(domain, folder).await {
-        Ok(Some(mark)) => require_origin(folder, &mark, order.placement, &order.token)?,
+        Ok(Some(mark)) => {
+            require_origin(folder, &mark, order.placement.unwrap_or(mark.placement), &order.token)?;
+        }
         // Gone or unfinished since.
         Ok(None) | Err(DomainError::Corrupt { .. }) if evidence == Evidence::TheName => {}
         Err(error) if evidence == Evidence::TheName && error.is_storage(StorageErrorKind::NotFound) => {}

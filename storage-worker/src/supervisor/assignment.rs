@@ -274,7 +274,10 @@ impl Reading<'_> {
                 deletion_dot_name: order.deletion_dot_name.clone(),
             }));
         }
-        let placement = id(&order.placement_id, "placement")?;
+        let placement = match order.placement_id.as_str() {
+            "" => None,
+            published => Some(id(published, "placement")?),
+        };
         Ok(Order::DeletePlacement(DeletePlacement {
             placement,
             domain,

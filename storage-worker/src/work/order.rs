@@ -349,8 +349,8 @@ pub struct DeletePlacement {
     pub domain: DomainRoot,
     /// The folder in which the placement was built, `.sdm-<token>`.
     pub dot_name: String,
-    /// The published folder's name.
-    pub placement: Uuid,
+    /// The published folder's name; None leaves whatever is published alone.
+    pub placement: Option<Uuid>,
     /// The token that a published folder's `.sdm` must carry; anything else is refused and left alone.
     pub token: String,
     /// The dot name of this deletion's own token: what is deleted is renamed to it first.
