@@ -63,7 +63,7 @@ fn a_worker_is_removed_when_nothing_names_it_and_not_before() {
     sdm.refused(&["worker", "remove", "host-2"]).says(2, "CONFIRMATION_NEEDED", &["host-2"]);
     // Nothing proves that a guest there does not write any more.
     let detach = ["disk", "detach", "a", "--host", "host-2"];
-    sdm.refused(&detach).says(5, "FENCE_REQUIRED", &["host-2", "--stopped"]);
+    sdm.refused(&detach).says(5, "FENCE_REQUIRED", &["host-2", "nothing proves"]);
     sdm.done(&[&detach[..], &["--stopped", "--reason", "the host was taken away"]].concat());
     sdm.done(&["worker", "remove", "host-2", "--yes"]);
     sdm.refused(&["worker", "show", "host-2"]).says(3, "WORKER_NOT_FOUND", &["host-2"]);
