@@ -8,6 +8,7 @@ use crate::catalog::Disk;
 use crate::catalog::Format;
 use crate::catalog::Snapshot;
 use crate::catalog::Volume;
+use crate::flattened_chain::flattened;
 use crate::state::State;
 use crate::txns::Marker;
 use crate::txns::Spec;
@@ -108,12 +109,13 @@ pub(crate) fn size_for(format: Format, bytes: u64) -> u64 {
     }
 }
 
-fn linked(volume: &Volume) -> Layer {
+/// A volume that stays the file that it is.
+pub(crate) fn linked(volume: &Volume) -> Layer {
     Layer { volume: volume.clone(), from: From::Link }
 }
 
 /// A volume that is still to be made.
-fn unmade(id: VolumeId, disk: DiskId, format: Format, virtual_size: u64) -> Volume {
+pub(crate) fn unmade(id: VolumeId, disk: DiskId, format: Format, virtual_size: u64) -> Volume {
     Volume {
         id,
         disk,
@@ -193,6 +195,7 @@ impl State {
             Spec::ExportDisk { disk } | Spec::MoveDisk { disk, .. } | Spec::ConvertDisk { disk, .. } => {
                 (*disk, chain(disk))
             }
+            Spec::FlattenDisk { disk } => (*disk, self.flattened_ids(*disk, &parts)),
             Spec::ResizeDisk { disk, .. } => (*disk, chain(disk).last().copied().into_iter().collect()),
             Spec::CreateSnapshot { disk, .. } => (*disk, with_leaf(chain(disk), None)),
             Spec::DeleteSnapshot { disk, volume, .. } => {
@@ -249,6 +252,13 @@ impl State {
                     ..unmade(old.id, old.disk, *format, old.virtual_size)
                 };
                 let layers = vec![Layer { volume, from: From::Flatten(vec![old.id]) }];
+                Some(of_disk(disk, source, layers))
+            }
+            // Nothing is built where nothing is to be done.
+            Spec::FlattenDisk { disk } if !self.flattens_nothing(txn) => {
+                let disk = self.disks.get(disk)?;
+                let source = self.source_of(disk)?;
+                let layers = flattened(disk, &source.volumes, marker)?;
                 Some(of_disk(disk, source, layers))
             }
             Spec::CreateSnapshot { disk, name, description } => {

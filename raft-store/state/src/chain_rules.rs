@@ -7,12 +7,14 @@ use crate::catalog::Format;
 use crate::catalog::Volume;
 use crate::state::State;
 use crate::txns::Phase;
+use crate::volume_users::VolumeUser;
 use std::collections::BTreeSet;
 
 /// Checks them all.
 pub(crate) fn check(state: &State, wrong: &mut Vec<String>) {
     chains_are_whole(state, wrong);
     every_leaf_is_one_placements(state, wrong);
+    what_is_shared_lies_in_one_domain(state, wrong);
     templates_are_never_written(state, wrong);
     projections_are_of_live_placements(state, wrong);
     stages_wait_for_their_last(state, wrong);
@@ -53,6 +55,20 @@ fn every_leaf_is_one_placements(state: &State, wrong: &mut Vec<String>) {
         let users = disk.volumes.last().map_or(0, |leaf| state.volume_users(*leaf).count());
         if users != 1 {
             wrong.push(format!("the leaf of disk {} has {users} users", disk.name));
+        }
+    }
+}
+
+/// A shared volume is one file with several names, and there are no such names across domains.
+fn what_is_shared_lies_in_one_domain(state: &State, wrong: &mut Vec<String>) {
+    let domain_of = |user: VolumeUser| match user {
+        VolumeUser::Disk(disk) => state.disks.get(&disk).and_then(|disk| state.domain_of(disk)).map(|domain| domain.id),
+        VolumeUser::Trash(garbage) => state.garbage.get(&garbage).map(|row| row.place.domain),
+    };
+    for volume in state.volumes.values() {
+        let domains: BTreeSet<_> = state.volume_users(volume.id).filter_map(domain_of).collect();
+        if domains.len() > 1 {
+            wrong.push(format!("volume {} is shared by disks of {} domains", volume.id, domains.len()));
         }
     }
 }

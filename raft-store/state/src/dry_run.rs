@@ -60,7 +60,9 @@ impl State {
     /// it is shown.
     pub fn dry_run(&self, spec: &Spec, under: Option<Under>) -> Result<PlanShown, Refusal> {
         self.refuse_suspended()?;
-        let plan = self.plan_admitted(spec, None)?;
+        // What it would run under is no obstacle to it.
+        let own_lock = under.and_then(|under| self.lock_of_token(&under).ok()).map(|lock| lock.id);
+        let plan = self.plan_admitted(spec, own_lock)?;
         let drafts: Vec<Txn> = (0..self.stages(spec)).map(|stage| self.draft(spec, stage)).collect();
         for draft in &drafts {
             self.check_start(draft)?;
@@ -120,6 +122,9 @@ impl State {
             | Spec::RepairProjection { .. } => {
                 (step("nothing is waited for; afterwards a worker writes the words into .meta"), Vec::new(), 1)
             }
+            Spec::FlattenDisk { .. } if drafts.iter().all(|draft| self.flattens_nothing(draft)) => {
+                (step("nothing: the disk shares no volume, and has no layer but its own snapshots"), Vec::new(), 1)
+            }
             Spec::ResizeDisk { size, .. } => {
                 let grows = format!(
                     "grow the leaf in place to {size} bytes; once it is assigned, only its report or the \
@@ -128,6 +133,7 @@ impl State {
                 (vec![grows], Vec::new(), 2)
             }
             Spec::Garbage(_) | Spec::Attachment(_) | Spec::Worker(_) => (Vec::new(), Vec::new(), 1),
+            Spec::Domain(DomainChange::Forget { domain }) => (self.forgetting_words(*domain), Vec::new(), 1),
             Spec::Domain(change) => (domain_steps(change), Vec::new(), if change.has_step() { 2 } else { 1 }),
             _ => {
                 let built: Vec<Blueprint> = drafts.iter().filter_map(|draft| self.blueprint(draft)).collect();
@@ -157,8 +163,15 @@ impl State {
     fn shown_warnings(&self, spec: &Spec, placements: &[PlacementShown]) -> Vec<String> {
         let mut warnings = match spec {
             Spec::DeleteDisk { disk } => self.deletion_warnings(*disk),
+            Spec::Domain(DomainChange::Forget { .. }) => vec![
+                "there is no way back: should the storage come back, nothing in it is taken for this cluster's again"
+                    .to_owned(),
+            ],
             Spec::ResizeDisk { .. } => vec!["a disk never shrinks again".to_owned()],
-            Spec::RevertSnapshot { .. } => vec!["what the disk holds now is lost".to_owned()],
+            Spec::RevertSnapshot { disk, volume, .. } => self.revert_warnings(*disk, *volume),
+            Spec::FlattenDisk { disk } => self.flatten_warnings(*disk),
+            Spec::CloneLinked { disk, snapshot, .. } => self.clone_warnings(*disk, *snapshot, self.stages(spec)),
+            Spec::CreateSnapshot { disk, .. } => self.leaf_warnings(*disk),
             _ => Vec::new(),
         };
         if placements.iter().any(|placement| placement.reserved_bytes > 0) {
@@ -206,6 +219,7 @@ fn domain_steps(change: &DomainChange) -> Vec<String> {
         DomainChange::Rename { .. } => "write the name into the domain's metadata, after the transaction",
         DomainChange::Detach { .. } => "write the catalog of its disks into the domain, then give it up",
         DomainChange::Delete { .. } => "delete the domain's folder, after the transaction, as garbage",
+        DomainChange::Forget { .. } => return Vec::new(),
         DomainChange::Attach(_) => "take the domain over: its pool and its mark become this cluster's",
     };
     vec![step.to_owned()]

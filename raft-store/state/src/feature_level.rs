@@ -83,6 +83,7 @@ impl Spec {
             | Self::CopyDisk { .. }
             | Self::CloneLinked { .. }
             | Self::ConvertDisk { .. }
+            | Self::FlattenDisk { .. }
             | Self::CreateSnapshot { .. }
             | Self::DeleteSnapshot { .. }
             | Self::RevertSnapshot { .. }

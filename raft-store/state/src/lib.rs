@@ -25,6 +25,8 @@ pub mod envelope;
 pub mod events;
 pub mod feature_level;
 pub mod fill;
+mod flattened_chain;
+pub mod forgotten;
 pub mod garbage;
 pub mod garbage_order;
 pub mod gc_plans;
@@ -52,7 +54,6 @@ mod volume_users;
 pub mod work;
 pub mod workers;
 
-pub use apply::OwnedTokens;
 pub use apply::RestoreAs;
 pub use command::Command;
 pub use command::Entry;

@@ -144,6 +144,7 @@ impl State {
             | Spec::CopyDisk { .. }
             | Spec::CloneLinked { .. }
             | Spec::ConvertDisk { .. }
+            | Spec::FlattenDisk { .. }
             | Spec::CreateSnapshot { .. }
             | Spec::DeleteSnapshot { .. }
             | Spec::RevertSnapshot { .. } => self.blueprint(txn).map_or(Shape::Instant, |blueprint| blueprint.shape()),

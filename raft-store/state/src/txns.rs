@@ -158,6 +158,11 @@ pub enum Spec {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         preallocated: bool,
     },
+    /// A disk that shares nothing any more, and has no layer but its own snapshots and its leaf.
+    FlattenDisk {
+        /// Which.
+        disk: DiskId,
+    },
     /// Freezes what a disk holds now under a name.
     CreateSnapshot {
         /// Of which disk.
@@ -236,6 +241,7 @@ impl Spec {
             Self::CopyDisk { .. } => "disk-copy",
             Self::CloneLinked { .. } => "disk-clone",
             Self::ConvertDisk { .. } => "disk-convert",
+            Self::FlattenDisk { .. } => "disk-flatten",
             Self::CreateSnapshot { .. } => "snapshot-create",
             Self::DeleteSnapshot { .. } => "snapshot-delete",
             Self::RevertSnapshot { .. } => "snapshot-revert",

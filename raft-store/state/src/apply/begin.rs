@@ -248,6 +248,7 @@ impl State {
             | Spec::DescribeDisk { .. }
             | Spec::SetVolumeLegality { .. }
             | Spec::RepairProjection { .. } => self.commit_words(turn, txn),
+            Spec::FlattenDisk { disk } if self.flattens_nothing(&txn) => self.commit_unchanged(turn, txn, disk),
             _ => self.start_stage(turn, txn),
         }
     }
@@ -369,6 +370,13 @@ impl State {
         }
         match self.plan_admitted(&txn.spec, Some(lock)) {
             Ok(plan) if plan.locks == locks => self.start(turn, txn),
+            // A name that is taken, or a thing that is gone, is that to whoever waited, too: who comes first is chance,
+            // and the loser is told the same either way.
+            Err(mut refusal) if self.meta.feature_level >= 2 && refusal.class != Class::Precondition => {
+                refusal.message = format!("while it waited for its locks, things changed: {}", refusal.message);
+                self.note(&mut txn, format!("refused: {refusal}"));
+                self.end(turn, txn, Phase::Refused(refusal));
+            }
             other => {
                 let cause =
                     other.map_or_else(|refusal| refusal.message, |_| "it would need other locks now".to_owned());

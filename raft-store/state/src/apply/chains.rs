@@ -13,6 +13,7 @@ use crate::garbage::Place;
 use crate::state::State;
 use crate::txns::Built;
 use crate::txns::Outcome;
+use crate::txns::Phase;
 use crate::txns::Spec;
 use crate::txns::Txn;
 use crate::volume_users::VolumeUser;
@@ -68,6 +69,7 @@ impl State {
                 trash: None,
                 held: None,
                 doomed: None,
+                emptied: false,
             });
         }
     }
@@ -183,6 +185,20 @@ impl State {
         Outcome { domain: Some(domain), disk: Some(disk), placement: Some(placement), volumes, ..Outcome::default() }
     }
 
+    /// Commits a transaction that found nothing to do.
+    pub(super) fn commit_unchanged(&mut self, turn: &mut Turn, mut txn: Txn, disk: DiskId) {
+        let row = self.disks.get(&disk);
+        let outcome = Outcome {
+            domain: row.and_then(|row| self.domain_of(row)).map(|domain| domain.id),
+            disk: Some(disk),
+            placement: row.map(|row| row.placement),
+            volumes: row.map(|row| row.volumes.clone()).unwrap_or_default(),
+            ..Outcome::default()
+        };
+        self.note(&mut txn, "committed: nothing was to be done");
+        self.end(turn, txn, Phase::Committed(outcome));
+    }
+
     /// Volumes that left a disk's chain: those that nobody else uses are gone, the others are no snapshots of it any more.
     fn drop_volumes(&mut self, disk: DiskId, dropped: &[VolumeId]) {
         self.forget_unused(dropped);
@@ -228,6 +244,7 @@ fn superseded_by(spec: &Spec) -> &'static str {
         Spec::DeleteSnapshot { .. } => "a snapshot was deleted",
         Spec::RevertSnapshot { .. } => "the disk was reverted to a snapshot",
         Spec::ConvertDisk { .. } => "the disk was converted",
+        Spec::FlattenDisk { .. } => "the disk was flattened",
         Spec::CloneLinked { .. } => "what the disk held was frozen for a clone",
         _ => "a newer placement replaced it",
     }

@@ -107,7 +107,7 @@ impl State {
                 why.map(|why| format!(": {why}")).unwrap_or_default()
             );
             return Err(Refusal::new(Class::Precondition, "DOMAIN_UNREACHABLE", message)
-                .hint(format!("sdm domain show {} tells who reaches it", domain.name)));
+                .hint(format!("`sdm domain show {}` tells who reaches it", domain.name)));
         }
         Ok(())
     }

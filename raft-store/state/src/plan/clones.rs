@@ -11,11 +11,11 @@ use super::snapshots::own_locks;
 use crate::attachments::Access;
 use crate::catalog::Disk;
 use crate::catalog::Format;
+use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::Mode;
 use crate::locks::Resource;
 use crate::state::State;
 use crate::txns::Spec;
-use crate::volume_users::VolumeUser;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::refusal::Class;
@@ -62,7 +62,10 @@ impl State {
         self.check_new_disk(name)?;
         self.check_snapshot(disk, *snapshot)?;
         self.refuse_illegal(disk)?;
-        self.refuse_attached(disk, Access::Read)?;
+        // What a snapshot froze is read: whoever writes the leaf does not change it.
+        if snapshot.is_none() {
+            self.refuse_attached(disk, Access::Read)?;
+        }
         let length =
             snapshot.map_or(Ok(disk.volumes.len()), |volume| self.place_in_chain(disk, volume).map(|at| at + 1))?;
         if length > 1 && !collapse {
@@ -70,8 +73,10 @@ impl State {
                 "disk {} has a chain of {length} volumes, and a copy is one volume: it would have no snapshots",
                 disk.name
             );
-            return Err(Refusal::new(Class::Precondition, "CHAIN_NOT_COLLAPSED", message)
-                .hint("say that they may go: --collapse; or move the disk with all it has: sdm disk move"));
+            return Err(Refusal::new(Class::Precondition, "CHAIN_NOT_COLLAPSED", message).hint(format!(
+                "say that they may go: --collapse; or move the disk with all it has: sdm disk move {} --to DOMAIN",
+                disk.name
+            )));
         }
         let own = snapshot.or_else(|| disk.volumes.last().copied()).and_then(|id| self.volumes.get(&id));
         check_preallocated(format.or_else(|| own.map(|row| row.format)).unwrap_or(Format::Raw), *preallocated)?;
@@ -105,8 +110,8 @@ impl State {
         self.refuse_illegal(disk)?;
         // What the disk holds now is frozen first: that makes a new leaf, so nobody may be writing the old one.
         let freezes = self.stages(spec) > 1;
-        self.refuse_attached(disk, if freezes { Access::Write } else { Access::Read })?;
         if snapshot.is_none() {
+            self.refuse_attached(disk, if freezes { Access::Write } else { Access::Read })?;
             self.check_room_for_leaf(disk)?;
         }
         let mode = if freezes { Mode::Exclusive } else { Mode::Shared };
@@ -121,18 +126,61 @@ impl State {
         Ok(plan(locks, summary, &[format!("disk/{name}"), disk_word(disk), domain_word(domain)]))
     }
 
+    /// What surprises somebody who clones a disk by sharing: whatever has something beneath it is qcow2.
+    pub(crate) fn clone_warnings(&self, disk: DiskId, snapshot: Option<VolumeId>, stages: u32) -> Vec<String> {
+        let seen = match snapshot {
+            Some(volume) => self.volumes.get(&volume),
+            None => self.chain(disk).last(),
+        };
+        if seen.is_none_or(|row| row.format != Format::Raw) {
+            return Vec::new();
+        }
+        let mut warnings = vec!["the clone is qcow2, over the raw volume that it shares".to_owned()];
+        if stages > 1 {
+            warnings.push("the source gets a new layer, too, and is qcow2 from then on".to_owned());
+        }
+        warnings
+    }
+
+    /// That a disk has layers, and how it gets rid of them.
+    fn not_one_volume(&self, disk: &Disk, format: Format) -> Refusal {
+        let snapshots = self.snapshots_of(disk).count();
+        let others = disk.volumes.len().saturating_sub(snapshots + 1);
+        let message = format!(
+            "disk {} has a chain of {} volumes: {snapshots} snapshots of its own, {others} layers beside them, and what it \
+             holds now",
+            disk.name,
+            disk.volumes.len()
+        );
+        let mut ways = Vec::new();
+        if snapshots > 0 {
+            ways.push(format!(
+                "delete its snapshots (sdm snapshot list {0}; sdm snapshot delete {0} SNAPSHOT)",
+                disk.name
+            ));
+        }
+        if others > 0 {
+            ways.push(format!("take in the other layers (sdm disk flatten {})", disk.name));
+        }
+        let hint = format!(
+            "first {}; or copy it: sdm disk copy {} NAME --format {} --collapse",
+            ways.join(", then "),
+            disk.name,
+            format.word()
+        );
+        let refusal = Refusal::new(Class::Precondition, "HAS_SNAPSHOTS", message).hint(hint);
+        let frozen = disk.volumes.len().saturating_sub(1).min(BLOCKERS_SHOWN);
+        let name =
+            |refusal: Refusal, id: &VolumeId| refusal.blocker("volume", id.to_string(), self.snapshot_word(disk, *id));
+        disk.volumes.iter().take(frozen).fold(refusal, name)
+    }
+
     pub(super) fn plan_convert(&self, disk: DiskId, format: Format, preallocated: bool) -> Result<Plan, Refusal> {
         let (disk, domain) = self.changeable_disk(disk, "convert")?;
         self.refuse_illegal(disk)?;
         check_preallocated(format, preallocated)?;
         if disk.volumes.len() > 1 {
-            let message = format!("disk {} has a chain of {} volumes", disk.name, disk.volumes.len());
-            return Err(Refusal::new(Class::Precondition, "HAS_SNAPSHOTS", message).hint(format!(
-                "delete its snapshots first (sdm snapshot list {0}), or copy it: sdm disk copy {0} NAME --format {1} \
-                 --collapse",
-                disk.name,
-                format.word()
-            )));
+            return Err(self.not_one_volume(disk, format));
         }
         let Some(row) = self.chain(disk.id).last() else { return Err(super::not_yet_word("disk-convert")) };
         self.refuse_shared(disk, row.id, &format!("convert disk {}", disk.name))?;
@@ -143,23 +191,5 @@ impl State {
         let kind = if preallocated { "preallocated " } else { "" };
         let summary = format!("convert disk {} in {} to {kind}{}", disk.name, domain.name, format.word());
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk)]))
-    }
-
-    /// Refuses to delete a template while clones use what it holds.
-    pub(super) fn refuse_cloned(&self, disk: &Disk) -> Result<(), Refusal> {
-        if !disk.template {
-            return Ok(());
-        }
-        let users = disk.volumes.iter().flat_map(|volume| self.volume_users(*volume));
-        let mut clones: Vec<VolumeUser> =
-            users.filter(|user| *user != VolumeUser::Disk(disk.id)).take(crate::locks::BLOCKERS_SHOWN).collect();
-        clones.dedup();
-        let Some(first) = clones.first() else { return Ok(()) };
-        let message = format!("template {} is the base of {}", disk.name, self.user_word(first));
-        let refusal = Refusal::new(Class::Precondition, "TEMPLATE_IN_USE", message).hint(format!(
-            "make its clones whole first (sdm snapshot delete CLONE {}), or delete them",
-            disk.volumes.last().copied().unwrap_or_default()
-        ));
-        Err(clones.iter().fold(refusal, |refusal, user| self.name_user(refusal, user)))
     }
 }

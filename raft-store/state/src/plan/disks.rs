@@ -73,7 +73,7 @@ impl State {
         if self.volume_users(volume).take(most + 1).count() > most {
             let message = format!("volume {volume} is shared by more than {most} disks");
             return Err(Refusal::new(Class::Exhausted, "TOO_MANY_CLONES", message)
-                .hint("copy the clones that matter (sdm disk clone --full), and delete the others"));
+                .hint("copy the clones that matter (sdm disk clone DISK NAME --full), and delete the others"));
         }
         let summary = format!("make volume {volume} of disk {} in {} {word}", disk.name, domain.name);
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk), format!("volume/{volume}")]))

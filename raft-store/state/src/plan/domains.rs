@@ -10,6 +10,7 @@ use crate::catalog::DomainState;
 use crate::domain_change::AttachDomain;
 use crate::domain_change::DomainChange;
 use crate::domain_change::DomainContents;
+use crate::forgotten::FORGOTTEN_MAX;
 use crate::garbage::Garbage;
 use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::LockSet;
@@ -19,8 +20,10 @@ use crate::locks::Resource;
 use crate::state::State;
 use crate::txns::Spec;
 use crate::volume_users::VolumeUser;
+use crate::work::Owner;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
+use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::names::Name;
 use sdm_proto::names::is_domain_path;
@@ -43,6 +46,7 @@ impl State {
             Spec::Domain(DomainChange::Detach { domain } | DomainChange::Delete { domain }) => {
                 self.refuse_named(*domain, spec, own_lock)?;
             }
+            Spec::Domain(DomainChange::Forget { domain }) => self.refuse_forget(*domain, own_lock)?,
             Spec::Domain(_) => {}
             _ => {
                 for (resource, mode) in &plan.locks {
@@ -85,6 +89,7 @@ impl State {
                 Ok(plan)
             }
             DomainChange::Delete { domain } => self.plan_domain_end(*domain, "delete"),
+            DomainChange::Forget { domain } => self.plan_domain_forget(*domain),
         }
     }
 
@@ -111,6 +116,52 @@ impl State {
         }
         let locks = vec![(Resource::Domain(id), Mode::Exclusive), name_of(&domain.name)];
         Ok(plan(locks, format!("{verb} domain {}", domain.name), &[domain_word(domain)]))
+    }
+
+    /// Only what is in maintenance, or nobody reaches any more: that its storage is lost is for people to say.
+    fn plan_domain_forget(&self, id: DomainId) -> Result<Plan, Refusal> {
+        let lock = (Resource::Domain(id), Mode::Exclusive);
+        if !self.domains.contains(&id) && self.garbage_in(id).next().is_some() {
+            return Ok(plan(vec![lock], format!("forget what is left of domain {id}"), &[format!("domain/{id}")]));
+        }
+        let domain = self.known_domain(id)?;
+        if domain.state.is_active()
+            && let Some(worker) = self.index.contents.reaching(id).next()
+        {
+            let (name, worker) = (&domain.name, self.worker_word(worker));
+            let message = format!("domain {name} is active, and worker {worker} reaches it: its storage is not lost");
+            return Err(Refusal::new(Class::Precondition, "DOMAIN_REACHED", message)
+                .hint(format!(
+                    "what is there can be kept (sdm domain detach {name}) or deleted (sdm domain delete {name}); if it \
+                     is to be forgotten all the same: sdm domain maintenance {name} first"
+                ))
+                .blocker("worker", worker, "reaches it"));
+        }
+        if self.forgotten.len() >= FORGOTTEN_MAX {
+            let message = format!("{FORGOTTEN_MAX} domains were forgotten, more are not remembered");
+            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_FORGOTTEN", message)
+                .hint("leave the domain in maintenance: sdm domain maintenance NAME"));
+        }
+        let locks = vec![lock, name_of(&domain.name)];
+        let disks = self.disks_in(id);
+        Ok(plan(locks, format!("forget domain {} with {disks} disks", domain.name), &[domain_word(domain)]))
+    }
+
+    /// Refuses to forget a domain while a transaction works in it, or a live host has a disk of it.
+    fn refuse_forget(&self, id: DomainId, own_lock: Option<u64>) -> Result<(), Refusal> {
+        let mut found = self.domain_locks(id, own_lock);
+        let live = |at: &&Attachment| self.workers.get(&at.worker).is_some_and(crate::workers::Worker::is_live);
+        let attached = self.attachments_in(id).filter(live).take(BLOCKERS_SHOWN);
+        found.extend(attached.map(|attachment| self.attachment_blocker(attachment)));
+        if found.is_empty() {
+            return Ok(());
+        }
+        found.truncate(BLOCKERS_SHOWN);
+        let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
+        let message = format!("domain {name} cannot be forgotten: something works in it; nothing was changed");
+        let refusal = Refusal::new(Class::Precondition, "DOMAIN_IN_USE", message)
+            .hint("clear what is listed, then repeat it under a new request id");
+        Err(found.into_iter().fold(refusal, |refusal, at| refusal.blocker(&at.kind, at.id, at.description)))
     }
 
     /// Another domain has the name.
@@ -150,12 +201,13 @@ impl State {
             let message = format!("domain {domain} is attached already, as {}", known.name);
             return Err(Refusal::new(Class::Conflict, "DOMAIN_EXISTS", message).hint("sdm domain list"));
         }
+        self.refuse_forgotten(*domain)?;
         self.refuse_domain_name(name, None)?;
         self.refuse_domain_path(path)?;
         self.refuse_too_many(contents)?;
         self.check_contents(*domain, contents)?;
         self.refuse_clashes(contents)?;
-        if let Some(garbage) = self.garbage.values().find(|garbage| garbage.place.domain == *domain) {
+        if let Some(garbage) = self.garbage_in(*domain).next() {
             let message = format!("domain {domain} was deleted, and its folder is being removed");
             return Err(Refusal::new(Class::Precondition, "DOMAIN_DELETED", message).hint("sdm gc list").blocker(
                 "garbage",
@@ -282,23 +334,20 @@ impl State {
     fn refuse_named(&self, id: DomainId, spec: &Spec, own_lock: Option<u64>) -> Result<(), Refusal> {
         let deleting = matches!(spec, Spec::Domain(DomainChange::Delete { .. }));
         let mut found: Vec<Blocker> = self.domain_locks(id, own_lock);
-        found.extend(
-            self.garbage.values().filter(|row| row.place.domain == id).take(BLOCKERS_SHOWN).map(garbage_blocker),
-        );
-        let here = |disk: DiskId| {
-            self.disks.get(&disk).and_then(|disk| self.domain_of(disk)).is_some_and(|domain| domain.id == id)
-        };
-        let attached = self.attachments.values().filter(|attachment| here(attachment.disk)).take(BLOCKERS_SHOWN);
+        found.extend(self.garbage_in(id).take(BLOCKERS_SHOWN).map(garbage_blocker));
+        let attached = self.attachments_in(id).take(BLOCKERS_SHOWN);
         found.extend(attached.map(|attachment| self.attachment_blocker(attachment)));
-        let projections = self
-            .projections
-            .values()
-            .filter(|row| self.placements.get(&row.placement).is_some_and(|placement| placement.domain == id));
-        found.extend(projections.take(BLOCKERS_SHOWN).map(|row| {
-            blocker("projection", row.placement.to_string(), "its words on the storage are being written; wait")
+        let projections = self.index.projecting.range((id, PlacementId::default())..);
+        let projections = projections.take_while(|(of, _)| *of == id).take(BLOCKERS_SHOWN);
+        found.extend(projections.map(|(_, placement)| {
+            let late = self.late_words(Owner::Projection(*placement));
+            let words = late.unwrap_or_else(|| "its words on the storage are being written; wait".to_owned());
+            blocker("projection", placement.to_string(), &words)
         }));
         if self.index.describing.contains(&id) {
-            found.push(blocker("projection", id.to_string(), "the domain's name is being written to it; wait"));
+            let late = self.late_words(Owner::Describe(id));
+            let words = late.unwrap_or_else(|| "the domain's name is being written to it; wait".to_owned());
+            found.push(blocker("projection", id.to_string(), &words));
         }
         if !deleting {
             found.extend(self.sharers_elsewhere(id).into_iter().take(BLOCKERS_SHOWN));
@@ -306,7 +355,7 @@ impl State {
         if deleting {
             for disk in self.disks_in_from(id, DiskId::default()).take(BLOCKERS_SHOWN) {
                 let words = format!(
-                    "lies in it; sdm disk move {0} --to DOMAIN, or sdm disk delete {0} (after sdm domain activate)",
+                    "lies in it; sdm disk move {0} --to DOMAIN, or sdm disk delete {0} (after `sdm domain activate`)",
                     disk.name
                 );
                 found.push(blocker("disk", disk.name.to_string(), &words));

@@ -103,7 +103,7 @@ impl State {
                     volume.id, trashed.disk.name
                 );
                 return Err(Refusal::new(Class::Precondition, "VOLUME_MISSING", message)
-                    .hint("keep what lies there: sdm gc hold; its files can be imported as a new disk"));
+                    .hint("keep what lies there (`sdm gc hold`); its files can be imported as a new disk"));
             };
             let same =
                 (live.parent, live.format, live.virtual_size) == (volume.parent, volume.format, volume.virtual_size);
@@ -113,7 +113,7 @@ impl State {
                     volume.id, trashed.disk.name
                 );
                 return Err(Refusal::new(Class::Precondition, "VOLUME_CHANGED", message)
-                    .hint("sdm disk list shows who has that volume now"));
+                    .hint("`sdm disk list` shows who has that volume now"));
             }
         }
         Ok(trashed)
@@ -218,7 +218,7 @@ impl State {
                 plan.items.len()
             );
             let refusal = Refusal::new(Class::Precondition, "PLAN_CHANGED", message)
-                .hint("look at a new one: sdm gc plan; or do the rest of this one: sdm gc apply --skip-changed");
+                .hint(format!("look at a new one: sdm gc plan; or do the rest of this one: sdm gc apply {id} --skip-changed"));
             let blockers = changed.into_iter().take(CHANGED_SHOWN);
             return Err(blockers.fold(refusal, |refusal, (id, why)| refusal.blocker("garbage", id.to_string(), why)));
         }

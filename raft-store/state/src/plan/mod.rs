@@ -6,6 +6,7 @@ mod clones;
 mod disks;
 mod domains;
 mod garbage;
+mod sharing;
 mod snapshots;
 mod workers;
 
@@ -109,6 +110,7 @@ impl State {
             Spec::CopyDisk { .. } => self.plan_copy(spec),
             Spec::CloneLinked { .. } => self.plan_clone(spec),
             Spec::ConvertDisk { disk, format, preallocated } => self.plan_convert(*disk, *format, *preallocated),
+            Spec::FlattenDisk { disk } => self.plan_flatten(*disk),
             Spec::CreateSnapshot { disk, name, description } => self.plan_create_snapshot(*disk, name, description),
             Spec::DeleteSnapshot { disk, volume, in_place } => self.plan_delete_snapshot(*disk, *volume, *in_place),
             Spec::RevertSnapshot { disk, volume, discard_newer } => self.plan_revert(*disk, *volume, *discard_newer),
@@ -118,7 +120,7 @@ impl State {
     }
 
     pub(crate) fn known_domain(&self, id: DomainId) -> Result<&Domain, Refusal> {
-        self.domains.get(&id).ok_or_else(|| {
+        self.domains.get(&id).filter(|domain| !domain.state.is_leaving()).ok_or_else(|| {
             Refusal::new(Class::NotFound, "DOMAIN_NOT_FOUND", format!("there is no domain {id}"))
                 .hint("sdm domain list")
         })
@@ -128,7 +130,8 @@ impl State {
         let missing =
             || Refusal::new(Class::NotFound, "DISK_NOT_FOUND", format!("there is no disk {id}")).hint("sdm disk list");
         let disk = self.disks.get(&id).ok_or_else(missing)?;
-        Ok((disk, self.domain_of(disk).ok_or_else(missing)?))
+        let domain = self.domain_of(disk).filter(|domain| !domain.state.is_leaving());
+        Ok((disk, domain.ok_or_else(missing)?))
     }
 
     fn check_size(&self, bytes: u64) -> Result<(), Refusal> {
@@ -187,8 +190,10 @@ impl State {
                 disk.name,
                 disk.volumes.len()
             );
-            return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message)
-                .hint("disks of one volume can be exported so far"));
+            return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message).hint(format!(
+                "copy it into one volume first (sdm disk copy {} NAME --collapse), and export the copy",
+                disk.name
+            )));
         }
         let locks = vec![(Resource::Domain(domain.id), Mode::IntentShared), (Resource::Disk(disk.id), Mode::Shared)];
         Ok(plan(locks, format!("export disk {} from {}", disk.name, domain.name), &[disk_word(disk)]))
@@ -203,6 +208,7 @@ impl State {
             let message = format!("disk {} is in {} already", disk.name, to.name);
             return Err(Refusal::new(Class::Precondition, "ALREADY_THERE", message).hint("nothing is to be moved"));
         }
+        self.refuse_move_of_shared(disk, to)?;
         let locks = vec![
             (Resource::Domain(from.id), Mode::IntentExclusive),
             (Resource::Domain(to.id), Mode::IntentExclusive),

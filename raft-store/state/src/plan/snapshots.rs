@@ -7,12 +7,12 @@ use super::plan;
 use crate::attachments::Access;
 use crate::catalog::Disk;
 use crate::catalog::Domain;
+use crate::catalog::Format;
 use crate::catalog::Volume;
 use crate::locks::BLOCKERS_SHOWN;
 use crate::locks::Mode;
 use crate::locks::Resource;
 use crate::state::State;
-use crate::volume_users::VolumeUser;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::names::Name;
@@ -21,6 +21,9 @@ use sdm_proto::refusal::Refusal;
 
 /// Longest text about a disk or a snapshot, in bytes: with the disk's name it stands in `.meta`, which holds 210.
 const DESCRIPTION_BYTES_MAX: usize = 200;
+
+/// Snapshots that a summary names: it stands in lists, and a chain may have many.
+const SNAPSHOTS_NAMED: usize = 4;
 
 /// Locks of an operation that changes one disk.
 pub(super) fn own_locks(disk: &Disk, domain: &Domain) -> Vec<(Resource, Mode)> {
@@ -68,6 +71,12 @@ impl State {
         named.map_or_else(|| format!("volume {volume}"), |snapshot| format!("snapshot {}", snapshot.name))
     }
 
+    /// A snapshot as commands take it.
+    fn snapshot_named_or_id(&self, disk: &Disk, volume: VolumeId) -> String {
+        let row = self.volumes.get(&volume).filter(|row| row.disk == disk.id);
+        row.and_then(|row| row.snapshot.as_ref()).map_or_else(|| volume.to_string(), |at| at.name.to_string())
+    }
+
     /// Refuses where the volume is the leaf, which is no snapshot.
     fn frozen_at(&self, disk: &Disk, volume: VolumeId) -> Result<usize, Refusal> {
         let at = self.place_in_chain(disk, volume)?;
@@ -87,8 +96,13 @@ impl State {
         }
         let message =
             format!("the chain of disk {} would have {length} volumes, more than {most} are not allowed", disk.name);
-        let mut refusal = Refusal::new(Class::Exhausted, "CHAIN_TOO_LONG", message)
-            .hint(format!("delete snapshots that nobody needs: sdm snapshot delete {} SNAPSHOT", disk.name));
+        let delete = format!("delete snapshots that nobody needs: sdm snapshot delete {} SNAPSHOT", disk.name);
+        // Layers that are no snapshots of it are taken into those above.
+        let hint = match self.kept_volumes(disk).count() < disk.volumes.len() {
+            true => format!("sdm disk flatten {}; or {delete}", disk.name),
+            false => delete,
+        };
+        let mut refusal = Refusal::new(Class::Exhausted, "CHAIN_TOO_LONG", message).hint(hint);
         let frozen = disk.volumes.len().saturating_sub(1);
         for volume in disk.volumes.iter().take(frozen.min(BLOCKERS_SHOWN)) {
             refusal = refusal.blocker("volume", volume.to_string(), self.snapshot_word(disk, *volume));
@@ -99,59 +113,6 @@ impl State {
     /// Refuses what would need more layers than a chain may have.
     pub(super) fn check_room_for_leaf(&self, disk: &Disk) -> Result<(), Refusal> {
         self.refuse_long_chain(disk, 1)
-    }
-
-    /// Refuses to change a volume that other disks, or disks in the trash, go on using.
-    pub(super) fn refuse_shared(&self, disk: &Disk, volume: VolumeId, what: &str) -> Result<(), Refusal> {
-        let others: Vec<VolumeUser> =
-            self.volume_users(volume).filter(|user| *user != VolumeUser::Disk(disk.id)).take(BLOCKERS_SHOWN).collect();
-        if others.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "cannot {what}: volume {volume} of disk {} is shared with {} and must stay as it is",
-            disk.name,
-            self.user_word(&others[0])
-        );
-        let way = match &others[0] {
-            VolumeUser::Disk(id) => {
-                let name = self.disks.get(id).map_or_else(|| id.to_string(), |disk| disk.name.to_string());
-                format!("first give disk {name} its own copy: sdm snapshot delete {name} {volume}; or delete that disk")
-            }
-            VolumeUser::Trash(garbage) => format!("first delete it for good: sdm gc trash purge {garbage}"),
-        };
-        let refusal = Refusal::new(Class::Precondition, "SHARED_VOLUME", message).hint(way);
-        Err(others.iter().fold(refusal, |refusal, user| self.name_user(refusal, user)))
-    }
-
-    /// Who uses a volume, in words.
-    pub(super) fn user_word(&self, user: &VolumeUser) -> String {
-        match user {
-            VolumeUser::Disk(id) => {
-                self.disks.get(id).map_or_else(|| format!("disk {id}"), |disk| format!("disk {}", disk.name))
-            }
-            VolumeUser::Trash(garbage) => {
-                let trash = self.garbage.get(garbage).and_then(|row| row.trash.as_ref());
-                trash.map_or_else(
-                    || format!("garbage {garbage}"),
-                    |trash| format!("disk {} in the trash", trash.disk.name),
-                )
-            }
-        }
-    }
-
-    /// The same as something in the way.
-    pub(super) fn name_user(&self, refusal: Refusal, user: &VolumeUser) -> Refusal {
-        let word = self.user_word(user);
-        match user {
-            VolumeUser::Disk(id) => {
-                let name = self.disks.get(id).map_or_else(|| id.to_string(), |disk| disk.name.to_string());
-                refusal.blocker("disk", name, "shares its volumes")
-            }
-            VolumeUser::Trash(garbage) => {
-                refusal.blocker("garbage", garbage.to_string(), format!("{word}; sdm gc trash purge {garbage}"))
-            }
-        }
     }
 
     pub(super) fn plan_create_snapshot(&self, disk: DiskId, name: &Name, text: &str) -> Result<Plan, Refusal> {
@@ -199,22 +160,64 @@ impl State {
                 .hint(format!("sdm volume show {}; revert to an older snapshot", bad.id)));
         }
         let word = self.snapshot_word(disk, volume);
-        let newer: Vec<&Volume> = self.chain(disk.id).skip(at + 1).filter(|row| row.snapshot.is_some()).collect();
+        let newer: Vec<&Volume> = self.newer_snapshots(disk, at).collect();
         if !newer.is_empty() && !discard_newer {
             let message = format!(
                 "{} of disk {} made after {word} would be gone",
                 if newer.len() == 1 { "a snapshot".to_owned() } else { format!("{} snapshots", newer.len()) },
                 disk.name
             );
-            let refusal = Refusal::new(Class::Precondition, "NEWER_SNAPSHOTS", message)
-                .hint("give --discard-newer, or keep them: clone the snapshot instead (sdm disk clone --snapshot)");
+            let refusal = Refusal::new(Class::Precondition, "NEWER_SNAPSHOTS", message).hint(format!(
+                "give --discard-newer, or keep them: clone the snapshot instead (sdm disk clone {} NAME --snapshot {})",
+                disk.name,
+                self.snapshot_named_or_id(disk, volume)
+            ));
             let name = |refusal: Refusal, row: &&Volume| {
                 refusal.blocker("volume", row.id.to_string(), self.snapshot_word(disk, row.id))
             };
             return Err(newer.iter().take(BLOCKERS_SHOWN).fold(refusal, name));
         }
-        let summary = format!("revert disk {} in {} to {word}", disk.name, domain.name);
+        let gone = self.snapshot_names(disk, newer.into_iter());
+        let gone = if gone.is_empty() { gone } else { format!(", giving up {gone}") };
+        let summary = format!("revert disk {} in {} to {word}{gone}", disk.name, domain.name);
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk)]))
+    }
+
+    /// What surprises somebody who has a disk frozen.
+    pub(crate) fn leaf_warnings(&self, disk: DiskId) -> Vec<String> {
+        let raw = self.chain(disk).last().is_some_and(|leaf| leaf.format == Format::Raw);
+        if raw {
+            vec!["the disk is qcow2 from then on, over the raw volume that is frozen".to_owned()]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Snapshots that lie over a place in the chain.
+    fn newer_snapshots<'a>(&'a self, disk: &'a Disk, at: usize) -> impl Iterator<Item = &'a Volume> + 'a {
+        self.chain(disk.id).skip(at + 1).filter(|row| row.snapshot.is_some())
+    }
+
+    /// Snapshots in words: the first of them by name.
+    fn snapshot_names<'a>(&self, disk: &Disk, rows: impl Iterator<Item = &'a Volume>) -> String {
+        let mut names: Vec<String> = rows.map(|row| self.snapshot_word(disk, row.id)).collect();
+        if names.len() > SNAPSHOTS_NAMED {
+            let more = names.len() - SNAPSHOTS_NAMED;
+            names.truncate(SNAPSHOTS_NAMED);
+            names.push(format!("{more} more"));
+        }
+        names.join(", ")
+    }
+
+    /// What surprises somebody who reverts a disk.
+    pub(crate) fn revert_warnings(&self, disk: DiskId, volume: VolumeId) -> Vec<String> {
+        let mut warnings = vec!["what the disk holds now is lost".to_owned()];
+        let Some(row) = self.disks.get(&disk) else { return warnings };
+        let Ok(at) = self.place_in_chain(row, volume) else { return warnings };
+        for gone in self.newer_snapshots(row, at) {
+            warnings.push(format!("{} is given up (volume {})", self.snapshot_word(row, gone.id), gone.id));
+        }
+        warnings
     }
 
     /// The snapshot of this name among those of a disk.
