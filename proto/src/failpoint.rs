@@ -3,8 +3,9 @@
 //! exist is decided where they stand: around log writes and storage calls.
 //!
 //! A process reads its plan once, from `SDM_FAILPOINTS`: `name=action[@N];...` where the action is
-//! `eio`, `enospc`, `abort` (as SIGKILL would) or `hang`, and N is the call at which it begins
-//! (1 by default). Tests in the same process use `arm` and `disarm`. A few places ask `skips`
+//! `eio`, `enospc`, `abort` (as SIGKILL would), `hang` or `pause`, and N is the call at which it begins
+//! (1 by default). A pause holds call N alone, until its plan is taken back. Tests in the same process use `arm`,
+//! `disarm` and `is_paused`. A few places ask `skips`
 //! instead: the action `skip` leaves the call out, to plant a bug that a test must find.
 
 use std::io;
@@ -27,19 +28,20 @@ pub const fn skips(_name: &str) -> bool {
 }
 
 #[cfg(feature = "failpoints")]
-pub use planned::{arm, disarm, hit, skips};
+pub use planned::{arm, disarm, hit, is_paused, skips};
 
 #[cfg(feature = "failpoints")]
 mod planned {
     use super::io;
     use std::collections::BTreeMap;
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 
     #[derive(Clone, Copy, Debug)]
     enum Action {
         Errno(i32),
         Abort,
         Hang,
+        Pause,
         Skip,
     }
 
@@ -48,12 +50,15 @@ mod planned {
         action: Action,
         from_call: u64,
         calls: u64,
+        paused: bool,
     }
 
     static PLANS: LazyLock<Mutex<BTreeMap<String, Plan>>> = LazyLock::new(|| {
         let text = std::env::var("SDM_FAILPOINTS").unwrap_or_default();
         Mutex::new(text.split(';').filter_map(parse).collect())
     });
+
+    static TAKEN_BACK: Condvar = Condvar::new();
 
     fn parse(item: &str) -> Option<(String, Plan)> {
         let (name, rest) = item.trim().split_once('=')?;
@@ -63,10 +68,11 @@ mod planned {
             "enospc" => Action::Errno(28),
             "abort" => Action::Abort,
             "hang" => Action::Hang,
+            "pause" => Action::Pause,
             "skip" => Action::Skip,
             _ => return None,
         };
-        Some((name.to_owned(), Plan { action, from_call: from_call.parse().ok()?, calls: 0 }))
+        Some((name.to_owned(), Plan { action, from_call: from_call.parse().ok()?, calls: 0, paused: false }))
     }
 
     /// Plans an action (in the form of the environment variable) for a name; false when it cannot
@@ -77,9 +83,23 @@ mod planned {
         true
     }
 
-    /// Takes the plan for a name back.
+    /// Takes the plan for a name back; a call that is paused there goes on.
     pub fn disarm(name: &str) {
         PLANS.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        TAKEN_BACK.notify_all();
+    }
+
+    /// Whether a call is paused at this name.
+    pub fn is_paused(name: &str) -> bool {
+        PLANS.lock().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(|plan| plan.paused)
+    }
+
+    fn pause(name: &str) {
+        let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(plan) = plans.get_mut(name) else { return };
+        plan.paused = true;
+        let taken_back = TAKEN_BACK.wait_while(plans, |plans| plans.get(name).is_some_and(|plan| plan.paused));
+        drop(taken_back);
     }
 
     /// Passes, or fails as planned for this name.
@@ -91,6 +111,10 @@ mod planned {
             None | Some(Action::Skip) => Ok(()),
             Some(Action::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
             Some(Action::Abort) => std::process::abort(),
+            Some(Action::Pause) => {
+                pause(name);
+                Ok(())
+            }
             Some(Action::Hang) => loop {
                 std::thread::park();
             },
@@ -107,6 +131,11 @@ mod planned {
         let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = plans.get_mut(name)?;
         plan.calls += 1;
-        (plan.calls >= plan.from_call).then_some(plan.action)
+        // Who comes after a paused call is somebody else.
+        let is_planned = match plan.action {
+            Action::Pause => plan.calls == plan.from_call,
+            _ => plan.calls >= plan.from_call,
+        };
+        is_planned.then_some(plan.action)
     }
 }

@@ -20,6 +20,7 @@ use sdm_storage_worker::domain::DomainMetadata;
 use sdm_storage_worker::work::AttachDomain;
 use sdm_storage_worker::work::CheckPlacements;
 use sdm_storage_worker::work::CreateDisk;
+use sdm_storage_worker::work::DeletePlacement;
 use sdm_storage_worker::work::DetachDomain;
 use sdm_storage_worker::work::DomainRoot;
 use sdm_storage_worker::work::DomainState;
@@ -31,6 +32,7 @@ use sdm_storage_worker::work::FormatDomain;
 use sdm_storage_worker::work::FoundKind;
 use sdm_storage_worker::work::InspectDomain;
 use sdm_storage_worker::work::InspectionPage;
+use sdm_storage_worker::work::Mounting;
 use sdm_storage_worker::work::NewPlacement;
 use sdm_storage_worker::work::Order;
 use sdm_storage_worker::work::Outcome;
@@ -76,11 +78,19 @@ fn metadata(domain: &DomainRoot) -> DomainMetadata {
 }
 
 fn rename(domain: &DomainRoot) -> Order {
-    Order::RenameDomain(RenameDomain { domain: domain.clone(), description: "slow".to_owned() })
+    Order::RenameDomain(RenameDomain {
+        domain: domain.clone(),
+        description: "slow".to_owned(),
+        attempt: "1-9-0".to_owned(),
+    })
 }
 
 fn detach(domain: &DomainRoot) -> Order {
-    Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: CATALOG.to_owned() })
+    Order::DetachDomain(DetachDomain {
+        domain: domain.clone(),
+        catalog: CATALOG.to_owned(),
+        attempt: "1-9-0".to_owned(),
+    })
 }
 
 fn attach(domain: &DomainRoot, token: &str) -> Order {
@@ -173,7 +183,13 @@ async fn an_attach_that_read_the_catalog_of_an_earlier_detach_is_refused_and_wri
     // Read here; then paused while another attach, and another detach, went by.
     let stale = attach(&domain, "1-60-0");
     done(execute(attach(&domain, "1-61-0")).await);
-    let again = |text: &str| Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: text.to_owned() });
+    let again = |text: &str| {
+        Order::DetachDomain(DetachDomain {
+            domain: domain.clone(),
+            catalog: text.to_owned(),
+            attempt: "1-9-0".to_owned(),
+        })
+    };
     done(execute(again("{\"disks\":2}")).await);
     let before = (mark(&domain), metadata(&domain));
     assert_eq!(refusal(execute(stale.clone()).await).code, RefusalCode::CatalogChanged);
@@ -192,7 +208,11 @@ async fn a_detach_left_half_done_is_finished_by_another_one_with_its_own_catalog
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (domain, _) = domain_with_disk(folder.path()).await;
     done(execute(detach(&domain)).await);
-    let later = Order::DetachDomain(DetachDomain { domain: domain.clone(), catalog: "{\"disks\":3}".to_owned() });
+    let later = Order::DetachDomain(DetachDomain {
+        domain: domain.clone(),
+        catalog: "{\"disks\":3}".to_owned(),
+        attempt: "1-9-0".to_owned(),
+    });
     done(execute(later).await);
     let page = inspect(&domain).await;
     assert_eq!((page.state, page.catalog.as_str()), (DomainState::Released, "{\"disks\":3}"));
@@ -219,13 +239,7 @@ async fn a_free_domain_of_others_is_taken_only_when_that_was_said() {
 async fn a_format_takes_the_whole_domain_but_nothing_published() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (domain, disk) = domain_with_disk(folder.path()).await;
-    let format = |unknown_names_too| {
-        Order::FormatDomain(FormatDomain {
-            domain: domain.clone(),
-            dot_name: ".sdm-1-70-0".to_owned(),
-            unknown_names_too,
-        })
-    };
+    let format = |unknown_names_too| format(&domain, unknown_names_too, false);
     let strange = images(&domain).join(Uuid::from_u128(5).to_string());
     std::fs::create_dir(&strange).expect("somebody's folder");
     std::fs::write(strange.join("notes"), "mine").expect("somebody's file");
@@ -248,8 +262,56 @@ async fn a_format_takes_the_whole_domain_but_nothing_published() {
         Done::Deleted(report) => assert!(report.files > 8, "{report:?}"),
         other => panic!("{other:?}"),
     }
-    assert!(!domain.path.join(domain.domain.to_string()).exists() && !aside.exists() && outside.exists());
+    assert!(!domain.path.join(domain.domain.to_string()).exists() && outside.exists());
+    assert_eq!(std::fs::read_dir(&aside).expect("the proof that it was there").count(), 0);
     assert!(matches!(done(execute(format(false)).await), Done::Deleted(_)), "done already is done");
+}
+
+fn format(domain: &DomainRoot, unknown_names_too: bool, emptied: bool) -> Order {
+    let (domain, dot_name, mounting) = (domain.clone(), ".sdm-1-70-0".to_owned(), Mounting::Local);
+    Order::FormatDomain(FormatDomain { domain, dot_name, unknown_names_too, mounting, emptied })
+}
+
+/// Its storage may not be mounted, or be another one: an empty folder proves nothing.
+#[tokio::test]
+async fn what_is_not_found_where_a_domain_should_be_is_not_deleted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (domain, disk) = domain_with_disk(folder.path()).await;
+    let own = folder.path().join(domain.domain.to_string());
+    let hidden = tempfile::tempdir().expect("where it is mounted in truth");
+    let elsewhere = hidden.path().join("there");
+    std::fs::rename(&own, &elsewhere).expect("not mounted any more");
+    let delete = Order::DeletePlacement(DeletePlacement {
+        domain: domain.clone(),
+        dot_name: disk.dot_name.clone(),
+        placement: Some(disk.placement),
+        token: disk.token.clone(),
+        deletion_dot_name: ".sdm-1-71-0".to_owned(),
+    });
+    for order in [delete.clone(), format(&domain, false, false)] {
+        let refused = refusal(execute(order).await);
+        assert_eq!(refused.code, RefusalCode::DomainMissing, "{refused}");
+        assert!(refused.message.contains(&domain.domain.to_string()), "{refused}");
+    }
+    // An empty folder of its name is no domain either.
+    std::fs::create_dir_all(own.join("images")).expect("a mount point");
+    for order in [delete.clone(), format(&domain, false, false)] {
+        assert_eq!(refusal(execute(order).await).code, RefusalCode::DomainMissing);
+    }
+    let mut required = format(&domain, false, false);
+    if let Order::FormatDomain(order) = &mut required {
+        order.mounting = Mounting::Required;
+    }
+    assert_eq!(refusal(execute(required).await).code, RefusalCode::NotAMountPoint);
+    std::fs::remove_dir_all(&own).expect("a mount point");
+    std::fs::rename(&elsewhere, &own).expect("mounted again");
+    assert!(matches!(done(execute(delete.clone()).await), Done::Deleted(_)));
+    assert!(matches!(done(execute(delete).await), Done::Deleted(_)), "a proven domain without it: gone already");
+    for emptied in [false, false, true, true] {
+        assert!(matches!(done(execute(format(&domain, false, emptied)).await), Done::Deleted(_)));
+        assert_eq!(folder.path().join(".sdm-1-70-0").exists(), !emptied);
+    }
+    assert_eq!(refusal(execute(format(&domain, false, false)).await).code, RefusalCode::DomainMissing);
 }
 
 #[tokio::test]

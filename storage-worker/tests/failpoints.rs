@@ -13,10 +13,14 @@ use fixture::placed;
 use fixture::placement_path;
 use fixture::root;
 use sdm_proto::failpoint;
+use sdm_storage_worker::domain::VolumeMetadata;
+use sdm_storage_worker::work::DetachDomain;
 use sdm_storage_worker::work::DomainRoot;
 use sdm_storage_worker::work::Order;
 use sdm_storage_worker::work::Outcome;
 use sdm_storage_worker::work::Ports;
+use sdm_storage_worker::work::ProjectPlacement;
+use sdm_storage_worker::work::ResizeVolume;
 use sdm_storage_worker::work::VolumeFormat;
 use sdm_storage_worker::work::run;
 use std::os::unix::process::ExitStatusExt;
@@ -136,4 +140,123 @@ async fn a_process_that_dies_after_its_rename_leaves_a_whole_placement() {
     // The same attempt finds its work done.
     assert_eq!(placed(run(create(&domain), Ports::silent()).await).volumes.len(), 1);
     assert_eq!(names(&domain).len(), 1);
+}
+
+/// Runs an order on a thread of its own, as the child that is paused in the middle of it.
+fn on_a_thread(order: Order) -> std::thread::JoinHandle<Outcome> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(run(order, Ports::silent()))
+    })
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < patience, "it never came to pass that {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn a_growth_that_is_paused_after_its_look_cuts_nothing_that_came_meanwhile() {
+    let _turn = TURN.lock().await;
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path()).await;
+    placed(run(fixture::create_disk(&domain, 1, VolumeFormat::Raw, MIB), Ports::silent()).await);
+    let resize = ResizeVolume {
+        domain: domain.clone(),
+        placement: uuid::Uuid::from_u128(0xF000_0001),
+        token: "1-1-0".to_owned(),
+        volume: fixture::VOLUME,
+        format: VolumeFormat::Raw,
+        parent: None,
+        preallocated: false,
+        virtual_bytes: 20 * MIB,
+        attempt: "1-2-0".to_owned(),
+    };
+    assert!(failpoint::arm("storage.fallocate=pause"));
+    let late = on_a_thread(Order::ResizeVolume(resize));
+    until("it looked at the file and is about to grow it", || failpoint::is_paused("storage.fallocate"));
+    // Another host, on which this one's locks are not seen, makes it larger, and a guest writes to its end.
+    let path = placement_path(&domain, 1).join(fixture::VOLUME.to_string());
+    let file = std::fs::File::options().write(true).open(&path).expect("the file");
+    file.set_len(40 * MIB).expect("grown");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"the end", 40 * MIB - 7).expect("written");
+    failpoint::disarm("storage.fallocate");
+    assert!(matches!(late.join().expect("it ends"), Outcome::Done(_)));
+    let bytes = std::fs::read(&path).expect("read");
+    assert_eq!((bytes.len() as u64, &bytes[bytes.len() - 7..]), (40 * MIB, &b"the end"[..]));
+}
+
+/// A projection of the first placement by this attempt.
+fn projection(domain: &DomainRoot, attempt: &str, name: &str) -> Order {
+    let Order::CreateDisk(order) = create(domain) else { unreachable!() };
+    Order::ProjectPlacement(ProjectPlacement {
+        domain: domain.clone(),
+        placement: order.placement.placement,
+        token: order.placement.token,
+        disk_name: name.to_owned(),
+        disk_description: String::new(),
+        volumes: order.placement.volumes,
+        attempt: attempt.to_owned(),
+    })
+}
+
+fn written_name(domain: &DomainRoot) -> String {
+    let path = placement_path(domain, 1).join(format!("{}.meta", fixture::VOLUME));
+    VolumeMetadata::decode(&std::fs::read_to_string(path).expect("a .meta")).expect("it reads").disk_name
+}
+
+#[tokio::test]
+async fn a_late_projection_renames_only_what_it_wrote_itself_and_the_next_one_mends_it() {
+    let _turn = TURN.lock().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path()).await;
+    placed(run(create(&domain), Ports::silent()).await);
+    // Given up before it wrote anything: it writes under its own name, and its rename comes last.
+    assert!(failpoint::arm("storage.write=pause"));
+    let late = on_a_thread(projection(&domain, "1-5-0", "older"));
+    until("it is about to write", || failpoint::is_paused("storage.write"));
+    done(run(projection(&domain, "1-6-0", "newer"), Ports::silent()).await);
+    assert_eq!(written_name(&domain), "newer");
+    failpoint::disarm("storage.write");
+    // What it had made aside was taken away: it finds nothing to rename, or brings back its own words, whole.
+    let outcome = late.join().expect("it ends");
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    assert_eq!(written_name(&domain), "newer");
+    // Given up at its rename: nothing can stop that, so the projection that comes after it is the one that counts.
+    assert!(failpoint::arm("storage.rename=pause"));
+    let late = on_a_thread(projection(&domain, "1-7-0", "older"));
+    until("it is about to rename", || failpoint::is_paused("storage.rename"));
+    failpoint::disarm("storage.rename");
+    done(late.join().expect("it ends"));
+    assert_eq!(written_name(&domain), "older");
+    done(run(projection(&domain, "1-8-0", "newer"), Ports::silent()).await);
+    assert_eq!(written_name(&domain), "newer");
+    let left: Vec<_> = std::fs::read_dir(placement_path(&domain, 1))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains(".new"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_late_projection_does_not_write_into_a_domain_that_was_given_up_meanwhile() {
+    let _turn = TURN.lock().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let domain = new_domain(folder.path()).await;
+    placed(run(create(&domain), Ports::silent()).await);
+    let before = written_name(&domain);
+    // The first file's sync is the last call before it asks once more whose the domain is.
+    assert!(failpoint::arm("storage.fsync=pause"));
+    let late = on_a_thread(projection(&domain, "1-5-0", "older"));
+    until("it has written its file aside", || failpoint::is_paused("storage.fsync"));
+    let detach = DetachDomain { domain: domain.clone(), catalog: String::new(), attempt: "1-6-0".to_owned() };
+    done(run(Order::DetachDomain(detach), Ports::silent()).await);
+    failpoint::disarm("storage.fsync");
+    assert_eq!(fixture::refusal(late.join().expect("it ends")).code.as_str(), "DOMAIN_RELEASED");
+    assert_eq!(written_name(&domain), before);
 }

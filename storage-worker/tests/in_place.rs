@@ -58,6 +58,7 @@ fn resize(domain: &DomainRoot, format: VolumeFormat, bytes: u64) -> ResizeVolume
         parent: None,
         preallocated: false,
         virtual_bytes: bytes,
+        attempt: "1-9-0".to_owned(),
     }
 }
 
@@ -221,6 +222,7 @@ async fn a_projection_writes_what_it_was_told_and_keeps_when_the_volume_was_made
         disk_name: "web-02".to_owned(),
         disk_description: "of the shop".to_owned(),
         volumes,
+        attempt: "1-9-0".to_owned(),
     };
     // What an interrupted projection left.
     let next = placement_path(&domain, 1).join(format!("{VOLUME}.meta.new"));

@@ -89,6 +89,7 @@ fn build(domain: &DomainRoot, to: u128, from: [LayerSource; 2], source: Option<u
         placement: order,
         source: source.map(|from| source_chain(domain, from)),
         layers: from.to_vec(),
+        rebase: None,
     })
 }
 
@@ -111,6 +112,7 @@ fn merge(domain: &DomainRoot, to: u128) -> Order {
         placement: order,
         source: Some(source_chain(domain, 1)),
         layers: vec![LayerSource::Flatten { volumes: vec![VOLUME, LEAF] }],
+        rebase: None,
     })
 }
 
@@ -186,6 +188,7 @@ fn resize(domain: &DomainRoot, bytes: u64) -> Order {
         parent: Some(VOLUME),
         preallocated: false,
         virtual_bytes: bytes,
+        attempt: "1-9-0".to_owned(),
     })
 }
 

@@ -57,7 +57,7 @@ pub async fn attach_domain<S: Storage>(storage: &S, order: &AttachDomain) -> Res
         ("DESCRIPTION", order.description.clone()),
         ("REMOTE_PATH", root.path.display().to_string()),
     ];
-    change_metadata(domain.driver(), &changes).await?;
+    change_metadata(domain.driver(), &changes, &order.token).await?;
     // Somebody else's mark may have come in between.
     Domain::open(storage, root).await.map(|_| ())
 }

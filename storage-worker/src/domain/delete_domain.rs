@@ -11,25 +11,30 @@ use crate::work::DeletionReport;
 use super::DomainError;
 use super::DomainIdentity;
 use super::DotName;
+use super::aside::is_aside;
 use super::create::EMPTY_FILES;
 use super::names::CATALOG;
+use super::names::DOMAIN_METADATA;
 use super::names::MARK;
 use super::names::NEXT_CATALOG;
-use super::names::NEXT_DOMAIN_METADATA;
 use super::names::NEXT_MARK;
+use super::names::is_catalog_piece;
 use super::open::open_path;
 use super::open::read_owner;
+use super::open::require_mounting;
 
 /// Files of ours in `dom_md` besides those that vdsm knows.
-const OWN_FILES: [&str; 5] = [MARK, NEXT_MARK, NEXT_DOMAIN_METADATA, CATALOG, NEXT_CATALOG];
+const OWN_FILES: [&str; 4] = [MARK, NEXT_MARK, CATALOG, NEXT_CATALOG];
 
 /// Deletes; done already is done. The order of its steps is that of a placement's deletion, for the same reason.
 ///
 /// # Errors
-/// When the folder was made by another token, holds a placement or anything unknown (nothing is touched then), or the
+/// When the path is no mount point though one is required (what was made lies on storage that is not there now), the
+/// folder was made by another token, holds a placement or anything unknown (nothing is touched then), or the
 /// storage fails.
 pub async fn delete_domain<S: Storage>(storage: &S, order: &DeleteDomain) -> Result<DeletionReport, DomainError> {
     let driver = open_path(storage, &order.domain.path).await?;
+    require_mounting(&driver, &order.domain.path, order.mounting).await?;
     let dot = EntryPath::root().join(order.dot_name.parse::<DotName>()?.as_str())?;
     let aside = EntryPath::root().join(order.deletion_dot_name.parse::<DotName>()?.as_str())?;
     let published = EntryPath::root().join(&order.domain.domain.to_string())?;
@@ -93,7 +98,11 @@ async fn refuse_unknown<D: DomainDriver>(driver: &D, folder: &EntryPath) -> Resu
         let path = folder.join(&entry.name)?;
         let is_known = |name: &str| match entry.name.as_str() {
             "dom_md" => {
-                name == "metadata" || OWN_FILES.contains(&name) || EMPTY_FILES.iter().any(|(file, _)| *file == name)
+                name == DOMAIN_METADATA
+                    || is_aside(name, DOMAIN_METADATA)
+                    || is_catalog_piece(name)
+                    || OWN_FILES.contains(&name)
+                    || EMPTY_FILES.iter().any(|(file, _)| *file == name)
             }
             _ => false,
         };

@@ -11,6 +11,7 @@
 //! an error that names it.
 
 mod adopt;
+mod aside;
 mod attach;
 mod attempt;
 mod check;
@@ -39,6 +40,8 @@ pub use create::create_domain;
 pub use delete::delete_placement;
 pub use delete_domain::delete_domain;
 pub use detach::detach_domain;
+pub use detach::read_catalog_piece;
+pub use detach::write_catalog_piece;
 pub use error::DomainError;
 pub use format::format_domain;
 pub use identity::DomainIdentity;
@@ -49,6 +52,7 @@ pub use names::DotName;
 pub use names::InvalidDotName;
 pub use open::Domain;
 pub use placement_mark::PlacementMark;
+pub use project::Placed;
 pub use project::project_placement;
 pub use rename::rename_domain;
 pub use volume_metadata::InvalidVolumeMetadata;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use super::aside::is_aside;
+
 /// What every name of a folder that is being built or deleted begins with. oVirt's globs skip it.
 const DOT_PREFIX: &str = ".sdm-";
 
@@ -18,17 +20,26 @@ pub(crate) const MARK: &str = ".sdm";
 /// may rename it, so two cannot adopt at once.
 pub(crate) const NEXT_MARK: &str = ".sdm.next";
 
-/// What follows a volume's id in the name of its `.meta` file that is being written anew; vdsm uses the same.
-pub(crate) const NEXT_METADATA: &str = ".meta.new";
-
-/// `dom_md/metadata`, being written anew.
-pub(crate) const NEXT_DOMAIN_METADATA: &str = "metadata.new";
+/// The file by which vdsm knows a domain, in `dom_md`.
+pub(crate) const DOMAIN_METADATA: &str = "metadata";
 
 /// What a detach leaves in `dom_md` of the domain's disks, for a later attach.
 pub(crate) const CATALOG: &str = ".sdm-catalog";
 
 /// The same, being written.
 pub(crate) const NEXT_CATALOG: &str = ".sdm-catalog.new";
+
+/// A further piece of a large catalog, from 1.
+pub(crate) fn catalog_piece(piece: u32) -> String {
+    format!("{CATALOG}.{piece}")
+}
+
+/// Whether a name in `dom_md` is that of such a piece, or of one being written.
+pub(crate) fn is_catalog_piece(name: &str) -> bool {
+    let rest = name.strip_prefix(CATALOG).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default();
+    let number = rest.strip_suffix(".new").unwrap_or(rest);
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
 
 /// A folder name derived from a token: `.sdm-1-4711-0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +81,7 @@ pub(crate) enum PlacementFile {
     Volume,
     /// `<volume>.meta`.
     Metadata,
-    /// `<volume>.meta.new`: about to take the place of the one before.
+    /// `<volume>.meta.new-<token>`: about to take the place of the one before.
     NextMetadata,
     /// `<volume>.lease`, of oVirt.
     Lease,
@@ -89,8 +100,9 @@ impl PlacementFile {
         if name.starts_with(".nfs") {
             return Some(Self::StillOpen);
         }
-        if let Some(stem) = name.strip_suffix(NEXT_METADATA) {
-            return is_plain_uuid(stem).then_some(Self::NextMetadata);
+        if let Some((stem, _)) = name.split_once(".meta.") {
+            let is_next = is_plain_uuid(stem) && is_aside(name, &format!("{stem}.meta"));
+            return is_next.then_some(Self::NextMetadata);
         }
         let (stem, file) = match name.rsplit_once('.') {
             None => (name, Self::Volume),
@@ -127,9 +139,15 @@ mod tests {
         assert_eq!(PlacementFile::of(&id), Some(PlacementFile::Volume));
         assert_eq!(PlacementFile::of(&format!("{id}.meta")), Some(PlacementFile::Metadata));
         assert_eq!(PlacementFile::of(&format!("{id}.lease")), Some(PlacementFile::Lease));
-        assert_eq!(PlacementFile::of(&format!("{id}.meta.new")), Some(PlacementFile::NextMetadata));
+        for next in ["new", "new-1-7-0"] {
+            assert_eq!(PlacementFile::of(&format!("{id}.meta.{next}")), Some(PlacementFile::NextMetadata));
+        }
         assert_eq!(PlacementFile::of(".sdm"), Some(PlacementFile::Mark));
         assert_eq!(PlacementFile::of(".nfs0001"), Some(PlacementFile::StillOpen));
+        let strange = [format!("{id}.meta.new-"), format!("{id}.meta.new-1 7"), format!("{id}.meta.old")];
+        for bad in strange.iter().map(String::as_str) {
+            assert_eq!(PlacementFile::of(bad), None, "{bad}");
+        }
         for bad in ["passwd", &format!("{id}.qcow2"), &id.replace('-', ""), &id.to_uppercase()] {
             assert_eq!(PlacementFile::of(bad), None, "{bad}");
         }

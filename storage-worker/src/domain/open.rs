@@ -11,6 +11,7 @@ use crate::driver::StorageError;
 use crate::driver::StorageErrorKind;
 use crate::work::DomainReport;
 use crate::work::DomainRoot;
+use crate::work::Mounting;
 
 use super::DomainError;
 use super::DomainIdentity;
@@ -67,6 +68,15 @@ impl<D: DomainDriver> Domain<D> {
         &self.root
     }
 
+    /// Whether it still is this cluster's, as its own files say now.
+    ///
+    /// # Errors
+    /// It is not, or cannot be read.
+    pub(super) async fn require_ours(&self) -> Result<(), DomainError> {
+        let missing = || DomainError::DomainMissing { path: self.root.path.clone(), domain: self.root.domain };
+        read_owner(&self.driver, &EntryPath::root()).await?.ok_or_else(missing)?.require(&self.root)
+    }
+
     /// Whether placements of this pool belong into it: those of its own, and of those that had it before.
     pub(super) fn knows_pool(&self, pool: Uuid) -> bool {
         pool == self.root.pool || self.former_pools.contains(&pool)
@@ -110,6 +120,18 @@ pub(super) async fn open_path<S: Storage>(storage: &S, path: &Path) -> Result<S:
         StorageErrorKind::AccessDenied => DomainError::NotWritable { path: path.to_owned(), source },
         _ => DomainError::Storage(source),
     })
+}
+
+/// Whether the storage that was meant is there: without it the path is a plain folder, in which nothing says anything.
+pub(super) async fn require_mounting<D: DomainDriver>(
+    driver: &D,
+    path: &Path,
+    mounting: Mounting,
+) -> Result<(), DomainError> {
+    if mounting == Mounting::Required && !driver.is_mount_point().await? {
+        return Err(DomainError::NotAMountPoint(path.to_owned()));
+    }
+    Ok(())
 }
 
 /// What a domain's folder says of itself.

@@ -11,9 +11,10 @@ use super::Domain;
 use super::DomainError;
 use super::Legality;
 use super::VolumeMetadata;
-use super::names::NEXT_METADATA;
+use super::aside::Aside;
+use super::aside::clear;
+use super::names::PlacementFile;
 use super::small_file::read_text;
-use super::small_file::replace;
 
 /// Writes them; written already is written. Each is replaced whole.
 ///
@@ -25,12 +26,14 @@ pub async fn project_placement<D: DomainDriver>(
 ) -> Result<(), DomainError> {
     domain.require_placement(order.placement, &order.token).await?;
     let folder = domain.image(&order.placement.to_string())?;
+    clear(domain.driver(), &folder, |name| PlacementFile::of(name) == Some(PlacementFile::NextMetadata)).await?;
+    let placed = Placed { placement: order.placement, made_by: &order.token, attempt: &order.attempt };
     for spec in &order.volumes {
         // When it was made, and how many operations vdsm counted, is written nowhere else.
         let known = read_metadata(domain.driver(), &folder, spec.volume).await.ok();
         let metadata = metadata(domain, order, spec, known.as_ref());
         if known.as_ref() != Some(&metadata) {
-            write_metadata(domain.driver(), &folder, spec.volume, &metadata).await?;
+            domain.write_metadata(&placed, spec.volume, &metadata).await?;
         }
     }
     // Also when nothing was to be written: what was found may have been renamed by a call that did not live to sync.
@@ -76,15 +79,15 @@ pub(super) async fn read_metadata<D: DomainDriver>(
         .map_err(|error| DomainError::Corrupt { entry: path.to_string(), reason: error.to_string() })
 }
 
-/// Replaces a volume's `.meta`; its folder is the caller's to sync.
-async fn write_metadata<D: DomainDriver>(
-    driver: &D,
-    folder: &EntryPath,
-    volume: Uuid,
-    metadata: &VolumeMetadata,
-) -> Result<(), DomainError> {
-    let (to, aside) = (path(folder, volume, ".meta")?, path(folder, volume, NEXT_METADATA)?);
-    Ok(replace(driver, &to, &aside, metadata.encode().as_bytes()).await?)
+/// A published placement, and who writes in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'o> {
+    /// The folder's name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub made_by: &'o str,
+    /// The token of the attempt that writes.
+    pub attempt: &'o str,
 }
 
 impl<D: DomainDriver> Domain<D> {
@@ -92,8 +95,8 @@ impl<D: DomainDriver> Domain<D> {
     ///
     /// # Errors
     /// What the storage answers.
-    pub async fn record_growth(&self, placement: Uuid, volume: Uuid, virtual_bytes: u64) -> Result<(), DomainError> {
-        let folder = self.image(&placement.to_string())?;
+    pub async fn record_growth(&self, placed: Placed<'_>, volume: Uuid, virtual_bytes: u64) -> Result<(), DomainError> {
+        let folder = self.image(&placed.placement.to_string())?;
         let mut metadata = match read_metadata(self.driver(), &folder, volume).await {
             Ok(metadata) => metadata,
             Err(DomainError::Corrupt { entry, reason }) => {
@@ -105,8 +108,26 @@ impl<D: DomainDriver> Domain<D> {
         if metadata.virtual_bytes < virtual_bytes {
             metadata.virtual_bytes = virtual_bytes;
             metadata.count_operation();
-            write_metadata(self.driver(), &folder, volume, &metadata).await?;
+            self.write_metadata(&placed, volume, &metadata).await?;
         }
         Ok(self.driver().sync_folder(&folder).await?)
+    }
+
+    /// Replaces a volume's `.meta`; its folder is the caller's to sync.
+    async fn write_metadata(
+        &self,
+        placed: &Placed<'_>,
+        volume: Uuid,
+        metadata: &VolumeMetadata,
+    ) -> Result<(), DomainError> {
+        let folder = self.image(&placed.placement.to_string())?;
+        let aside = Aside::of(&folder, &format!("{volume}.meta"), placed.attempt)?;
+        aside.write(self.driver(), metadata.encode().as_bytes()).await?;
+        // The folder or the domain may be somebody else's by now.
+        let allowed = match self.require_ours().await {
+            Ok(()) => self.require_placement(placed.placement, placed.made_by).await.map(|_| ()),
+            other => other,
+        };
+        aside.publish(self.driver(), allowed).await
     }
 }

@@ -219,7 +219,8 @@ impl WorkerFolder for DiskFolder {
     fn earlier_processes(&self) -> usize {
         self.earlier().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot see whether earlier I/O processes are gone");
-            0
+            // What is changed in place waits until that is known.
+            1
         })
     }
 }

@@ -67,11 +67,16 @@ pub(super) enum Stopped {
 
 fn done_of(order: &Order, done: work::Done) -> wire::Done {
     match done {
-        work::Done::Placed(report) | work::Done::Sent(report) | work::Done::Resized(report) => {
+        work::Done::Placed(report)
+        | work::Done::Sent(report)
+        | work::Done::Resized(report)
+        | work::Done::Merged(report) => {
             let bytes = report.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.file_bytes));
-            wire::Done { volumes: report.volumes.into_iter().map(|report| volume(order, report)).collect(), bytes }
+            let volumes = report.volumes.into_iter().map(|report| volume(order, report)).collect();
+            wire::Done { volumes, bytes, ..wire::Done::default() }
         }
-        work::Done::Deleted(report) => wire::Done { volumes: Vec::new(), bytes: report.freed_bytes },
+        work::Done::Deleted(report) => wire::Done { bytes: report.freed_bytes, ..wire::Done::default() },
+        work::Done::CatalogRead(catalog) => wire::Done { catalog, ..wire::Done::default() },
         work::Done::DomainCreated(_)
         | work::Done::DomainProbed(_)
         | work::Done::Inspected(_)

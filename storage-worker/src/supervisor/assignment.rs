@@ -1,10 +1,16 @@
-//! Reads an assignment: what the cluster says becomes an order that an I/O process understands, and
-//! the way it is to be run. Whatever does not read is an answer of its own.
+//! Reads an assignment: what the cluster says becomes a task. Whatever does not read is an answer of its own.
 
+use super::task::Task;
+use super::task::Way;
+use super::volume_spec::chain;
+use super::volume_spec::format;
+use super::volume_spec::layer_spec;
+use super::volume_spec::parent;
+use super::volume_spec::sent_volume;
+use super::volume_spec::true_bytes;
 use crate::gateway::SessionFacts;
 use crate::work;
 use crate::work::AttachDomain;
-use crate::work::BuildChain;
 use crate::work::BuildPlacement;
 use crate::work::CreateDisk;
 use crate::work::CreateDomain;
@@ -12,109 +18,35 @@ use crate::work::DeleteDomain;
 use crate::work::DeletePlacement;
 use crate::work::DetachDomain;
 use crate::work::DomainRoot;
-use crate::work::ExpectedPlacement;
-use crate::work::FileHash;
 use crate::work::FormatDomain;
-use crate::work::LayerSource;
-use crate::work::LocalPlacement;
 use crate::work::Mounting;
 use crate::work::NewPlacement;
 use crate::work::Order;
 use crate::work::ProjectPlacement;
+use crate::work::ReadCatalog;
 use crate::work::RenameDomain;
 use crate::work::ResizeVolume;
 use crate::work::SendPlacement;
 use crate::work::SentVolume;
 use crate::work::Source;
-use crate::work::SourceChain;
-use crate::work::SourceVolume;
-use crate::work::VolumeFormat;
-use crate::work::VolumeRole;
+use crate::work::WriteCatalog;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
 use std::path::PathBuf;
 use uuid::Uuid;
 
-/// A raw file is as long as a multiple of this; its volume remembers the size before rounding.
-const RAW_ROUNDING_BYTES: u64 = 4096;
-
-/// How an assignment is run.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Way {
-    /// A short step, in the domain's process.
-    Step(Order),
-    /// In a process of its own.
-    Build(Order),
-    /// In a process of its own, fed from another worker.
-    Pull { order: Order, address: String, ticket: Vec<u8>, volumes: Vec<String> },
-    /// In a process of its own, fed by a command.
-    Receive { order: Order, ticket: Vec<u8> },
-    /// A process reads for a command.
-    Send { order: Order, ticket: Vec<u8> },
-    /// A process reads for another worker.
-    Serve { order: Order, ticket: Vec<u8>, volumes: Vec<String> },
-}
-
-/// An assignment, read.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Task {
-    pub(super) token: String,
-    pub(super) attempt: u32,
-    /// Bytes of all volumes, as far as the cluster knows.
-    pub(super) total_bytes: u64,
-    pub(super) way: Way,
-}
-
-impl Way {
-    fn order(&self) -> &Order {
-        match self {
-            Self::Step(order)
-            | Self::Build(order)
-            | Self::Pull { order, .. }
-            | Self::Receive { order, .. }
-            | Self::Send { order, .. }
-            | Self::Serve { order, .. } => order,
-        }
-    }
-}
-
-impl Task {
-    /// The domain whose process runs the steps.
-    pub(super) fn domain(&self) -> &DomainRoot {
-        self.way.order().domain()
-    }
-
-    /// Every path that the order touches.
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
-        let order = self.way.order();
-        let mut paths = vec![order.domain().path.clone()];
-        match order {
-            Order::BuildPlacement(BuildPlacement { source: Source::Local(source), .. }) => {
-                paths.push(source.domain.path.clone());
-            }
-            Order::BuildChain(BuildChain { source: Some(source), .. }) => paths.push(source.at.domain.path.clone()),
-            _ => {}
-        }
-        paths
-    }
-
-    /// Whether the same attempt may simply begin again after its process was reaped: it reads only,
-    /// or its sender begins from zero anyway.
-    pub(super) fn may_begin_again(&self) -> bool {
-        matches!(self.way, Way::Receive { .. } | Way::Send { .. } | Way::Serve { .. })
-    }
-}
-
 /// The assignment cannot be read: a defect, or a member of another version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the assignment cannot be read: {0}")]
-pub(crate) struct Unreadable(String);
+pub(crate) struct Unreadable(pub(super) String);
 
-fn missing(what: &str) -> Unreadable {
+/// That a field is not there.
+pub(super) fn missing(what: &str) -> Unreadable {
     Unreadable(format!("{what} is missing"))
 }
 
-fn id(text: &str, what: &str) -> Result<Uuid, Unreadable> {
+/// A UUID.
+pub(super) fn id(text: &str, what: &str) -> Result<Uuid, Unreadable> {
     Uuid::try_parse(text).map_err(|_| Unreadable(format!("{what} {text:?} is not a UUID")))
 }
 
@@ -137,7 +69,7 @@ impl Reading<'_> {
         })
     }
 
-    fn required_root(&self, target: Option<&wire::DomainTarget>) -> Result<DomainRoot, Unreadable> {
+    pub(super) fn required_root(&self, target: Option<&wire::DomainTarget>) -> Result<DomainRoot, Unreadable> {
         self.root(target.ok_or_else(|| missing("the domain"))?)
     }
 
@@ -189,15 +121,28 @@ impl Reading<'_> {
             }
             WireOrder::Delete(order) => Way::Step(self.delete(order)?),
             WireOrder::Build(order) => self.build(assignment, order)?,
-            WireOrder::Resize(order) => Way::Step(Order::ResizeVolume(self.resize(order)?)),
-            WireOrder::Project(order) => Way::Step(Order::ProjectPlacement(self.project(order)?)),
+            WireOrder::Resize(order) => Way::Step(Order::ResizeVolume(self.resize(assignment, order)?)),
+            // As long as a copy.
+            WireOrder::MergeInPlace(order) => Way::Build(Order::MergeInPlace(self.merge_in_place(order)?)),
+            WireOrder::Project(order) => Way::Step(Order::ProjectPlacement(self.project(assignment, order)?)),
             WireOrder::RenameDomain(order) => Way::Step(Order::RenameDomain(RenameDomain {
                 domain: self.required_root(order.domain.as_ref())?,
                 description: order.name.clone(),
+                attempt: assignment.token.clone(),
             })),
             WireOrder::DetachDomain(order) => Way::Step(Order::DetachDomain(DetachDomain {
                 domain: self.required_root(order.domain.as_ref())?,
                 catalog: order.catalog.clone(),
+                attempt: assignment.token.clone(),
+            })),
+            WireOrder::WriteCatalog(order) => Way::Step(Order::WriteCatalog(WriteCatalog {
+                domain: self.required_root(order.domain.as_ref())?,
+                piece: order.piece,
+                catalog: order.catalog.clone(),
+            })),
+            WireOrder::ReadCatalog(order) => Way::Step(Order::ReadCatalog(ReadCatalog {
+                domain: self.required_root(order.domain.as_ref())?,
+                piece: order.piece,
             })),
             WireOrder::AttachDomain(order) => Way::Step(Order::AttachDomain(AttachDomain {
                 domain: self.required_root(order.domain.as_ref())?,
@@ -210,6 +155,8 @@ impl Reading<'_> {
                 domain: self.required_root(order.domain.as_ref())?,
                 dot_name: order.dot_name.clone(),
                 unknown_names_too: order.unknown_names_too,
+                mounting: mounting(order.domain.as_ref()),
+                emptied: order.emptied,
             })),
             // The supervisor answers it itself.
             WireOrder::Noop(_) => return Err(Unreadable("a noop has nothing to run".to_owned())),
@@ -221,33 +168,13 @@ impl Reading<'_> {
         assignment: &wire::Assignment,
         order: &wire::CreateDomainOrder,
     ) -> Result<Order, Unreadable> {
-        let local = order.domain.as_ref().is_some_and(|domain| domain.local);
         Ok(Order::CreateDomain(CreateDomain {
             domain: self.required_root(order.domain.as_ref())?,
             token: assignment.token.clone(),
             dot_name: order.dot_name.clone(),
-            mounting: if local { Mounting::Local } else { Mounting::Required },
+            mounting: mounting(order.domain.as_ref()),
             description: order.name.clone(),
         }))
-    }
-
-    fn copy(&self, assignment: &wire::Assignment, order: &wire::CopyOrder) -> Result<Way, Unreadable> {
-        let placement = self.placement(assignment, order.target.as_ref(), &order.volumes)?;
-        if let Some(domain) = &order.source_domain {
-            let source = Source::Local(LocalPlacement {
-                domain: self.root(domain)?,
-                placement: id(&order.source_placement_id, "source placement")?,
-                token: String::new(),
-            });
-            return Ok(Way::Build(Order::BuildPlacement(BuildPlacement { placement, source })));
-        }
-        let pull = order.pull.as_ref().ok_or_else(|| missing("the source"))?;
-        Ok(Way::Pull {
-            order: Order::BuildPlacement(BuildPlacement { placement, source: Source::Pull }),
-            address: pull.address.clone(),
-            ticket: pull.ticket.to_vec(),
-            volumes: order.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
-        })
     }
 
     fn send(
@@ -272,6 +199,7 @@ impl Reading<'_> {
                 dot_name: order.dot_name.clone(),
                 token: order.made_by_token.clone(),
                 deletion_dot_name: order.deletion_dot_name.clone(),
+                mounting: mounting(order.domain.as_ref()),
             }));
         }
         let placement = match order.placement_id.as_str() {
@@ -287,7 +215,7 @@ impl Reading<'_> {
         }))
     }
 
-    fn placement(
+    pub(super) fn placement(
         &self,
         assignment: &wire::Assignment,
         target: Option<&wire::PlacementTarget>,
@@ -297,7 +225,7 @@ impl Reading<'_> {
         self.new_placement(assignment, target, chain(volumes, target.template)?)
     }
 
-    fn new_placement(
+    pub(super) fn new_placement(
         &self,
         assignment: &wire::Assignment,
         target: &wire::PlacementTarget,
@@ -317,45 +245,7 @@ impl Reading<'_> {
         })
     }
 
-    fn build(&self, assignment: &wire::Assignment, order: &wire::BuildOrder) -> Result<Way, Unreadable> {
-        let target = order.target.as_ref().ok_or_else(|| missing("the target"))?;
-        let specs = order.layers.iter().map(layer_spec).collect::<Result<Vec<_>, _>>()?;
-        let placement = self.new_placement(assignment, target, specs)?;
-        let layers = order.layers.iter().map(layer_source).collect::<Result<Vec<_>, _>>()?;
-        if let Some(source) = &order.source
-            && let Some(pull) = &source.pull
-        {
-            return pulled(placement, &layers, source, pull);
-        }
-        let source = order.source.as_ref().map(|source| self.source_chain(source)).transpose()?;
-        let is_short = layers.iter().zip(&placement.volumes).all(|(layer, spec)| match layer {
-            LayerSource::Link => true,
-            LayerSource::Fresh => !spec.preallocated,
-            LayerSource::Bytes { .. } | LayerSource::Flatten { .. } => false,
-        });
-        let order = Order::BuildChain(BuildChain { placement, source, layers });
-        Ok(if is_short { Way::Step(order) } else { Way::Build(order) })
-    }
-
-    fn source_chain(&self, source: &wire::BuildSource) -> Result<SourceChain, Unreadable> {
-        let volume = |spec: &wire::VolumeSpec| {
-            Ok(SourceVolume {
-                volume: id(&spec.volume_id, "volume")?,
-                format: format(spec)?,
-                expected_hash: hash(spec)?,
-            })
-        };
-        Ok(SourceChain {
-            at: LocalPlacement {
-                domain: self.required_root(source.domain.as_ref())?,
-                placement: id(&source.placement_id, "source placement")?,
-                token: String::new(),
-            },
-            volumes: source.volumes.iter().map(volume).collect::<Result<_, Unreadable>>()?,
-        })
-    }
-
-    fn resize(&self, order: &wire::ResizeOrder) -> Result<ResizeVolume, Unreadable> {
+    fn resize(&self, assignment: &wire::Assignment, order: &wire::ResizeOrder) -> Result<ResizeVolume, Unreadable> {
         let spec = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
         Ok(ResizeVolume {
             domain: self.required_root(order.domain.as_ref())?,
@@ -366,10 +256,15 @@ impl Reading<'_> {
             parent: parent(spec)?,
             preallocated: spec.preallocated,
             virtual_bytes: order.new_size,
+            attempt: assignment.token.clone(),
         })
     }
 
-    fn project(&self, order: &wire::ProjectOrder) -> Result<ProjectPlacement, Unreadable> {
+    fn project(
+        &self,
+        assignment: &wire::Assignment,
+        order: &wire::ProjectOrder,
+    ) -> Result<ProjectPlacement, Unreadable> {
         Ok(ProjectPlacement {
             domain: self.required_root(order.domain.as_ref())?,
             placement: id(&order.placement_id, "placement")?,
@@ -377,33 +272,14 @@ impl Reading<'_> {
             disk_name: order.description.clone(),
             disk_description: order.disk_description.clone(),
             volumes: order.layers.iter().map(layer_spec).collect::<Result<_, _>>()?,
+            attempt: assignment.token.clone(),
         })
     }
 }
 
-/// A chain whose every volume is pulled: the other worker reads the source's volumes in their order.
-fn pulled(
-    mut placement: NewPlacement,
-    layers: &[LayerSource],
-    source: &wire::BuildSource,
-    pull: &wire::PullSource,
-) -> Result<Way, Unreadable> {
-    if layers.len() != source.volumes.len() {
-        return Err(Unreadable("a pull brings every volume of its source".to_owned()));
-    }
-    for ((spec, layer), from) in placement.volumes.iter_mut().zip(layers).zip(&source.volumes) {
-        match layer {
-            LayerSource::Bytes { volume } if *volume == id(&from.volume_id, "volume")? => {}
-            _ => return Err(Unreadable("a pull brings bytes, volume by volume".to_owned())),
-        }
-        spec.expected_hash = hash(from)?;
-    }
-    Ok(Way::Pull {
-        order: Order::BuildPlacement(BuildPlacement { placement, source: Source::Pull }),
-        address: pull.address.clone(),
-        ticket: pull.ticket.to_vec(),
-        volumes: source.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
-    })
+/// Whether the domain's path has to be a mount point.
+fn mounting(domain: Option<&wire::DomainTarget>) -> Mounting {
+    if domain.is_some_and(|domain| domain.local) { Mounting::Local } else { Mounting::Required }
 }
 
 fn total_bytes(order: &WireOrder) -> u64 {
@@ -419,147 +295,32 @@ fn total_bytes(order: &WireOrder) -> u64 {
     }
 }
 
-/// The chain's volumes; the last one is its leaf, unless all are a template's.
-fn chain(volumes: &[wire::VolumeSpec], template: bool) -> Result<Vec<work::VolumeSpec>, Unreadable> {
-    let count = volumes.len();
-    let volume = |(n, spec): (usize, &wire::VolumeSpec)| {
-        let role = match n + 1 == count {
-            _ if template => VolumeRole::Shared,
-            true => VolumeRole::Leaf,
-            false => VolumeRole::Internal,
-        };
-        let sequence = u32::try_from(n + 1).map_err(|_| Unreadable("the chain is too long".to_owned()))?;
-        volume_spec(spec, role, sequence)
-    };
-    volumes.iter().enumerate().map(volume).collect()
-}
-
-fn layer_spec(layer: &wire::Layer) -> Result<work::VolumeSpec, Unreadable> {
-    let role = match layer.role() {
-        wire::layer::Role::Leaf => VolumeRole::Leaf,
-        wire::layer::Role::Internal => VolumeRole::Internal,
-        wire::layer::Role::Shared => VolumeRole::Shared,
-    };
-    volume_spec(layer.volume.as_ref().ok_or_else(|| missing("a layer's volume"))?, role, layer.sequence)
-}
-
-fn layer_source(layer: &wire::Layer) -> Result<LayerSource, Unreadable> {
-    Ok(match layer.from.as_ref().ok_or_else(|| missing("where a layer comes from"))? {
-        wire::layer::From::Link(_) => LayerSource::Link,
-        wire::layer::From::Fresh(_) => LayerSource::Fresh,
-        wire::layer::From::Bytes(from) => LayerSource::Bytes { volume: id(&from.volume_id, "source volume")? },
-        wire::layer::From::Flatten(from) => LayerSource::Flatten {
-            volumes: from.volume_ids.iter().map(|volume| id(volume, "source volume")).collect::<Result<_, _>>()?,
-        },
-    })
-}
-
-/// Reads a placement as the catalog has it.
-pub(crate) fn expected_placement(expected: &wire::ExpectedPlacement) -> Result<ExpectedPlacement, Unreadable> {
-    Ok(ExpectedPlacement {
-        placement: id(&expected.placement_id, "placement")?,
-        token: expected.made_by_token.clone(),
-        disk_name: expected.description.clone(),
-        volumes: expected.layers.iter().map(layer_spec).collect::<Result<_, _>>()?,
-    })
-}
-
-fn parent(spec: &wire::VolumeSpec) -> Result<Option<Uuid>, Unreadable> {
-    (!spec.parent_id.is_empty()).then(|| id(&spec.parent_id, "parent volume")).transpose()
-}
-
-fn volume_spec(spec: &wire::VolumeSpec, role: VolumeRole, sequence: u32) -> Result<work::VolumeSpec, Unreadable> {
-    Ok(work::VolumeSpec {
-        volume: id(&spec.volume_id, "volume")?,
-        format: format(spec)?,
-        parent: parent(spec)?,
-        role,
-        sequence,
-        virtual_bytes: virtual_bytes(spec)?,
-        true_bytes: true_bytes(spec)?,
-        preallocated: spec.preallocated,
-        illegal: spec.illegal,
-        expected_hash: hash(spec)?,
-        announced_bytes: None,
-    })
-}
-
-fn format(spec: &wire::VolumeSpec) -> Result<VolumeFormat, Unreadable> {
-    match spec.format.as_str() {
-        "raw" => Ok(VolumeFormat::Raw),
-        "qcow2" => Ok(VolumeFormat::Qcow2),
-        other => Err(Unreadable(format!("format {other:?} is not known"))),
-    }
-}
-
-fn hash(spec: &wire::VolumeSpec) -> Result<Option<FileHash>, Unreadable> {
-    if spec.blake3.is_empty() {
-        return Ok(None);
-    }
-    let bytes =
-        <[u8; 32]>::try_from(spec.blake3.as_ref()).map_err(|_| Unreadable("a hash is not 32 bytes".to_owned()))?;
-    Ok(Some(FileHash(bytes)))
-}
-
-/// What a guest sees. The cluster keeps a raw volume's size before rounding.
-fn virtual_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
-    Ok(match (spec.virtual_size, format(spec)?) {
-        (0, _) => None,
-        (bytes, VolumeFormat::Raw) => Some(bytes.checked_next_multiple_of(RAW_ROUNDING_BYTES).unwrap_or(bytes)),
-        (bytes, VolumeFormat::Qcow2) => Some(bytes),
-    })
-}
-
-fn true_bytes(spec: &wire::VolumeSpec) -> Result<Option<u64>, Unreadable> {
-    let rounded = format(spec)? == VolumeFormat::Raw && !spec.virtual_size.is_multiple_of(RAW_ROUNDING_BYTES);
-    Ok(rounded.then_some(spec.virtual_size))
-}
-
-fn sent_volume(spec: &wire::VolumeSpec) -> Result<SentVolume, Unreadable> {
-    Ok(SentVolume { volume: id(&spec.volume_id, "volume")?, true_bytes: None, expected_hash: hash(spec)? })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::build_order::tests::build;
+    use super::super::build_order::tests::bytes;
+    use super::super::build_order::tests::copy;
+    use super::super::build_order::tests::layer;
     use super::*;
+    use crate::work::VolumeRole;
     use sdm_proto::ids::ClusterId;
     use sdm_proto::ids::PoolId;
+    use sdm_proto::wire::internal::v1::layer::From as WireFrom;
 
-    const ID: &str = "6f2f5b57-6b3c-4a5e-9a6e-111111111111";
+    pub(in crate::supervisor) const ID: &str = "6f2f5b57-6b3c-4a5e-9a6e-111111111111";
 
-    fn read(order: Option<WireOrder>) -> Result<Task, Unreadable> {
+    pub(in crate::supervisor) fn read(order: Option<WireOrder>) -> Result<Task, Unreadable> {
         let facts = SessionFacts { cluster: ClusterId::default(), pool: PoolId::default(), epoch: 3 };
         let assignment = wire::Assignment { token: "3-7-0".into(), attempt: 2, order, ..wire::Assignment::default() };
         Reading { facts: &facts, now_s: 1 }.task(&assignment)
     }
 
-    fn domain(path: &str) -> Option<wire::DomainTarget> {
+    pub(in crate::supervisor) fn domain(path: &str) -> Option<wire::DomainTarget> {
         Some(wire::DomainTarget { domain_id: ID.into(), path: path.into(), local: true })
     }
 
-    fn volume(format: &str, virtual_size: u64) -> wire::VolumeSpec {
+    pub(in crate::supervisor) fn volume(format: &str, virtual_size: u64) -> wire::VolumeSpec {
         wire::VolumeSpec { volume_id: ID.into(), format: format.into(), virtual_size, ..wire::VolumeSpec::default() }
-    }
-
-    fn copy() -> wire::CopyOrder {
-        let target = wire::PlacementTarget { domain: domain("/b"), placement_id: ID.into(), ..Default::default() };
-        wire::CopyOrder {
-            target: Some(target),
-            volumes: vec![volume("raw", 5000), volume("qcow2", 5000)],
-            source_placement_id: ID.into(),
-            ..wire::CopyOrder::default()
-        }
-    }
-
-    #[test]
-    fn a_copy_reads_its_source_itself_or_pulls_it() {
-        let local = wire::CopyOrder { source_domain: domain("/a"), ..copy() };
-        let task = read(Some(WireOrder::Copy(local))).unwrap();
-        assert!(matches!(task.way, Way::Build(_)));
-        assert_eq!(task.paths(), [PathBuf::from("/b"), PathBuf::from("/a")]);
-        let pull = wire::CopyOrder { pull: Some(wire::PullSource::default()), ..copy() };
-        assert!(matches!(read(Some(WireOrder::Copy(pull))).unwrap().way, Way::Pull { .. }));
-        assert!(read(Some(WireOrder::Copy(copy()))).is_err());
     }
 
     #[test]
@@ -577,6 +338,70 @@ mod tests {
         let task = read(Some(WireOrder::Receive(order))).unwrap();
         let Order::BuildPlacement(order) = task.way.order() else { panic!("an import builds a placement") };
         assert_eq!(order.placement.volumes[0].announced_bytes, Some(5000));
+    }
+
+    fn resize() -> wire::ResizeOrder {
+        wire::ResizeOrder {
+            domain: domain("/b"),
+            placement_id: ID.into(),
+            made_by_token: "3-2-0".into(),
+            volume: Some(wire::VolumeSpec { preallocated: true, parent_id: ID.into(), ..volume("qcow2", 4096) }),
+            new_size: 9000,
+            ..Default::default()
+        }
+    }
+
+    fn project() -> wire::ProjectOrder {
+        wire::ProjectOrder {
+            domain: domain("/b"),
+            placement_id: ID.into(),
+            made_by_token: "3-2-0".into(),
+            description: "web-01".into(),
+            disk_description: "the shop's".into(),
+            layers: vec![layer(None, wire::layer::Role::Leaf, 1)],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_is_changed_in_place_carries_who_made_it_and_who_changes_it() {
+        let Way::Step(Order::ResizeVolume(read_resize)) = read(Some(WireOrder::Resize(resize()))).unwrap().way else {
+            panic!("a step")
+        };
+        assert_eq!((read_resize.token.as_str(), read_resize.attempt.as_str()), ("3-2-0", "3-7-0"));
+        assert_eq!((read_resize.virtual_bytes, read_resize.preallocated), (9000, true));
+        assert_eq!(read_resize.parent, Uuid::try_parse(ID).ok());
+        let Way::Step(Order::ProjectPlacement(words)) = read(Some(WireOrder::Project(project()))).unwrap().way else {
+            panic!("a step")
+        };
+        assert_eq!((words.token.as_str(), words.attempt.as_str()), ("3-2-0", "3-7-0"));
+        assert_eq!((words.disk_name.as_str(), words.disk_description.as_str()), ("web-01", "the shop's"));
+        assert_eq!((words.volumes[0].virtual_bytes, words.volumes[0].role), (Some(8192), VolumeRole::Leaf));
+    }
+
+    #[test]
+    fn values_that_this_version_does_not_know_are_refused_and_not_guessed() {
+        use wire::layer::Role;
+        let refused = |order: WireOrder, part: &str| {
+            let error = read(Some(order)).unwrap_err().to_string();
+            assert!(error.contains(part), "{error} does not name {part}");
+        };
+        let strange_role = wire::Layer { role: 7, ..layer(Some(bytes()), Role::Leaf, 1) };
+        refused(WireOrder::Build(build(vec![strange_role.clone()])), "role 7");
+        refused(WireOrder::Project(wire::ProjectOrder { layers: vec![strange_role], ..project() }), "role 7");
+        refused(WireOrder::Build(build(vec![layer(None, Role::Leaf, 1)])), "where a layer comes from");
+        let nameless = wire::Layer { volume: None, ..layer(Some(bytes()), Role::Leaf, 1) };
+        refused(WireOrder::Build(build(vec![nameless])), "volume");
+        let bad = WireFrom::Bytes(wire::BytesLayer { volume_id: "../etc".into() });
+        refused(WireOrder::Build(build(vec![layer(Some(bad), Role::Leaf, 1)])), "etc");
+        let format = |name: &str| wire::ResizeOrder { volume: Some(volume(name, 1)), ..resize() };
+        refused(WireOrder::Resize(format("vmdk")), "vmdk");
+        refused(WireOrder::Resize(wire::ResizeOrder { volume: None, ..resize() }), "volume");
+        refused(WireOrder::Resize(wire::ResizeOrder { domain: None, ..resize() }), "domain");
+        refused(WireOrder::Project(wire::ProjectOrder { placement_id: "x".into(), ..project() }), "placement");
+        let hashed = wire::VolumeSpec { blake3: vec![1; 31].into(), ..volume("raw", 1) };
+        let short_hash = wire::Layer { volume: Some(hashed), ..layer(Some(bytes()), Role::Leaf, 1) };
+        refused(WireOrder::Build(build(vec![short_hash])), "32 bytes");
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 use super::answers;
 use super::answers::Stopped;
-use super::assignment::Task;
-use super::assignment::Way;
 use super::domain_process::DomainProcess;
 use super::streams;
+use super::task::Task;
+use super::task::Way;
+use super::turns::Place;
+use super::turns::Turn;
+use super::turns::Turns;
 use super::unreaped::Unreaped;
 use crate::folder::ChildrenLock;
 use crate::process::IoProcess;
@@ -38,6 +41,7 @@ pub(crate) struct Workshop {
     /// What people call this worker, for messages about its host.
     pub(crate) name: Arc<str>,
     pub(crate) unreaped: Unreaped,
+    pub(crate) turns: Turns,
 }
 
 /// What an attempt tells the supervisor.
@@ -111,8 +115,9 @@ impl Attempt {
     }
 
     async fn step(&self, domain: &DomainProcess, order: Order, row: &ProgressRow) {
-        let _slot = tokio::select! {
-            slot = domain.slot() => slot,
+        // Held until the order has ended, however long a killed process takes for that.
+        let (_turn, _slot) = tokio::select! {
+            places = async { (self.turn(&order).await, domain.slot().await) } => places,
             () = self.stop.cancelled() => return,
         };
         let answer = match domain.run(order.clone()).await {
@@ -128,7 +133,18 @@ impl Attempt {
         self.report(answer).await;
     }
 
+    async fn turn(&self, order: &Order) -> Option<Turn> {
+        match Place::of(order) {
+            Some(place) => Some(self.workshop.turns.take(place).await),
+            None => None,
+        }
+    }
+
     async fn build(&self, order: Order, row: &ProgressRow) {
+        let _turn = tokio::select! {
+            turn = self.turn(&order) => turn,
+            () = self.stop.cancelled() => return,
+        };
         let answer = match self.start(order.clone()).await {
             Ok(mut own) => match self.drive(&mut own.order, Some(&own.process), row).await {
                 Driven::Ended(end) => self.conclude(&own.process, &order, end).await,

@@ -12,18 +12,22 @@
 mod answers;
 mod assignment;
 mod attempt;
+mod build_order;
 mod domain_process;
 mod reach;
 mod reachability;
 mod running_set;
 mod streams;
+mod task;
+mod turns;
 mod unreaped;
+mod volume_spec;
 mod worker;
 
 pub(crate) use answers::refusal_by_storage;
 pub(crate) use assignment::Unreadable;
-pub(crate) use assignment::expected_placement;
 pub(crate) use reach::Reach;
+pub(crate) use volume_spec::expected_placement;
 pub use worker::WorkerConfig;
 pub use worker::WorkerError;
 pub use worker::run;

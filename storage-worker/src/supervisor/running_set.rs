@@ -14,7 +14,6 @@
 
 use super::answers;
 use super::assignment::Reading;
-use super::assignment::Task;
 use super::attempt::Attempt;
 use super::attempt::Said;
 use super::attempt::Word;
@@ -22,6 +21,7 @@ use super::attempt::Workshop;
 use super::domain_process::DomainProcess;
 use super::domain_process::DomainProcesses;
 use super::reach::Reach;
+use super::task::Task;
 use crate::gateway::Mandate;
 use crate::gateway::Outbox;
 use crate::gateway::SessionFacts;
@@ -197,8 +197,9 @@ impl Supervisor {
         // absent: the next set may name it again.
         let asked = self.wanted.assignments.is_some();
         self.entries.retain(|token, entry| {
-            let named = items.contains_key(token.as_str());
-            if !named || entry.tenure != tenure && entry.phase == Phase::Running {
+            let item = items.get(token.as_str());
+            let (named, stopped) = (item.is_some(), item.is_some_and(|item| item.stop));
+            if !named || (stopped || entry.tenure != tenure) && entry.phase == Phase::Running {
                 entry.stop.cancel();
                 if entry.phase == Phase::Running {
                     entry.phase = Phase::Stopping;
@@ -256,6 +257,10 @@ impl Supervisor {
     }
 
     fn start(&mut self, facts: &Arc<SessionFacts>, assignment: &wire::Assignment) {
+        if assignment.stop {
+            // Nothing of it runs here: its process ended with the supervisor that had it.
+            return self.answer_at_once(&assignment.token, Answer::Stopped(wire::Stopped {}));
+        }
         if let Some(wire::assignment::Order::Noop(_)) = &assignment.order {
             // It touches no storage, so no process is needed.
             return self.answer_at_once(&assignment.token, Answer::Done(wire::Done::default()));

@@ -4,6 +4,7 @@
 use super::attempt::Workshop;
 use super::reach::Reach;
 use super::running_set::Supervisor;
+use super::turns::Turns;
 use super::unreaped::Unreaped;
 use crate::folder::DiskFolder;
 use crate::folder::FolderError;
@@ -33,15 +34,20 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a new worker waits for I/O processes that an earlier one left behind. They die with it;
-/// only those stuck in the kernel take longer, and they use names that nobody else ever uses.
+/// only those stuck in the kernel take longer: they use names that nobody else ever uses, and what is changed in place
+/// waits for them.
 const EARLIER_PROCESSES_WAIT_MS: u64 = 2_000;
 
-/// Time between two looks at them.
+/// Time between two looks at them ...
 const EARLIER_PROCESSES_LOOK_MS: u64 = 20;
+
+/// ... and when it waits for them no more.
+const STUCK_PROCESSES_LOOK_MS: u64 = 1_000;
 
 /// How long a worker that ends waits for its processes and streams to end.
 const ENDING_WAIT: Duration = Duration::from_secs(3);
@@ -149,11 +155,14 @@ pub async fn run_in_folder(
     let worker = folder.identity().worker;
     tracing::info!(address, %worker, name = config.name, "listening");
     tokio::pin!(shutdown);
-    tokio::select! {
+    let all_gone = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        () = await_earlier_processes(&folder, config.pool, &config.clock) => {}
-    }
-    Parts::new(config, folder, address).run(incoming, shutdown).await
+        all_gone = await_earlier_processes(&folder, config.pool, &config.clock) => all_gone,
+    };
+    let (gone, predecessor_gone) = watch::channel(all_gone);
+    let watching = watch_stuck_processes(Arc::clone(&folder), config.pool, Arc::clone(&config.clock), gone);
+    let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
+    Parts::new(config, folder, address, Turns::new(predecessor_gone)).run(incoming, shutdown).await
 }
 
 /// Has the folder forget the cluster that it belonged to.
@@ -169,20 +178,39 @@ async fn readmit(folder: &Arc<dyn WorkerFolder>, cluster: ClusterId, pool: Block
     Ok(written.unwrap_or_else(|source| Err(FolderError::Io { action: "write", path: "worker.json".into(), source }))?)
 }
 
-/// Waits for what an earlier process of this folder left behind, but not for ever.
-async fn await_earlier_processes(folder: &Arc<dyn WorkerFolder>, pool: BlockingPool, clock: &Arc<dyn Clock>) {
+/// Waits for what an earlier process of this folder left behind, but not for ever. Answers with whether all is gone.
+async fn await_earlier_processes(folder: &Arc<dyn WorkerFolder>, pool: BlockingPool, clock: &Arc<dyn Clock>) -> bool {
     let give_up_ms = clock.now_ms() + EARLIER_PROCESSES_WAIT_MS;
     loop {
         let looked_at = Arc::clone(folder);
         // The pool fails only while the runtime ends.
-        let Ok(living @ 1..) = pool.run(move || looked_at.earlier_processes()).await else { return };
+        let Ok(living @ 1..) = pool.run(move || looked_at.earlier_processes()).await else { return true };
         let now_ms = clock.now_ms();
         if now_ms >= give_up_ms {
             tracing::warn!(living, "I/O processes of an earlier worker are still there: their storage hangs");
-            return;
+            return false;
         }
         clock.sleep_until(now_ms + EARLIER_PROCESSES_LOOK_MS).await;
     }
+}
+
+/// Looks on, and tells when they are gone.
+async fn watch_stuck_processes(
+    folder: Arc<dyn WorkerFolder>,
+    pool: BlockingPool,
+    clock: Arc<dyn Clock>,
+    gone: watch::Sender<bool>,
+) {
+    while !*gone.borrow() {
+        clock.sleep_until(clock.now_ms() + STUCK_PROCESSES_LOOK_MS).await;
+        let looked_at = Arc::clone(&folder);
+        if matches!(pool.run(move || looked_at.earlier_processes()).await, Ok(0)) {
+            tracing::info!("the I/O processes of an earlier worker are gone");
+            gone.send_replace(true);
+        }
+    }
+    // The sender stays: whoever asks later hears it, too.
+    std::future::pending::<()>().await;
 }
 
 /// The parts of a worker before they run.
@@ -194,7 +222,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: WorkerConfig, folder: Arc<dyn WorkerFolder>, address: String) -> Self {
+    fn new(config: WorkerConfig, folder: Arc<dyn WorkerFolder>, address: String, turns: Turns) -> Self {
         let identity = OwnIdentity::default();
         // One that is to be admitted anew is a newcomer until then: it does not know the cluster's epoch.
         if let Some(membership) = folder.membership().filter(|of| of.epoch > 0) {
@@ -233,6 +261,7 @@ impl Parts {
             pull,
             name,
             unreaped: Unreaped::default(),
+            turns,
         };
         Self {
             gateway,

@@ -25,6 +25,8 @@ pub enum Order {
     BuildChain(BuildChain),
     /// Make the leaf of a published placement larger, in place.
     ResizeVolume(ResizeVolume),
+    /// Give a layer of a published placement what the one beneath it holds, in place.
+    MergeInPlace(MergeInPlace),
     /// Write the `.meta` files of a published placement anew.
     ProjectPlacement(ProjectPlacement),
     /// Send the volumes of a published placement through the outgoing port (export, the source of a pull).
@@ -41,6 +43,10 @@ pub enum Order {
     RenameDomain(RenameDomain),
     /// Give a domain up.
     DetachDomain(DetachDomain),
+    /// Write a piece of a domain's catalog.
+    WriteCatalog(WriteCatalog),
+    /// Read one.
+    ReadCatalog(ReadCatalog),
     /// Take a domain over that no pool has.
     AttachDomain(AttachDomain),
     /// Delete the whole folder of a domain.
@@ -59,6 +65,7 @@ impl Order {
             Self::BuildPlacement(order) => &order.placement.domain,
             Self::BuildChain(order) => &order.placement.domain,
             Self::ResizeVolume(order) => &order.domain,
+            Self::MergeInPlace(order) => &order.domain,
             Self::ProjectPlacement(order) => &order.domain,
             Self::SendPlacement(order) => &order.domain,
             Self::DeletePlacement(order) => &order.domain,
@@ -67,6 +74,8 @@ impl Order {
             Self::AdoptDomain(order) => &order.domain,
             Self::RenameDomain(order) => &order.domain,
             Self::DetachDomain(order) => &order.domain,
+            Self::WriteCatalog(order) => &order.domain,
+            Self::ReadCatalog(order) => &order.domain,
             Self::AttachDomain(order) => &order.domain,
             Self::FormatDomain(order) => &order.domain,
             Self::CheckPlacements(order) => &order.domain,
@@ -211,6 +220,9 @@ pub struct BuildChain {
     pub source: Option<SourceChain>,
     /// Where each volume of the placement comes from, in their order.
     pub layers: Vec<LayerSource>,
+    /// A linked volume that lies over another one than in the source from now on: its header is made to say so, in place,
+    /// before anything is built. What a guest sees through it is the same over either.
+    pub rebase: Option<Uuid>,
 }
 
 /// A published placement in a domain that this host reaches, and the chain in it.
@@ -272,6 +284,24 @@ pub struct ResizeVolume {
     pub preallocated: bool,
     /// What a guest is to see, in bytes.
     pub virtual_bytes: u64,
+    /// Token of the attempt: what it writes anew lies under a name of its own until then.
+    pub attempt: String,
+}
+
+/// Give the uppermost of these volumes whatever the one beneath it holds and it does not. A guest sees the same as before,
+/// over that one and over the one beneath that. Begun again, it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeInPlace {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// The placement's folder name under `images/`.
+    pub placement: Uuid,
+    /// The token that its `.sdm` must carry.
+    pub token: String,
+    /// The chain from its base to the volume that is written, the last one; at least two. The hashes are not looked at.
+    pub volumes: Vec<SourceVolume>,
+    /// Write nothing; make durable what earlier attempts of this host wrote.
+    pub settle_only: bool,
 }
 
 /// Write the `.meta` files of a published placement anew.
@@ -289,6 +319,8 @@ pub struct ProjectPlacement {
     pub disk_description: String,
     /// The chain's volumes, base first.
     pub volumes: Vec<VolumeSpec>,
+    /// Token of the attempt: what it writes anew lies under a name of its own until then.
+    pub attempt: String,
 }
 
 /// Where the bytes of a placement to be come from.
@@ -369,6 +401,8 @@ pub struct DeleteDomain {
     pub token: String,
     /// The dot name of this deletion's own token.
     pub deletion_dot_name: String,
+    /// Must the path be a mount point? So it was when the domain was to be made.
+    pub mounting: Mounting,
 }
 
 /// Read what lies in a domain after a restore from a backup.
@@ -400,6 +434,8 @@ pub struct RenameDomain {
     pub domain: DomainRoot,
     /// The name, written as DESCRIPTION (cut to 50 bytes).
     pub description: String,
+    /// Token of the attempt: what it writes anew lies under a name of its own until then.
+    pub attempt: String,
 }
 
 /// Give a domain up: no pool has it afterwards. Its disks stay in it.
@@ -409,6 +445,28 @@ pub struct DetachDomain {
     pub domain: DomainRoot,
     /// Written beside, for a later attach: what the cluster knows of its disks. Empty: nothing is written.
     pub catalog: String,
+    /// Token of the attempt: what it writes anew lies under a name of its own until then.
+    pub attempt: String,
+}
+
+/// Write a further piece of the catalog of a domain that is about to be given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteCatalog {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// Which piece, from 1.
+    pub piece: u32,
+    /// Its text.
+    pub catalog: String,
+}
+
+/// Read such a piece of a domain that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCatalog {
+    /// The domain.
+    pub domain: DomainRoot,
+    /// Which piece, from 1.
+    pub piece: u32,
 }
 
 /// Take a domain over that no pool has.
@@ -435,6 +493,10 @@ pub struct FormatDomain {
     pub dot_name: String,
     /// Delete what is not this cluster's too.
     pub unknown_names_too: bool,
+    /// Must the path be a mount point?
+    pub mounting: Mounting,
+    /// It is on record that the domain was found and emptied: what is left of it, an empty folder under the dot name, goes.
+    pub emptied: bool,
 }
 
 /// Compare placements with what the catalog says of them.

@@ -14,6 +14,7 @@ use super::verdict::refused;
 use super::verdict::require_size;
 use crate::domain::Domain;
 use crate::domain::DomainError;
+use crate::domain::Placed;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::Storage;
@@ -42,7 +43,8 @@ pub(super) async fn resize_volume<S: Storage>(
             qcow2::grow(&file, backing, wanted, &ports.cancel)?
         }
     };
-    domain.record_growth(order.placement, order.volume, virtual_bytes).await?;
+    let placed = Placed { placement: order.placement, made_by: &order.token, attempt: &order.attempt };
+    domain.record_growth(placed, order.volume, virtual_bytes).await?;
     let stat = file.stat()?;
     // What is larger than asked was so before, and its size before rounding is not known here.
     let is_as_asked = virtual_bytes == order.virtual_bytes.next_multiple_of(RAW_ALIGNMENT);
@@ -61,7 +63,28 @@ pub(super) async fn resize_volume<S: Storage>(
 }
 
 /// Opens a volume that nobody else uses and that has no other name.
-async fn open_alone<D: DomainDriver>(domain: &Domain<D>, placement: Uuid, volume: Uuid) -> Result<D::File, Unfinished> {
+pub(super) async fn open_alone<D: DomainDriver>(
+    domain: &Domain<D>,
+    placement: Uuid,
+    volume: Uuid,
+) -> Result<D::File, Unfinished> {
+    let file = open_to_change(domain, placement, volume).await?;
+    let links = file.stat()?.links;
+    if links != 1 {
+        let message = format!("the volume {volume} has {links} names: another placement uses it too");
+        let hint = "a superseded placement of the disk may still have to be collected: `sdm gc status`; or make a \
+                    snapshot first, which gives the disk a volume of its own";
+        return Err(refused(RefusalCode::VolumeShared, message, hint));
+    }
+    Ok(file)
+}
+
+/// Opens a volume that nobody else uses.
+pub(super) async fn open_to_change<D: DomainDriver>(
+    domain: &Domain<D>,
+    placement: Uuid,
+    volume: Uuid,
+) -> Result<D::File, Unfinished> {
     let file = match domain.change_volume(placement, volume).await {
         Err(error @ DomainError::Storage(_)) if error.is_storage(StorageErrorKind::NotFound) => {
             let message = format!("the volume {volume} is not in its placement {placement}");
@@ -70,13 +93,6 @@ async fn open_alone<D: DomainDriver>(domain: &Domain<D>, placement: Uuid, volume
         answer => answer?,
     };
     file.lock_as_writer()?;
-    let links = file.stat()?.links;
-    if links != 1 {
-        let message = format!("the volume {volume} has {links} names: another placement uses it too");
-        let hint = "a superseded placement of the disk may still have to be collected: `sdm gc status`; or make a \
-                    snapshot first, which gives the disk a volume of its own";
-        return Err(refused(RefusalCode::VolumeShared, message, hint));
-    }
     Ok(file)
 }
 
