@@ -9,12 +9,14 @@ use crate::power_cut::Victims;
 use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
+use crate::sim;
 use anyhow::Result;
 use anyhow::bail;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,6 +70,41 @@ enum Scenario {
         #[command(flatten)]
         common: Common,
     },
+    /// Simulate whole clusters in one thread, each with the faults that its seed draws. Needs no privileges
+    Sim {
+        /// Seeds A..B, B left out, or one seed
+        #[arg(long, value_parser = sim::seeds)]
+        seeds: Range<u64>,
+        /// What the clients do
+        #[arg(long, value_enum, default_value = "disks")]
+        workload: sim::Workload,
+        /// Simulations at once [default: one a processor]
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Run each seed twice and compare the traces byte by byte
+        #[arg(long)]
+        check_determinism: bool,
+        /// Keep history and log of every seed, not only of those that fail
+        #[arg(long)]
+        keep: bool,
+        /// What the logs hold, as in RUST_LOG
+        #[arg(long, default_value = "info")]
+        log: String,
+        /// Folder for traces [default: chaos, beside the folder of this program]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// One seed, in this process
+    #[command(hide = true)]
+    SimSeed {
+        seed: u64,
+        #[arg(long, value_enum)]
+        workload: sim::Workload,
+        #[arg(long)]
+        trace: Option<PathBuf>,
+        #[arg(long, default_value = "info")]
+        log: String,
+    },
     /// Change single bytes in the files of a stopped member
     FlippedByte {
         /// Flips in each file
@@ -110,8 +147,10 @@ impl Fs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Planted {
-    /// The log's batches are flushed, but not made durable
+    /// The log's batches are written, but not made durable; votes are known to the witness alone
     NoFdatasync,
+    /// Nor is what the witness says of them: votes and entries are lost without a trace
+    NoWitness,
 }
 
 impl Planted {
@@ -121,6 +160,7 @@ impl Planted {
         }
         Ok(match self {
             Planted::NoFdatasync => "log.fdatasync=skip".to_owned(),
+            Planted::NoWitness => "log.fdatasync=skip;witness.fdatasync=skip".to_owned(),
         })
     }
 }
@@ -131,11 +171,7 @@ impl Common {
     }
 
     fn base(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.dir {
-            return Ok(folder.clone());
-        }
-        let program = std::env::current_exe()?;
-        Ok(program.parent().map(|folder| folder.join("../chaos")).unwrap_or_else(|| PathBuf::from("chaos")))
+        base_of(self.dir.as_ref())
     }
 
     fn program(&self, planted: Option<String>) -> Result<Program> {
@@ -146,10 +182,20 @@ impl Common {
     }
 }
 
+fn base_of(given: Option<&PathBuf>) -> Result<PathBuf> {
+    if let Some(folder) = given {
+        return Ok(folder.clone());
+    }
+    let program = std::env::current_exe()?;
+    Ok(program.parent().map(|folder| folder.join("../chaos")).unwrap_or_else(|| PathBuf::from("chaos")))
+}
+
 /// Parses this process's arguments and does what they say.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    if rustix::process::geteuid().is_root()
+    let mounts = !matches!(cli.scenario, Scenario::Sim { .. } | Scenario::SimSeed { .. });
+    if mounts
+        && rustix::process::geteuid().is_root()
         && let Err(error) = janitor::own_mounts()
     {
         eprintln!("chaos-tests: mounts are made where all see them: {error:#}");
@@ -189,6 +235,12 @@ impl Scenario {
                     }
                 })
             }
+            Scenario::Sim { seeds, workload, jobs, check_determinism, keep, log, dir } => {
+                let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+                let base = base_of(dir.as_ref())?;
+                sim::Batch { seeds, workload, jobs, check_determinism, keep, log, base }.run()
+            }
+            Scenario::SimSeed { seed, workload, trace, log } => sim::SeedRun { seed, workload, trace, log }.run(),
             Scenario::FlippedByte { flips, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
                 FlippedByte { flips, seed, program, base }.run()

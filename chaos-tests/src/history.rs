@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Events kept for evidence: the last minute or more of a run.
@@ -44,6 +47,8 @@ pub enum Promise {
     Serves,
     /// At an equal index all members have equal states.
     EqualStates,
+    /// Nothing on the storage is changed by an attempt that is not its own.
+    Fenced,
 }
 
 /// A promise that was broken, and how it was seen.
@@ -251,18 +256,36 @@ pub fn is_shared(resource: &str) -> bool {
 /// What the names of resources that all clients want begin with.
 pub const SHARED: &str = "user/chaos/shared/";
 
+/// What the events' times are counted on.
+#[derive(Debug)]
+enum Time {
+    /// This process's own clock since then.
+    Since(Instant),
+    /// A simulation's clock, in nanoseconds.
+    Simulated(Arc<AtomicU64>),
+}
+
 /// The record, shared by all clients and the checks.
 #[derive(Debug)]
 pub struct History {
     record: Mutex<Record>,
-    begun: Instant,
+    time: Time,
 }
 
 impl History {
     /// An empty one.
     pub fn new(clients: usize) -> Self {
+        Self::on(clients, Time::Since(Instant::now()))
+    }
+
+    /// An empty one of a simulation, whose clock this is.
+    pub fn of_simulation(clients: usize, now_ns: Arc<AtomicU64>) -> Self {
+        Self::on(clients, Time::Simulated(now_ns))
+    }
+
+    fn on(clients: usize, time: Time) -> Self {
         let record = Record { books: vec![Book::default(); clients], ..Record::default() };
-        Self { record: Mutex::new(record), begun: Instant::now() }
+        Self { record: Mutex::new(record), time }
     }
 
     /// The record, for a moment.
@@ -273,7 +296,10 @@ impl History {
     /// Writes an event down, one JSON object a line as Jepsen's tools read them: `kind` is invoke, ok,
     /// fail or info, `process` who did it, `f` what, `key` on what.
     pub fn event(&self, kind: &str, process: &str, f: &str, key: &str, value: serde_json::Value) {
-        let time = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let time = match &self.time {
+            Time::Since(begun) => u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Time::Simulated(now_ns) => now_ns.load(Ordering::Relaxed),
+        };
         let mut record = self.record();
         let index = record.numbered;
         record.numbered += 1;

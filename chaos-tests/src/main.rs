@@ -27,6 +27,7 @@ mod power_cut;
 mod process;
 mod requirements;
 mod run_folder;
+mod sim;
 
 fn main() -> std::process::ExitCode {
     member_process::run_hidden().unwrap_or_else(cli::run)

@@ -9,6 +9,8 @@ pub use serving::Agreement;
 pub use serving::await_agreement;
 pub use serving::await_service;
 
+use crate::client::Endpoints;
+use crate::history::History;
 use crate::history::Promise;
 use crate::load::Load;
 use std::time::Duration;
@@ -19,8 +21,11 @@ const LIST_PATIENCE: Duration = Duration::from_secs(30);
 /// Compares what the members say with what the clients were told. The clients pause and the members
 /// agree on an index. What does not hold is noted in the history.
 pub async fn compare(load: &Load) {
-    let mut members = load.members();
-    let history = load.history();
+    compare_members(load.members(), load.history()).await;
+}
+
+/// The same of these members, one by one.
+pub async fn compare_members(mut members: Vec<Endpoints>, history: &History) {
     let mut first: Option<Vec<locks::Listed>> = None;
     for member in &mut members {
         let listed = match locks::list(member).await {

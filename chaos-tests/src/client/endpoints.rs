@@ -9,8 +9,11 @@ use sdm_proto::seams::Transport;
 use sdm_proto::seams::channel;
 use sdm_proto::status::refusal_in;
 use sdm_proto::wire::v1::cluster_service_client::ClusterServiceClient;
+use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
 use sdm_proto::wire::v1::domain_service_client::DomainServiceClient;
+use sdm_proto::wire::v1::gc_service_client::GcServiceClient;
 use sdm_proto::wire::v1::lock_service_client::LockServiceClient;
+use sdm_proto::wire::v1::snapshot_service_client::SnapshotServiceClient;
 use sdm_proto::wire::v1::transaction_service_client::TransactionServiceClient;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,9 +72,16 @@ impl Endpoints {
     /// # Errors
     /// An address does not read as one.
     pub fn new(addresses: &[String], first: usize) -> Result<Self> {
-        let transport: Arc<dyn Transport> = Arc::new(TcpTransport);
+        Self::over(&(Arc::new(TcpTransport) as Arc<dyn Transport>), addresses, first)
+    }
+
+    /// The same over this transport.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn over(transport: &Arc<dyn Transport>, addresses: &[String], first: usize) -> Result<Self> {
         let channels: std::io::Result<Vec<_>> =
-            addresses.iter().map(|address| Ok((address.clone(), channel(&transport, address)?))).collect();
+            addresses.iter().map(|address| Ok((address.clone(), channel(transport, address)?))).collect();
         Ok(Self { channels: channels?, at: first.checked_rem(addresses.len()).unwrap_or(0) })
     }
 
@@ -142,4 +152,19 @@ pub fn transactions(channel: Channel) -> TransactionServiceClient<Channel> {
 /// The cluster service.
 pub fn cluster(channel: Channel) -> ClusterServiceClient<Channel> {
     ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The disk service.
+pub fn disks(channel: Channel) -> DiskServiceClient<Channel> {
+    DiskServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The snapshot service.
+pub fn snapshots(channel: Channel) -> SnapshotServiceClient<Channel> {
+    SnapshotServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service of garbage.
+pub fn garbage(channel: Channel) -> GcServiceClient<Channel> {
+    GcServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

@@ -21,22 +21,35 @@ pub(crate) struct LogImage {
     synced: Pairs,
     unsynced: Vec<Change>,
     current: Pairs,
-    /// What was synced before each of the last batches, so that they can be lost again.
-    before: VecDeque<Pairs>,
+    /// What each of the last batches changed, as it was before, so that they can be lost again.
+    before: VecDeque<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
 }
 
-/// Batches that can be lost after they were synced; each costs a copy of a small log.
+/// Batches that can be lost after they were synced.
 const REMEMBERED: usize = 4;
 
-fn apply(pairs: &mut Pairs, change: &Change) {
+/// Keys that a change concerns, as far as they are there or will be.
+fn concerned(pairs: &Pairs, change: &Change) -> Vec<Vec<u8>> {
     match change {
-        Change::Put { key, value } => {
-            pairs.insert(key.clone(), value.clone());
+        Change::Put { key, .. } => vec![key.clone()],
+        Change::DeleteRange { from, to } if from < to => {
+            pairs.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect()
         }
-        Change::DeleteRange { from, to } => {
-            pairs.retain(|key, _| key < from || key >= to);
-        }
+        Change::DeleteRange { .. } => Vec::new(),
     }
+}
+
+/// Makes the change; answers with what was there before.
+fn apply(pairs: &mut Pairs, change: &Change) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let keys = concerned(pairs, change);
+    let replaced = keys.into_iter().map(|key| {
+        let before = match change {
+            Change::Put { value, .. } => pairs.insert(key.clone(), value.clone()),
+            Change::DeleteRange { .. } => pairs.remove(&key),
+        };
+        (key, before)
+    });
+    replaced.collect()
 }
 
 impl LogImage {
@@ -48,8 +61,10 @@ impl LogImage {
     }
 
     fn sync(&mut self) {
-        self.unsynced.clear();
-        let before = std::mem::replace(&mut self.synced, self.current.clone());
+        let mut before = Vec::new();
+        for change in self.unsynced.drain(..) {
+            before.extend(apply(&mut self.synced, &change));
+        }
         self.before.push_back(before);
         if self.before.len() > REMEMBERED {
             self.before.pop_front();
@@ -59,7 +74,12 @@ impl LogImage {
     pub(crate) fn lose_end(&mut self, batches: usize) -> usize {
         for lost in 0..batches {
             let Some(before) = self.before.pop_back() else { return lost };
-            self.synced = before;
+            for (key, value) in before.into_iter().rev() {
+                match value {
+                    Some(value) => self.synced.insert(key, value),
+                    None => self.synced.remove(&key),
+                };
+            }
             self.current = self.synced.clone();
         }
         batches

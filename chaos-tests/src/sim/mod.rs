@@ -1,0 +1,33 @@
+//! The simulation: real coordinators and real workers, with their real services, on simulated links, disks and storage,
+//! in one thread, under the simulation's time and randomness. The same seed is the same run, byte for byte.
+//!
+//! ```text
+//!  batch ─ one child process a seed ─▶ run ─ turmoil ─ hosts (members, workers) on network, watched storage
+//!                                       │             clients, observer, operator
+//!                                       └ nemesis (between two steps)       verdict, fencing ──▶ history
+//! ```
+//!
+//! Phases: the cluster forms; clients work under faults; everything is healed and clients finish; then what was promised
+//! is compared with what is there. What real disks, kernels and processes do is for the other scenarios.
+
+mod batch;
+mod clients;
+mod disk_client;
+mod fencing;
+mod hosts;
+mod kernel;
+mod lease_client;
+mod nemesis;
+mod network;
+mod observer;
+mod operator;
+mod plan;
+mod run;
+mod shared;
+mod verdict;
+mod watched;
+
+pub use batch::Batch;
+pub use batch::seeds;
+pub use plan::Workload;
+pub use run::SeedRun;

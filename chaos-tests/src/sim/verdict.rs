@@ -1,0 +1,274 @@
+//! What must hold at the end, when everything was healed and the clients have finished: what clients were told is what
+//! members say; nothing is open, locked or garbage; the catalog is what was acknowledged; the storage is the catalog.
+
+use super::disk_client::Known;
+use super::disk_client::Shelf;
+use super::operator::DOMAINS;
+use super::operator::LOOK_EVERY;
+use super::operator::PATIENCE;
+use super::operator::agreement;
+use super::plan::Workload;
+use super::shared::Shared;
+use crate::check;
+use crate::client::Answer;
+use crate::client::Endpoints;
+use crate::client::disks;
+use crate::client::domains;
+use crate::client::garbage;
+use crate::client::locks;
+use crate::client::transactions;
+use crate::history::Promise;
+use sdm_proto::limits::PAGE_SIZE_MAX;
+use sdm_proto::wire::v1;
+use sdm_storage_worker::driver::DomainDriver;
+use sdm_storage_worker::driver::EntryPath;
+use sdm_storage_worker::driver::Storage;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long open transactions may take to end, and garbage to be collected, after everything was healed.
+const SETTLE_TIME: Duration = Duration::from_secs(240);
+
+/// Judges everything.
+pub async fn judge(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
+    if let Err(why) = settle(shared, members).await {
+        shared.violated(Promise::Serves, why);
+    }
+    agreement(shared, members).await;
+    check::compare_members(members.each(), &shared.history).await;
+    service(shared, members).await;
+    if shared.plan.workload == Workload::Disks {
+        catalog(shared, members, shelf).await;
+    }
+    no_locks(shared, members).await;
+}
+
+fn page(page_token: String) -> Option<v1::PageRequest> {
+    Some(v1::PageRequest { page_size: u32::try_from(PAGE_SIZE_MAX).unwrap_or(1), page_token })
+}
+
+async fn open_transactions(members: &mut Endpoints) -> Result<Vec<v1::Transaction>, String> {
+    let call = |channel| async move {
+        let request = v1::ListTransactionsRequest { page: page(String::new()), open_only: true, ..Default::default() };
+        transactions(channel).list_transactions(request).await
+    };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(list) => Ok(list.items),
+        other => Err(format!("the transactions are not listed: {other:?}")),
+    }
+}
+
+async fn garbage_rows(members: &mut Endpoints) -> Result<Vec<v1::Garbage>, String> {
+    let call = |channel| async move {
+        let request = v1::ListGarbageRequest { page: page(String::new()), ..Default::default() };
+        garbage(channel).list_garbage(request).await
+    };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(list) => Ok(list.items),
+        other => Err(format!("the garbage is not listed: {other:?}")),
+    }
+}
+
+/// Waits until nothing is open and nothing is garbage.
+async fn settle(shared: &Shared, members: &mut Endpoints) -> Result<(), String> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let open = open_transactions(members).await?;
+        let rows = garbage_rows(members).await?;
+        if open.is_empty() && rows.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= SETTLE_TIME {
+            let txns: Vec<String> = open
+                .iter()
+                .map(|txn| format!("{} {} {} ({}; {})", txn.id, txn.kind, txn.phase, txn.phase_reason, txn.last_error))
+                .collect();
+            let rows: Vec<String> =
+                rows.iter().map(|row| format!("{} {} {} ({})", row.id, row.kind, row.state, row.last_error)).collect();
+            return Err(format!("open after {} s: {txns:?}; garbage: {rows:?}", SETTLE_TIME.as_secs()));
+        }
+        if open.is_empty() && shared.plan.workload == Workload::Disks {
+            let call =
+                |channel| async move { garbage(channel).run_collection(v1::RunCollectionRequest::default()).await };
+            // Refused or not: the list tells.
+            let _ = members.insist(PATIENCE, call).await;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A lock is taken and given back through every member.
+async fn service(shared: &Shared, members: &Endpoints) {
+    for mut member in members.each() {
+        if let Err(why) = one_lock(&mut member).await {
+            shared.violated(
+                Promise::Serves,
+                format!("{} does not serve after everything was healed: {why}", member.address()),
+            );
+        }
+    }
+}
+
+async fn one_lock(member: &mut Endpoints) -> Result<(), String> {
+    let nonce = uuid::Uuid::from_bytes(rand::random()).to_string();
+    let call = |channel| {
+        let request = v1::OpenSessionRequest { label: "operator".to_owned(), ttl_ms: 60_000, nonce: nonce.clone() };
+        async move { locks(channel).open_session(request).await }
+    };
+    let Answer::Done(v1::OpenSessionResponse { session, .. }) = member.insist(PATIENCE, call).await.0 else {
+        return Err("no session".to_owned());
+    };
+    let call = |channel| {
+        let resource = v1::LockedResource { resource: "user/operator".to_owned(), mode: "X".to_owned() };
+        let resources = vec![resource];
+        let request = v1::AcquireRequest { session, sequence: 1, resources, wait_ms: 30_000, why: "check".to_owned() };
+        async move { locks(channel).acquire(request).await }
+    };
+    match member.insist(PATIENCE, call).await.0 {
+        Answer::Done(_) => {}
+        other => return Err(format!("{other:?}")),
+    }
+    let call = |channel| async move { locks(channel).close_session(v1::CloseSessionRequest { session }).await };
+    match member.insist(PATIENCE, call).await.0 {
+        Answer::Done(_) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// The clients' sessions end, and with them every lock.
+async fn no_locks(shared: &Shared, members: &mut Endpoints) {
+    let sessions: Vec<v1::SessionKey> = shared.history.record().books.iter().filter_map(|book| book.session).collect();
+    for session in sessions {
+        let session = Some(session);
+        let call = |channel| async move { locks(channel).close_session(v1::CloseSessionRequest { session }).await };
+        if let Answer::Unknown(why) = members.insist(PATIENCE, call).await.0 {
+            shared.violated(Promise::Serves, format!("a session cannot be closed: {why}"));
+        }
+    }
+    let call =
+        |channel| async move { locks(channel).list_locks(v1::ListLocksRequest { page: page(String::new()) }).await };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(list) if list.items.is_empty() => {}
+        other => shared.violated(Promise::NoPhantom, format!("locks without a session or transaction: {other:?}")),
+    }
+}
+
+async fn all_disks(member: &mut Endpoints) -> Result<Vec<v1::Disk>, String> {
+    let mut found = Vec::new();
+    let mut token = String::new();
+    loop {
+        let call = |channel| {
+            let request = v1::ListDisksRequest { page: page(token.clone()), ..Default::default() };
+            async move { disks(channel).list_disks(request).await }
+        };
+        match member.insist(PATIENCE, call).await.0 {
+            Answer::Done(list) => {
+                found.extend(list.items);
+                token = list.page.unwrap_or_default().next_page_token;
+            }
+            other => return Err(format!("{} does not list the disks: {other:?}", member.address())),
+        }
+        if token.is_empty() {
+            return Ok(found);
+        }
+    }
+}
+
+/// The catalog against what was acknowledged, and the storage against the catalog.
+async fn catalog(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
+    let listed = match all_disks(members).await {
+        Ok(listed) => listed,
+        Err(why) => return shared.violated(Promise::Serves, why),
+    };
+    let by_name: BTreeMap<&str, &v1::Disk> = listed.iter().map(|disk| (disk.name.as_str(), disk)).collect();
+    let known = shelf.disks().clone();
+    for (name, known) in &known {
+        let disk = by_name.get(name.as_str());
+        match (known, disk) {
+            (Known::There { domain, snapshots }, Some(disk)) => {
+                let there: BTreeSet<&str> = disk.snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+                if disk.domain != *domain || snapshots.iter().any(|name| !there.contains(name.as_str())) {
+                    let what = format!("disk {name} is in {} with {there:?} instead of {known:?}", disk.domain);
+                    shared.violated(Promise::Kept, what);
+                }
+            }
+            (Known::There { .. }, None) => shared.violated(Promise::Kept, format!("disk {name} is gone: {known:?}")),
+            (Known::Gone, Some(_)) => {
+                shared.violated(Promise::NoPhantom, format!("disk {name} is there, and it was told to be gone"))
+            }
+            _ => {}
+        }
+        shared.history.record().counts.compared += 1;
+    }
+    for disk in listed.iter().filter(|disk| !known.contains_key(&disk.name)) {
+        shared.violated(Promise::NoPhantom, format!("nobody asked for disk {}", disk.name));
+    }
+    let domains = match domain_ids(members).await {
+        Ok(domains) => domains,
+        Err(why) => return shared.violated(Promise::Serves, why),
+    };
+    for (name, path) in DOMAINS {
+        let Some(id) = domains.get(name) else {
+            shared.violated(Promise::Kept, format!("domain {name} is gone"));
+            continue;
+        };
+        let own: Vec<&v1::Disk> = listed.iter().filter(|disk| disk.domain == name).collect();
+        for why in storage_differs(shared, path, id, &own).await {
+            shared.violated(Promise::Kept, format!("domain {name}: {why}"));
+        }
+    }
+}
+
+async fn domain_ids(members: &mut Endpoints) -> Result<BTreeMap<String, String>, String> {
+    let call = |channel| async move {
+        domains(channel).list_domains(v1::ListDomainsRequest { page: page(String::new()), ..Default::default() }).await
+    };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(list) => Ok(list.items.into_iter().map(|domain| (domain.name, domain.id)).collect()),
+        other => Err(format!("the domains are not listed: {other:?}")),
+    }
+}
+
+/// How a domain's folder differs from its disks in the catalog.
+async fn storage_differs(shared: &Shared, path: &str, domain: &str, disks: &[&v1::Disk]) -> Vec<String> {
+    let folder = format!("{path}/{domain}/images");
+    let root = match shared.storage.files.open_root(Path::new(&folder)).await {
+        Ok(root) => root,
+        Err(error) => return vec![format!("{folder} does not open: {error}")],
+    };
+    let names = |path: EntryPath| {
+        let root = &root;
+        async move {
+            match root.list(&path).await {
+                Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect::<BTreeSet<String>>()),
+                Err(error) => Err(format!("{path} is not listed: {error}")),
+            }
+        }
+    };
+    let found = match names(EntryPath::root()).await {
+        Ok(found) => found,
+        Err(why) => return vec![why],
+    };
+    let expected: BTreeSet<String> = disks.iter().map(|disk| disk.placement_id.clone()).collect();
+    let mut differs: Vec<String> =
+        found.difference(&expected).map(|name| format!("{name} lies there and the catalog does not know it")).collect();
+    for disk in disks {
+        let Ok(placement) = EntryPath::root().join(&disk.placement_id) else { continue };
+        match names(placement).await {
+            Err(why) => differs.push(format!("disk {}: {why}", disk.name)),
+            Ok(files) => {
+                let mut wanted: BTreeSet<String> = BTreeSet::from([".sdm".to_owned()]);
+                for volume in &disk.volumes {
+                    wanted.insert(volume.id.clone());
+                    wanted.insert(format!("{}.meta", volume.id));
+                }
+                if files != wanted {
+                    differs.push(format!("disk {}: there is {files:?} instead of {wanted:?}", disk.name));
+                }
+            }
+        }
+    }
+    differs
+}

@@ -1,0 +1,316 @@
+//! The storage that the workers share: the simulated file system of the domain driver, with calls that take their time,
+//! a gate for each worker at which its calls can be held (a hung mount, a paused process), and a journal of every change
+//! with the attempt that made it. What the journal shows of fencing is judged in `fencing`.
+
+use super::fencing::Change;
+use super::fencing::Journal;
+use super::fencing::OrderLabel;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sdm_storage_worker::driver;
+use sdm_storage_worker::driver::DomainDriver;
+use sdm_storage_worker::driver::DomainFile;
+use sdm_storage_worker::driver::Entry;
+use sdm_storage_worker::driver::EntryPath;
+use sdm_storage_worker::driver::EntryStat;
+use sdm_storage_worker::driver::OpenHow;
+use sdm_storage_worker::driver::SimulatedDriver;
+use sdm_storage_worker::driver::SimulatedFile;
+use sdm_storage_worker::driver::SimulatedStorage;
+use sdm_storage_worker::driver::Space;
+use sdm_storage_worker::driver::StorageError;
+use sdm_storage_worker::process::OrderRunner;
+use sdm_storage_worker::work;
+use sdm_storage_worker::work::Order;
+use sdm_storage_worker::work::Outcome;
+use sdm_storage_worker::work::Ports;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The shared storage, with its gates and its journal.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// The file system itself, for whoever only looks.
+    pub files: SimulatedStorage,
+    /// What was changed, by whom.
+    pub journal: Journal,
+    call_time: Duration,
+    random: Arc<Mutex<StdRng>>,
+    gates: Arc<BTreeMap<String, watch::Sender<bool>>>,
+}
+
+impl Storage {
+    /// An empty one, with a gate for each of these workers.
+    pub fn new(seed: u64, call_time: Duration, workers: &[String], now_ns: Arc<AtomicU64>) -> Self {
+        let gates = workers.iter().map(|name| (name.clone(), watch::Sender::new(false))).collect();
+        let random = StdRng::seed_from_u64(seed ^ 0x5707_a6e5);
+        Self {
+            files: SimulatedStorage::new(),
+            journal: Journal::new(now_ns),
+            call_time,
+            random: Arc::new(Mutex::new(random)),
+            gates: Arc::new(gates),
+        }
+    }
+
+    /// Holds this worker's calls from now on, or lets them go.
+    pub fn hold(&self, worker: &str, held: bool) {
+        if let Some(gate) = self.gates.get(worker) {
+            gate.send_replace(held);
+        }
+    }
+
+    /// What runs this worker's orders.
+    pub fn runner(&self, worker: &str) -> Runner {
+        Runner { storage: self.clone(), worker: worker.to_owned() }
+    }
+
+    fn draw(&self) -> Duration {
+        let longest = u64::try_from(self.call_time.as_millis()).unwrap_or(0);
+        if longest == 0 {
+            return Duration::ZERO;
+        }
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most calls are answered from a cache.
+        let share = if random.random_range(0..8) == 0 { longest } else { longest.div_ceil(8) };
+        Duration::from_millis(random.random_range(0..=share))
+    }
+}
+
+/// Runs the orders of one worker on the shared storage.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    storage: Storage,
+    worker: String,
+}
+
+impl OrderRunner for Runner {
+    fn run(&self, order: Order, ports: Ports) -> BoxFuture<'static, Outcome> {
+        let label = Arc::new(OrderLabel::of(&self.worker, &order));
+        let storage = WatchedStorage { storage: self.storage.clone(), label };
+        async move { work::run_on(&storage, order, ports).await }.boxed()
+    }
+}
+
+/// The storage as one order sees it.
+#[derive(Clone, Debug)]
+struct WatchedStorage {
+    storage: Storage,
+    label: Arc<OrderLabel>,
+}
+
+impl WatchedStorage {
+    /// A call's way to the storage.
+    async fn pass(&self) {
+        let time = self.storage.draw();
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        if let Some(gate) = self.storage.gates.get(&self.label.worker) {
+            // The sender lives as long as the storage.
+            let _ = gate.subscribe().wait_for(|held| !held).await;
+        }
+    }
+
+    fn note(&self, change: Change) {
+        self.storage.journal.note(&self.label, change);
+    }
+}
+
+impl driver::Storage for WatchedStorage {
+    type Driver = WatchedDriver;
+
+    async fn open_root(&self, path: &Path) -> Result<WatchedDriver, StorageError> {
+        self.pass().await;
+        let inner = driver::Storage::open_root(&self.storage.files, path).await?;
+        let root = path.to_string_lossy().trim_end_matches('/').to_owned();
+        Ok(WatchedDriver { inner, storage: self.clone(), root })
+    }
+}
+
+/// A folder of the shared storage.
+#[derive(Debug)]
+struct WatchedDriver {
+    inner: SimulatedDriver,
+    storage: WatchedStorage,
+    root: String,
+}
+
+impl WatchedDriver {
+    fn name(&self, path: &EntryPath) -> String {
+        if path.as_str().is_empty() { self.root.clone() } else { format!("{}/{path}", self.root) }
+    }
+}
+
+impl DomainDriver for WatchedDriver {
+    type File = WatchedFile;
+
+    async fn open(&self, path: &EntryPath, how: OpenHow) -> Result<WatchedFile, StorageError> {
+        self.storage.pass().await;
+        let inner = self.inner.open(path, how).await?;
+        let name = self.name(path);
+        if let driver::Access::Create { .. } = how.access {
+            self.storage.note(Change::Create(name.clone()));
+        }
+        Ok(WatchedFile { inner, storage: self.storage.clone(), name })
+    }
+
+    async fn beneath(&self, path: &EntryPath) -> Result<Self, StorageError> {
+        self.storage.pass().await;
+        let inner = self.inner.beneath(path).await?;
+        Ok(Self { inner, storage: self.storage.clone(), root: self.name(path) })
+    }
+
+    async fn make_folder(&self, path: &EntryPath, mode: u32) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.make_folder(path, mode).await?;
+        self.storage.note(Change::Create(self.name(path)));
+        Ok(())
+    }
+
+    async fn rename(&self, from: &EntryPath, to: &EntryPath) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.rename(from, to).await?;
+        self.storage.note(Change::Rename(self.name(from), self.name(to)));
+        Ok(())
+    }
+
+    async fn link(&self, from: &EntryPath, to: &EntryPath) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.link(from, to).await?;
+        self.storage.note(Change::Link(self.name(to)));
+        Ok(())
+    }
+
+    async fn unlink(&self, path: &EntryPath) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.unlink(path).await?;
+        self.storage.note(Change::Remove(self.name(path)));
+        Ok(())
+    }
+
+    async fn remove_folder(&self, path: &EntryPath) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.remove_folder(path).await?;
+        self.storage.note(Change::Remove(self.name(path)));
+        Ok(())
+    }
+
+    async fn list(&self, path: &EntryPath) -> Result<Vec<Entry>, StorageError> {
+        self.storage.pass().await;
+        self.inner.list(path).await
+    }
+
+    async fn stat(&self, path: &EntryPath) -> Result<Option<EntryStat>, StorageError> {
+        self.storage.pass().await;
+        self.inner.stat(path).await
+    }
+
+    async fn sync_folder(&self, path: &EntryPath) -> Result<(), StorageError> {
+        self.storage.pass().await;
+        self.inner.sync_folder(path).await
+    }
+
+    async fn space(&self) -> Result<Space, StorageError> {
+        self.storage.pass().await;
+        self.inner.space().await
+    }
+
+    async fn is_mount_point(&self) -> Result<bool, StorageError> {
+        self.inner.is_mount_point().await
+    }
+
+    fn io_threads(&self) -> usize {
+        1
+    }
+}
+
+/// An open file of the shared storage. Its calls cannot wait: they are done at once.
+#[derive(Debug)]
+struct WatchedFile {
+    inner: SimulatedFile,
+    storage: WatchedStorage,
+    name: String,
+}
+
+impl WatchedFile {
+    fn wrote(&self) {
+        self.storage.note(Change::Write(self.name.clone()));
+    }
+}
+
+impl DomainFile for WatchedFile {
+    fn entry(&self) -> &str {
+        self.inner.entry()
+    }
+
+    fn stat(&self) -> Result<EntryStat, StorageError> {
+        self.inner.stat()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.inner.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.inner.write_at(bytes, offset)?;
+        self.wrote();
+        Ok(())
+    }
+
+    fn extend_to(&self, bytes: u64) -> Result<(), StorageError> {
+        self.inner.extend_to(bytes)?;
+        self.wrote();
+        Ok(())
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), StorageError> {
+        self.inner.allocate(range)
+    }
+
+    fn grow(&self, range: Range<u64>) -> Result<bool, StorageError> {
+        let grown = self.inner.grow(range)?;
+        self.wrote();
+        Ok(grown)
+    }
+
+    fn clone_from(&self, source: &Self, from: u64, length: u64, to: u64) -> Result<bool, StorageError> {
+        let cloned = self.inner.clone_from(&source.inner, from, length, to)?;
+        self.wrote();
+        Ok(cloned)
+    }
+
+    fn begin_sync(&self) {
+        self.inner.begin_sync();
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {
+        self.inner.next_data(offset)
+    }
+
+    fn probe_block_bytes(&self) -> Result<Option<u32>, StorageError> {
+        self.inner.probe_block_bytes()
+    }
+
+    fn lock_against_writers(&self) -> Result<(), StorageError> {
+        self.inner.lock_against_writers()
+    }
+
+    fn lock_as_writer(&self) -> Result<(), StorageError> {
+        self.inner.lock_as_writer()
+    }
+}
