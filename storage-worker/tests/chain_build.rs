@@ -91,6 +91,7 @@ fn order(domain: &DomainRoot, to: u128, layers: &[Layer], source: Option<(u128, 
                 .collect(),
         }),
         layers: layers.iter().map(|(.., from)| from.clone()).collect(),
+        rebase: None,
     }
 }
 
@@ -291,6 +292,53 @@ async fn every_snapshot_of_a_chain_can_be_merged_into_its_child_and_no_guest_see
                 assert!(bytes.starts_with(&view) && bytes[view.len()..].iter().all(|byte| *byte == 0));
             }
         }
+    }
+}
+
+/// Flattened disks: several groups of layers become one each, and frozen ones get a copy under another id.
+#[tokio::test]
+async fn layers_are_taken_into_those_above_at_several_places_of_a_chain_at_once() {
+    if !has_qemu_img("layers_are_taken_into_those_above") {
+        return;
+    }
+    let flatten = |volumes: &[u128]| LayerSource::Flatten { volumes: volumes.iter().copied().map(volume).collect() };
+    let bytes = |of: u128| LayerSource::Bytes { volume: volume(of) };
+    for (seed, base) in [(31, VolumeFormat::Raw), (32, VolumeFormat::Qcow2)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let domain = new_domain(folder.path()).await;
+        let chain = snapshots(&domain, base, &mut Dice(seed)).await;
+        let format_of = |n: u128| if n == 1 { base } else { VolumeFormat::Qcow2 };
+        let word = |format| if format == VolumeFormat::Raw { "raw" } else { "qcow2" };
+        let view = |n: u128| folder.path().join(format!("view-{n}"));
+        for n in 1..=5 {
+            seen(&file(&domain, 5, n), word(format_of(n)), &view(n));
+        }
+        // The new id of each layer, the one of the source whose view it has, and where it comes from.
+        let shapes: [&[(u128, u128, LayerSource)]; 5] = [
+            &[(2, 2, flatten(&[1, 2])), (4, 4, flatten(&[3, 4])), (5, 5, LayerSource::Link)],
+            &[(60, 1, bytes(1)), (2, 2, flatten(&[2])), (5, 5, flatten(&[3, 4, 5]))],
+            &[(61, 2, flatten(&[1, 2])), (3, 3, flatten(&[3])), (4, 4, LayerSource::Link), (5, 5, LayerSource::Link)],
+            &[(1, 1, LayerSource::Link), (62, 2, bytes(2)), (63, 4, flatten(&[3, 4])), (5, 5, flatten(&[5]))],
+            &[(64, 3, flatten(&[1, 2, 3])), (65, 4, flatten(&[4])), (5, 5, flatten(&[5]))],
+        ];
+        for (to, shape) in (20..).zip(shapes) {
+            let size = |of: u128| chain[usize::try_from(of - 1).expect("small")].2;
+            let layers: Vec<Layer> =
+                shape.iter().map(|(id, of, from)| (*id, format_of(*of), size(*of), from.clone())).collect();
+            placed(execute(order(&domain, to, &layers, Some((5, &chain)))).await);
+            for (id, of, _) in shape {
+                let image = file(&domain, to, *id);
+                if format_of(*of) == VolumeFormat::Qcow2 {
+                    sound(&image);
+                }
+                same(&view(*of), &image, word(format_of(*of)));
+            }
+            same(&view(5), &file(&domain, 5, 5), "qcow2");
+        }
+        // What is left out beneath is not what lies beneath the source's layers.
+        let gap = [(1, base, chain[0].2, LayerSource::Link), (3, VolumeFormat::Qcow2, chain[2].2, flatten(&[3]))];
+        let refused = refusal(execute(order(&domain, 40, &gap, Some((5, &chain)))).await);
+        assert_eq!(refused.code, RefusalCode::InvalidOrder);
     }
 }
 

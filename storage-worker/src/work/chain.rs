@@ -17,6 +17,8 @@ use super::build::Advance;
 use super::build::checkpoint_of;
 use super::build::new_volume;
 use super::build::report;
+use super::merge::format_name;
+use super::merge::rebase_in_source;
 use super::run::finish;
 use super::run::open_volume;
 use super::run::require_sound;
@@ -65,6 +67,9 @@ pub(super) async fn build_chain<S: Storage>(
     let domain = Domain::open(storage, &order.placement.domain).await?;
     if let Some(volumes) = Attempt::published_already(&domain, &order.placement).await? {
         return Ok(volumes);
+    }
+    if let Some(volume) = order.rebase {
+        rebase_in_source(storage, order, volume).await?;
     }
     let sources = match &order.source {
         Some(source) => Some(Sources::open(storage, source, order).await?),
@@ -352,22 +357,21 @@ impl<D: DomainDriver> Building<'_, D> {
             return Err(invalid("the volumes of a flatten are no neighbours in their chain"));
         }
         let lower = self.order.placement.volumes.iter().zip(&self.order.layers).take(index);
-        let lower = lower.map(|(spec, layer)| match layer {
-            LayerSource::Link => Some(spec.volume),
-            LayerSource::Bytes { volume } => Some(*volume),
-            LayerSource::Fresh | LayerSource::Flatten { .. } => None,
-        });
-        if !lower.eq(sources.chain.volumes.iter().take(start).map(|known| Some(known.volume))) {
+        // Which volumes of the source a guest sees through them, one after the other.
+        let lower: Vec<Uuid> = lower
+            .flat_map(|(spec, layer)| match layer {
+                LayerSource::Link => std::slice::from_ref(&spec.volume),
+                LayerSource::Bytes { volume } => std::slice::from_ref(volume),
+                LayerSource::Flatten { volumes } => volumes,
+                // Of what is new nothing is known, and nothing that is flattened lies over it.
+                LayerSource::Fresh => std::slice::from_ref(&spec.volume),
+            })
+            .copied()
+            .collect();
+        if !lower.iter().copied().eq(sources.chain.volumes.iter().take(start).map(|known| known.volume)) {
             return Err(invalid(format!("what lies beneath {first} is not what lies beneath its new volume")));
         }
         Ok(start)
-    }
-}
-
-fn format_name(format: VolumeFormat) -> &'static str {
-    match format {
-        VolumeFormat::Raw => "raw",
-        VolumeFormat::Qcow2 => "qcow2",
     }
 }
 
