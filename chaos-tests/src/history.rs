@@ -174,6 +174,8 @@ pub struct Record {
     pub txns: VecDeque<KnownTxn>,
     /// The same of kind noop, which a worker took part in.
     pub noops: VecDeque<KnownTxn>,
+    /// The same of changes of the catalog.
+    pub changes: VecDeque<KnownTxn>,
     /// Request ids that were ever used.
     pub request_ids: HashSet<String>,
     /// How often the power was cut: clients repeat their last request after each cut.
@@ -240,6 +242,14 @@ impl Record {
             self.noops.pop_front();
         }
         self.noops.push_back(noop);
+    }
+
+    /// A change of the catalog came to its end.
+    pub fn change_ended(&mut self, change: KnownTxn) {
+        if self.changes.len() >= TXNS_MAX {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(change);
     }
 
     /// What was broken so far.

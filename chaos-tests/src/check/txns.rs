@@ -25,7 +25,7 @@ fn compare_all(history: &History, listed: &BTreeMap<String, v1::Transaction>) {
     let mut guard = history.record();
     let record = &mut *guard;
     let mut broken = Vec::new();
-    for known in record.txns.iter_mut().chain(&mut record.noops) {
+    for known in record.txns.iter_mut().chain(&mut record.noops).chain(&mut record.changes) {
         let Some(txn) = listed.get(&known.id) else {
             broken.push((Promise::Kept, format!("transaction {} ({}) was answered and is gone", known.id, known.name)));
             continue;
@@ -43,7 +43,7 @@ fn compare_all(history: &History, listed: &BTreeMap<String, v1::Transaction>) {
     for id in listed.keys().filter(|id| !record.request_ids.contains(*id)) {
         broken.push((Promise::NoPhantom, format!("nobody asked for transaction {id}")));
     }
-    record.counts.compared += (record.txns.len() + record.noops.len()) as u64;
+    record.counts.compared += (record.txns.len() + record.noops.len() + record.changes.len()) as u64;
     for (promise, what) in broken {
         record.violated(promise, what);
     }

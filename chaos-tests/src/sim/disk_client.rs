@@ -9,6 +9,7 @@ use crate::client::snapshots;
 use crate::client::transactions;
 use crate::history::History;
 use crate::history::KnownTxn;
+use crate::history::Promise;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use sdm_proto::wire::v1;
@@ -116,17 +117,24 @@ pub struct DiskClient {
     random: StdRng,
     domains: Vec<String>,
     names: u64,
+    /// The last request that came to an end, and that end.
+    last: Option<(String, Op, KnownTxn)>,
 }
 
 impl DiskClient {
     /// The client of this name, with its own source of randomness.
     pub fn new(name: String, endpoints: Endpoints, history: Arc<History>, shelf: Arc<Shelf>, random: StdRng) -> Self {
         let domains = super::operator::DOMAINS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        Self { name, endpoints, history, shelf, random, domains, names: 0 }
+        Self { name, endpoints, history, shelf, random, domains, names: 0, last: None }
     }
 
     /// Does one thing.
     pub async fn step(&mut self) {
+        if self.random.random_range(0..8) == 0
+            && let Some((id, op, known)) = self.last.clone()
+        {
+            return self.repeat(&id, &op, &known).await;
+        }
         let op = self.choose();
         let id = uuid::Uuid::from_bytes(self.random.random()).to_string();
         self.history.record().request_ids.insert(id.clone());
@@ -144,6 +152,22 @@ impl DiskClient {
             _ => counts.acknowledged += 1,
         }
         self.learn(op, &end);
+    }
+
+    /// The last request again: it must change nothing, and get the recorded answer.
+    async fn repeat(&mut self, id: &str, op: &Op, known: &KnownTxn) {
+        let (answer, _) = self.send(id, op).await;
+        self.history.record().counts.compared += 1;
+        let same = match &answer {
+            Answer::Unknown(_) => true,
+            Answer::Done(Some(txn)) => txn.phase == known.phase && Some(txn.revision) == known.revision,
+            Answer::Refused(refusal) => refusal.reason == known.reason,
+            Answer::Done(None) => false,
+        };
+        if !same {
+            let what = format!("{known:?} was repeated and answered with {answer:?}");
+            self.history.violated(Promise::Idempotent, what);
+        }
     }
 
     fn own(&self) -> Vec<(String, String, Vec<String>)> {
@@ -250,7 +274,8 @@ impl DiskClient {
         let reason = transaction.refusal.as_ref().map(|refusal| refusal.reason.clone()).unwrap_or_default();
         let (id, name, phase) = (id.to_owned(), op.disk().to_owned(), transaction.phase.clone());
         let known = KnownTxn { id, name, phase, reason: reason.clone(), revision: Some(transaction.revision) };
-        self.history.record().txn_answered(known);
+        self.last = Some((known.id.clone(), op.clone(), known.clone()));
+        self.history.record().change_ended(known);
         if transaction.phase == "committed" { End::Committed } else { End::Not(reason) }
     }
 

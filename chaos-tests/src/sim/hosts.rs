@@ -3,6 +3,7 @@
 
 use super::network::SimClock;
 use super::network::SimTransport;
+use super::operator;
 use super::plan::MEMBER_PORT;
 use super::plan::WORKER_PORT;
 use super::shared::Phase;
@@ -54,7 +55,7 @@ pub async fn worker(name: String, shared: Arc<Shared>) -> Ended {
         data_dir: PathBuf::new(),
         coordinators: shared.plan.addresses(),
         readmit: None,
-        reach: Vec::new(),
+        reach: vec![PathBuf::from(operator::SHARE)],
         secret: ClusterSecret::default(),
         transport: SimTransport::of(&name, &shared.cuts),
         clock: Arc::new(SimClock),

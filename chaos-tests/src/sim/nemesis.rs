@@ -210,7 +210,7 @@ impl Nemesis {
             _ if up.is_empty() => return None,
             _ => pick(&mut self.random, &up).clone(),
         };
-        let how = *pick(&mut self.random, &["kill", "power-cut", "power-cut"]);
+        let how = *pick(&mut self.random, &["kill", "power-cut", "power-cut", "torn-power-cut"]);
         Some(Fault::Down(how, vec![victim]))
     }
 
@@ -351,11 +351,10 @@ impl Nemesis {
         // The disk first: what destructors still write must find it dead.
         let crash = match how {
             "kill" => Crash::KeepUnsynced,
-            _ => {
-                self.shared.cuts.set_dark(host, true);
-                Crash::LoseUnsynced
-            }
+            "torn-power-cut" => Crash::Tear(self.random.random_range(0..6)),
+            _ => Crash::LoseUnsynced,
         };
+        self.shared.cuts.set_dark(host, crash != Crash::KeepUnsynced);
         disk.crash(crash);
         sim.crash(host);
     }

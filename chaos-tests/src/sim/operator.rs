@@ -23,6 +23,9 @@ use std::time::Duration;
 /// The operator's host.
 pub const NAME: &str = "operator";
 
+/// Beneath this folder workers work.
+pub const SHARE: &str = "/srv";
+
 /// The domains, and the folders in which they lie.
 pub const DOMAINS: [(&str, &str); 2] = [("east", "/srv/east"), ("west", "/srv/west")];
 
