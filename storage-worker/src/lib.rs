@@ -6,6 +6,7 @@ pub mod driver;
 pub mod flatten;
 pub mod folder;
 mod gateway;
+pub mod merge;
 pub mod process;
 mod supervisor;
 mod transfer;

@@ -165,7 +165,7 @@ fn checked_header<F: DomainFile>(
     cancel: &CancelFlag,
 ) -> Result<qcow2::Header, FlattenError> {
     let backing = backing.map_or(Backing::None, Backing::Named);
-    let layer = |error| FlattenError::layer(file.entry(), error);
+    let layer = |error| FlattenError::of_layer(file.entry(), error);
     let image = FileImage::new(file).map_err(CopyError::Source)?;
     let (header, facts) = qcow2::check_layer(&image, backing, cancel).map_err(layer)?;
     if part == Part::Flattened && facts.bitmaps > 0 {
@@ -258,8 +258,9 @@ impl<F: DomainFile> Layer<F> {
             }
             Mapping::Qcow2(map) => {
                 let image = FileImage::of_size(self.file.as_ref(), self.file_bytes);
-                let (mapped, length) =
-                    map.run_at(&image, offset, limit).map_err(|error| FlattenError::layer(self.file.entry(), error))?;
+                let (mapped, length) = map
+                    .run_at(&image, offset, limit)
+                    .map_err(|error| FlattenError::of_layer(self.file.entry(), error))?;
                 let piece = match mapped {
                     Mapped::Unallocated => Piece::Unallocated,
                     Mapped::Zero => Piece::Zero,
@@ -300,7 +301,7 @@ impl<F: DomainFile> LayerBytes<F> {
                 buffer.copy_from_slice(part);
                 Ok(())
             }
-            None => Err(FlattenError::layer(self.file.entry(), qcow2::Qcow2Error::Compressed { offset: host })),
+            None => Err(FlattenError::of_layer(self.file.entry(), qcow2::Qcow2Error::Compressed { offset: host })),
         }
     }
 }

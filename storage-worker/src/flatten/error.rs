@@ -26,7 +26,7 @@ pub enum FlattenError {
 
 impl FlattenError {
     /// Sorts what a layer's tables answered.
-    pub(super) fn layer(entry: &str, source: Qcow2Error) -> Self {
+    pub(crate) fn of_layer(entry: &str, source: Qcow2Error) -> Self {
         match source {
             Qcow2Error::Cancelled => Self::Copy(CopyError::Cancelled),
             Qcow2Error::Storage(error) => Self::Copy(CopyError::Source(error)),

@@ -17,11 +17,13 @@ mod qcow2_target;
 mod raw_target;
 mod stream;
 mod units;
+mod view;
 
 pub use chain::Chain;
 pub use chain::ChainBuilder;
 pub use chain::LayerFormat;
 pub use error::FlattenError;
+pub(crate) use plan::Grain;
 pub use qcow2_target::flatten_to_qcow2;
 pub use raw_target::flatten_to_raw;
 

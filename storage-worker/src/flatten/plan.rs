@@ -17,7 +17,7 @@ pub(super) const GRAINS: usize = UNIT_BYTES / GRAIN_BYTES;
 
 /// What a grain of the target becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grain {
+pub(crate) enum Grain {
     /// Nothing: what lies beneath the target shows, or zeros.
     Unallocated,
     /// Zeros over whatever lies beneath.
@@ -96,27 +96,8 @@ impl<F: DomainFile> Planner<F> {
         Ok(plan)
     }
 
-    /// What one grain becomes. Where layers have smaller clusters than the target, part of it may be held and part not:
-    /// then all of it is written, with what shows from beneath.
     fn grain(&mut self, start: u64, grain: Range<usize>) -> Result<Grain, FlattenError> {
-        let (mut at, end) = (start + grain.start as u64, start + grain.end as u64);
-        let (mut has_zero, mut has_nothing) = (false, false);
-        while at < end {
-            let (piece, length) = self.chain.content_at(at, end - at)?;
-            match piece {
-                Piece::Unallocated => has_nothing = true,
-                Piece::Zero => has_zero = true,
-                Piece::Data { .. } | Piece::Compressed { .. } => return Ok(Grain::Data),
-            }
-            at += length.max(1);
-        }
-        Ok(match (has_zero, has_nothing) {
-            // Without anything beneath, nothing and zeros are the same.
-            (true, _) if !self.chain.has_beneath() => Grain::Unallocated,
-            (true, true) => Grain::Data,
-            (true, false) => Grain::Zero,
-            (false, _) => Grain::Unallocated,
-        })
+        self.chain.grain(start + grain.start as u64..start + grain.end as u64)
     }
 
     fn read(&mut self, plan: &mut UnitPlan, grain: Range<usize>) -> Result<(), FlattenError> {

@@ -100,7 +100,15 @@ fn read_data<F: DomainFile>(
     part: &mut [u8],
     offset: u64,
 ) -> Result<(), FlattenError> {
-    let layer = layer_of(layers, layer)?;
+    read_layer(layer_of(layers, layer)?, part, offset)
+}
+
+/// The same of one layer.
+pub(super) fn read_layer<F: DomainFile>(
+    layer: &LayerBytes<F>,
+    part: &mut [u8],
+    offset: u64,
+) -> Result<(), FlattenError> {
     let aligned = part.len() - part.len() % DIRECT_ALIGNMENT;
     let (head, tail) = part.split_at_mut(aligned);
     layer.read(head, offset)?;

@@ -42,10 +42,14 @@ pub enum Done {
     Adopted,
     /// The volume is at least as large as asked, durably.
     Resized(PlacementReport),
+    /// A volume holds what the one beneath it held.
+    Merged(PlacementReport),
     /// The `.meta` files say what the order said, durably.
     Projected,
     /// The domain says what the order said, durably.
     DomainChanged,
+    /// A piece of a domain's catalog.
+    CatalogRead(String),
     /// What is not as the catalog says.
     Checked(Vec<Finding>),
 }

@@ -19,6 +19,7 @@ use super::build::build_placement;
 use super::chain::Made;
 use super::chain::build_chain;
 use super::chain::fresh_volume;
+use super::merge::merge_in_place;
 use super::resize::resize_volume;
 use super::verdict::Unfinished;
 use super::verdict::refused;
@@ -39,7 +40,9 @@ use crate::domain::detach_domain;
 use crate::domain::format_domain;
 use crate::domain::inspect_domain;
 use crate::domain::project_placement;
+use crate::domain::read_catalog_piece;
 use crate::domain::rename_domain;
+use crate::domain::write_catalog_piece;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::FileStorage;
@@ -63,6 +66,7 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
         Order::BuildPlacement(order) => build_placement(storage, order, &mut ports).await.map(placed),
         Order::BuildChain(order) => build_chain(storage, order, &ports).await.map(placed),
         Order::ResizeVolume(order) => resize_volume(storage, order, &ports).await.map(Done::Resized),
+        Order::MergeInPlace(order) => merge_in_place(storage, order, &ports).await.map(Done::Merged),
         Order::ProjectPlacement(order) => match Domain::open(storage, &order.domain).await {
             Ok(domain) => project_placement(&domain, order).await.map(|()| Done::Projected).map_err(Into::into),
             Err(error) => Err(error.into()),
@@ -77,6 +81,10 @@ pub async fn run_on<S: Storage>(storage: &S, order: Order, mut ports: Ports) -> 
         Order::AdoptDomain(order) => adopt_domain(storage, order).await.map(|()| Done::Adopted).map_err(Into::into),
         Order::RenameDomain(order) => changed(rename_domain(storage, order).await),
         Order::DetachDomain(order) => changed(detach_domain(storage, order).await),
+        Order::WriteCatalog(order) => changed(write_catalog_piece(storage, order).await),
+        Order::ReadCatalog(order) => {
+            read_catalog_piece(storage, order).await.map(Done::CatalogRead).map_err(Into::into)
+        }
         Order::AttachDomain(order) => changed(attach_domain(storage, order).await),
         Order::FormatDomain(order) => format_domain(storage, order).await.map(Done::Deleted).map_err(Into::into),
         Order::CheckPlacements(order) => check_expected(storage, order, &ports).await,

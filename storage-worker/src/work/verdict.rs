@@ -109,9 +109,10 @@ impl From<DomainError> for Unfinished {
                 RefusalCode::OtherClustersDomain,
                 "make sure that no other cluster was restored from the same backup; then remove that file by hand and repeat",
             ),
-            DomainError::DomainMissing { .. } => {
-                (RefusalCode::DomainMissing, "is its storage mounted on that worker's host?")
-            }
+            DomainError::DomainMissing { .. } => (
+                RefusalCode::DomainMissing,
+                "mount its storage there on that worker's host; where that is lost for good: sdm domain forget",
+            ),
             DomainError::Corrupt { .. } => (RefusalCode::DomainCorrupt, "restore the file from a good copy"),
             DomainError::UnexpectedEntry { .. } => {
                 (RefusalCode::UnexpectedEntry, "find out who put it there and remove it by hand; sdm does not touch it")

@@ -431,6 +431,7 @@ pub fn assignment(token: Token, order: wire::assignment::Order) -> wire::Assignm
         token: token.to_string(),
         transaction_id: Uuid::from_u128(u128::from(token.index)).to_string(),
         attempt: 1,
+        stop: false,
         order: Some(order),
     }
 }

@@ -34,6 +34,15 @@ pub fn check_layer<I: Image + ?Sized>(
     backing: Backing<'_>,
     cancel: &CancelFlag,
 ) -> Result<(Header, Qcow2Facts), Qcow2Error> {
+    count_layer(image, backing, cancel).map(|(header, facts, _)| (header, facts))
+}
+
+/// The same, and who refers to which cluster.
+pub(super) fn count_layer<I: Image + ?Sized>(
+    image: &I,
+    backing: Backing<'_>,
+    cancel: &CancelFlag,
+) -> Result<(Header, Qcow2Facts, Ledger), Qcow2Error> {
     let header = Header::read_layer(image, backing)?;
     let mut ledger = Ledger::new(image.bytes(), header.cluster_bits)?;
     ledger.claim("the header", 0, header.cluster_bytes().min(image.bytes()), 1)?;
@@ -68,7 +77,7 @@ pub fn check_layer<I: Image + ?Sized>(
         check_copied(image, &header, active, &ledger, cancel)?;
     }
     let facts = facts(&header, leaked_clusters, data_clusters);
-    Ok((header, facts))
+    Ok((header, facts, ledger))
 }
 
 fn facts(header: &Header, leaked_clusters: u64, data_clusters: u64) -> Qcow2Facts {

@@ -12,7 +12,7 @@ const MAGIC: u64 = 0x5146_49FB;
 const HEADER_BYTES: u64 = 112;
 /// 16 bits.
 const REFCOUNT_ORDER: u64 = 4;
-const BACKING_FORMAT: u64 = 0xE279_2ACA;
+pub(super) const BACKING_FORMAT: u64 = 0xE279_2ACA;
 
 /// The layer beneath an image, as its header names it.
 #[derive(Debug, Clone, PartialEq, Eq)]

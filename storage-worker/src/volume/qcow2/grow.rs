@@ -24,7 +24,7 @@ use crate::volume::VOLUME_BYTES_MAX;
 use crate::work::CancelFlag;
 
 /// The header's first sector: what a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 const SIZE_AT: usize = 24;
 const L1_ENTRIES_AT: usize = 36;
 const L1_OFFSET_AT: usize = 40;
@@ -227,7 +227,7 @@ impl Plan {
 }
 
 /// Sets refcounts within one block, reading and writing only the bytes that hold them.
-fn set_refcounts<F: DomainFile>(
+pub(super) fn set_refcounts<F: DomainFile>(
     file: &F,
     header: &Header,
     block: u64,
@@ -250,7 +250,7 @@ fn set_refcounts<F: DomainFile>(
 }
 
 /// One sector, so that the old header stands or the new one does.
-fn write_header<F: DomainFile>(file: &F, header: &Header) -> Result<(), Qcow2Error> {
+pub(super) fn write_header<F: DomainFile>(file: &F, header: &Header) -> Result<(), Qcow2Error> {
     let mut sector = read_bytes(&FileImage::new(file)?, 0, SECTOR_BYTES)?;
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = sector.get_mut(at..at + bytes.len()) {
@@ -266,7 +266,7 @@ fn write_header<F: DomainFile>(file: &F, header: &Header) -> Result<(), Qcow2Err
 }
 
 /// Gives back what the new header no longer names.
-fn free_replaced<F: DomainFile>(file: &F, old: &Header, new: &Header) -> Result<(), Qcow2Error> {
+pub(super) fn free_replaced<F: DomainFile>(file: &F, old: &Header, new: &Header) -> Result<(), Qcow2Error> {
     let cluster_bytes = old.cluster_bytes();
     let mut replaced = Vec::new();
     if old.l1_offset != new.l1_offset {

@@ -107,11 +107,6 @@ impl Header {
         if self.extended_l2 { 16 } else { 8 }
     }
 
-    /// How many persistent bitmaps it lists.
-    pub fn bitmap_count(&self) -> u32 {
-        self.bitmaps.as_ref().map_or(0, |bitmaps| bitmaps.count)
-    }
-
     /// Bytes of guest data that one L2 table maps.
     pub(super) fn l2_covers(&self) -> u64 {
         self.cluster_bytes() / self.l2_entry_bytes() * self.cluster_bytes()

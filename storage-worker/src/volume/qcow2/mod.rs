@@ -1,5 +1,5 @@
 //! qcow2: a gate for headers, a full check of tables and refcounts, a map of where guest data lies, a writer of empty
-//! images, and growing one in place.
+//! images; and what is done to one in place: it is grown, gets clusters of its own, or another layer beneath it.
 //!
 //! ```text
 //!  header gate ─► refcount table, L1, snapshots, bitmaps, L2 tables: claimed as metadata, each cluster once
@@ -9,6 +9,7 @@
 //! The bytes are a stranger's. Nothing is allocated by a size that they state without a limit, every offset is
 //! checked before it is read, and no table is walked twice for the same question. Guest data is read by `flatten/`.
 
+mod additions;
 mod be;
 mod bitmaps;
 mod check;
@@ -23,10 +24,13 @@ mod image;
 mod ledger;
 mod map;
 mod new_image;
+mod rebase;
 mod refcounts;
+mod room;
 mod snapshots;
 mod tables;
 
+pub use additions::Additions;
 pub use check::check;
 pub use check::check_layer;
 pub use create::create_empty;
@@ -45,3 +49,4 @@ pub use map::Map;
 pub use map::Mapped;
 pub use new_image::NewImage;
 pub use new_image::NewRefcounts;
+pub use rebase::rebase;
