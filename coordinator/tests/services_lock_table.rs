@@ -153,7 +153,6 @@ async fn a_broken_lock_is_told_to_its_session_with_the_next_keepalive() {
         id: held.lock_id.clone(),
         reason: reason.into(),
         initiator: "op".into(),
-        confirmed_down_session: 0,
         dry_run,
     };
     assert_eq!(answer(stage.locks().break_lock(order("", false)).await).unwrap_err().reason, "REASON_MISSING");

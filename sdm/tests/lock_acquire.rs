@@ -317,6 +317,12 @@ fn other_resources_and_bad_options_are_refused_before_anything_runs() {
         |options: &[&str]| sdm.refused(&[&["lock", "acquire"][..], options, &["--", "touch", text(&ran)]].concat());
     refused(&["disk/web-01"]).says(3, "DISK_NOT_FOUND", &["web-01"]);
     refused(&["a b"]).says(2, "BAD_RESOURCE", &[]);
+    for (slip, spelling) in [("user/z:s", "user/z:S"), ("foo/z", "user/foo/z"), ("disks/a:X", "disk/NAME")] {
+        let told = refused(&[slip]);
+        told.says(2, "BAD_RESOURCE", &[slip]);
+        assert!(told.hint().contains(spelling), "{told:?}");
+    }
+    refused(&["name/worker/a"]).says(2, "BAD_RESOURCE", &["name/worker/a"]);
     refused(&["a", "--wait", "5"]).says(2, "BAD_DURATION", &["--wait"]);
     refused(&["a", "--wait", "2d"]).says(2, "BAD_LOCK_WAIT", &[]);
     refused(&["a", "--mode", "SIX"]).says(2, "USAGE", &[]);
@@ -338,15 +344,17 @@ fn a_lock_outlives_the_leader_and_so_does_a_wait_for_it() {
     let mut waiting = Holder::start(&at_leader, &files, "waiting", "steady", &["--wait", "2m"]);
     waits_in_line(&sdm, "user/steady", 1);
     cluster.kill(&leader);
-    // Longer than a lease without a renewal would last.
+    // Longer, by the cluster's clock, than a lease without a renewal would last.
     let session = locks_of(&sdm, "user/steady")[0].1.clone();
-    let renewed_until = std::time::Instant::now() + sdm_proto::limits::SESSION_TTL * 2;
-    while std::time::Instant::now() < renewed_until {
+    let clock_ms = || sdm.done(&["status"])["clock_ms"].as_u64().unwrap_or_default();
+    let over_ms = clock_ms() + 2 * u64::try_from(sdm_proto::limits::SESSION_TTL.as_millis()).unwrap();
+    until("two leases' time is over", || {
         let locks = locks_of(&sdm, "user/steady");
         assert_eq!((locks.len(), &locks[0].1), (2, &session), "{locks:?}");
         assert!(waiting.waits() && holder.started.is_running());
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
+        let now_ms = clock_ms();
+        if now_ms >= over_ms { Ok(()) } else { Err(format!("{now_ms} of {over_ms} ms")) }
+    });
     holder.ends_with(7);
     assert!(waiting.held() > token);
     waiting.ends_with(7);

@@ -96,6 +96,12 @@ fn a_disk_that_a_script_locks_is_its_own_until_it_ends() {
     assert!(people.contains(" safe ways out\n   1. ") && people.contains("   not safe: "), "{people}");
     let shown = sdm.done(&["lock", "show", &lock]);
     assert_eq!(text_of(&shown, "owner_id"), session);
+    for name in ["disk/a", "disk/a:X"] {
+        let on_disk = sdm.done(&["lock", "show", name]);
+        assert_eq!(on_disk["items"].as_array().map(Vec::len), Some(1), "{on_disk}");
+        assert_eq!(text_of(&on_disk["items"][0], "id"), lock);
+    }
+    sdm.refused(&["lock", "show", "disk/b"]).says(3, "LOCK_NOT_FOUND", &["disk/b"]);
     // Somebody waits, and is told of in the explanation.
     let waiting = sdm.start(&["disk", "delete", "a"]);
     until("the deletion waits", || {

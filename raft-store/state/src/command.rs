@@ -238,9 +238,6 @@ pub struct BreakLock {
     pub reason: String,
     /// Who, for people.
     pub by: String,
-    /// The session of whose holder the operator says that it is down, as it was shown to him.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub down_session: Option<u64>,
 }
 
 /// A client's lock under which a transaction is to run.

@@ -299,7 +299,7 @@ impl Run {
         let Some(known) = self.model.locks.get(usize::from(which) % self.model.locks.len().max(1)).cloned() else {
             return;
         };
-        let order = BreakLock { lock: known.id, reason: "x".into(), by: String::new(), down_session: None };
+        let order = BreakLock { lock: known.id, reason: "x".into(), by: String::new() };
         let reply = self.apply(Command::BreakLock(order));
         let allowed = matches!(known.owner, Owner::Session(_)) && known.under.is_none();
         assert_eq!(matches!(reply, Reply::Done), allowed, "{known:?}: {reply}");

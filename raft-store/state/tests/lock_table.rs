@@ -17,6 +17,7 @@ use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
 use sdm_state::command::Under;
+use sdm_state::domain_change::DomainChange;
 use sdm_state::events::Kind;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Owner;
@@ -85,8 +86,8 @@ impl Scene {
         request(n)
     }
 
-    fn broken(&mut self, lock: u64, down_session: Option<u64>) -> Command {
-        Command::BreakLock(BreakLock { lock, reason: "it hangs".into(), by: "op".into(), down_session })
+    fn broken(&mut self, lock: u64) -> Command {
+        Command::BreakLock(BreakLock { lock, reason: "it hangs".into(), by: "op".into() })
     }
 }
 
@@ -208,7 +209,7 @@ fn lose(scene: &mut Scene, lock: u64, way: usize) {
         0 => _ = scene.world.apply(Command::ExpireSessions { sessions: vec![scene.client] }),
         1 => _ = scene.world.apply(Command::ReleaseLockOf { session: scene.client, lock }),
         _ => {
-            let order = scene.broken(lock, None);
+            let order = scene.broken(lock);
             scene.world.apply(order);
         }
     }
@@ -314,9 +315,9 @@ fn a_users_lock_is_broken_for_a_reason_and_its_session_learns_it() {
     let (lock, token) = scene.hold(users("r"));
     let other = open(&mut scene.world, "bob@host:8");
     let Reply::Lock { id: next, token: None } = scene.ask(other, users("r"), 60_000) else { panic!() };
-    let no_reason = BreakLock { lock, reason: " ".into(), by: "op".into(), down_session: None };
+    let no_reason = BreakLock { lock, reason: " ".into(), by: "op".into() };
     assert_eq!(scene.world.refused(Command::BreakLock(no_reason)).reason, "REASON_MISSING");
-    let order = scene.broken(lock, None);
+    let order = scene.broken(lock);
     assert_eq!(scene.world.apply(order.clone()), Reply::Done);
     assert!(scene.world.state.locks.get(&next).unwrap().granted.is_some_and(|granted| granted.token > token));
     let row = scene.world.state.sessions.get(&scene.client.id).unwrap();
@@ -334,14 +335,10 @@ fn a_users_lock_is_broken_for_a_reason_and_its_session_learns_it() {
 fn a_sessions_lock_on_the_catalog_is_not_broken_it_ends_with_its_lease() {
     let mut scene = Scene::new();
     let (lock, token) = scene.hold_disk();
-    let order = scene.broken(lock, None);
+    let order = scene.broken(lock);
     let refusal = scene.world.refused(order);
     assert_eq!(refusal.reason, "FENCE_REQUIRED");
     assert!(refusal.hint.contains(" s of its last renewal"), "{refusal}");
-    let order = scene.broken(lock, Some(scene.client.id + 1));
-    assert_eq!(scene.world.refused(order).reason, "WRONG_SESSION");
-    let order = scene.broken(lock, Some(scene.client.id));
-    assert_eq!(scene.world.refused(order).reason, "FENCE_REQUIRED", "nobody knows that it is not renewed any more");
     scene.world.apply(Command::ExpireSessions { sessions: vec![scene.client] });
     assert!(scene.world.state.locks.is_empty());
     let late = scene.begin_under(50, Spec::DeleteDisk { disk: scene.disk }, token);
@@ -353,7 +350,7 @@ fn a_session_whose_transaction_runs_is_not_robbed_of_the_lock_under_it() {
     let mut scene = Scene::new();
     let (lock, token) = scene.hold_disk();
     let txn = scene.begin_under(50, Spec::ExportDisk { disk: scene.disk }, token);
-    let order = scene.broken(lock, Some(scene.client.id));
+    let order = scene.broken(lock);
     let refusal = scene.world.refused(order);
     assert_eq!(refusal.reason, "TRANSACTION_UNDER_LOCK");
     assert!(refusal.hint.contains(&format!("sdm txn abort {txn}")), "{refusal}");
@@ -366,9 +363,9 @@ fn a_transactions_lock_is_broken_only_when_nobody_may_be_writing_for_it() {
     let waiting = scene.world.begin(Spec::DeleteDisk { disk: scene.disk });
     let lock_of = |scene: &Scene, id: TxnId| scene.world.state.txns.get(&id).unwrap().lock.unwrap();
     let (held, asked) = (lock_of(&scene, running), lock_of(&scene, waiting));
-    let order = scene.broken(asked, None);
+    let order = scene.broken(asked);
     assert_eq!(scene.world.refused(order).reason, "LOCK_NOT_HELD");
-    let order = scene.broken(held, None);
+    let order = scene.broken(held);
     let refusal = scene.world.refused(order.clone());
     assert_eq!(refusal.reason, "FENCE_REQUIRED");
     assert!(refusal.hint.contains(&format!("sdm txn abort {running}")), "{refusal}");
@@ -474,4 +471,22 @@ fn a_lost_session_is_told_with_what_it_held() {
     assert_eq!(told.kind, Kind::SessionLost);
     assert!(told.text.contains("ann@host:7") && told.text.contains(&format!("lock {lock}")), "{}", told.text);
     assert!(told.text.contains("disk/a"), "{}", told.text);
+}
+
+#[test]
+fn a_dry_run_under_a_token_says_what_the_operation_under_it_would_do() {
+    let mut scene = Scene::new();
+    let domain = scene.to;
+    scene.world.begin(Spec::Domain(DomainChange::Maintenance { domain }));
+    let (lock, token) = scene.hold(vec![(Resource::Domain(domain), Mode::Exclusive)]);
+    let detach = Spec::Domain(DomainChange::Detach { domain });
+    let under = Under { session: scene.client, token };
+    let refusal = scene.world.state.dry_run(&detach, None).unwrap_err();
+    assert!(refusal.blockers.iter().any(|blocker| blocker.id == lock.to_string()), "{refusal}");
+    let plan = scene.world.state.dry_run(&detach, Some(under)).expect("its own lock is no obstacle");
+    assert!(plan.waits_for.is_empty(), "{plan:?}");
+    let stale = Under { session: scene.client, token: Token { ordinal: 9, ..token } };
+    assert!(scene.world.state.dry_run(&detach, Some(stale)).is_err());
+    let id = scene.begin_under(1, detach, token);
+    assert_eq!(scene.world.phase(id), &Phase::Running, "and so it is");
 }

@@ -6,6 +6,7 @@ use crate::client::LOCK_EPOCH_VARIABLE;
 use crate::client::LOCK_SESSION_VARIABLE;
 use crate::client::LOCK_TOKEN_VARIABLE;
 use crate::client::LockSession;
+use crate::client::with_trouble;
 use crate::commands::held_command::GRACE;
 use crate::commands::held_command::HeldCommand;
 use crate::commands::held_command::exit_code;
@@ -16,6 +17,7 @@ use crate::output::age_text;
 use crate::shutdown::Shutdown;
 use crate::values::milliseconds;
 use crate::values::parse_duration;
+use crate::values::split_resource;
 use clap::Args;
 use clap::ValueEnum;
 use sdm_proto::limits::SESSION_TTL;
@@ -30,9 +32,6 @@ use std::time::Duration;
 
 /// How long closing the session may take at the end: nobody wants to wait for what ends by itself.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Prefixes of resources; whatever has none of them is a user's name.
-const PREFIXES: [&str; 4] = ["user/", "disk/", "domain/", "name/"];
 
 /// How a resource is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -112,17 +111,19 @@ impl AcquireLock {
         let timeout = global.timeout()?;
         let wait = self.wait.as_deref().map(|text| parse_duration("--wait", text)).transpose()?;
         let ttl = self.ttl.as_deref().map(|text| parse_duration("--ttl", text)).transpose()?;
-        let context = global.context(shutdown)?;
+        let wanted: Vec<v1::LockedResource> =
+            self.resources.iter().map(|text| wanted_of(text, self.mode)).collect::<Result<_, _>>()?;
+        let context = global.context(shutdown)?.within(timeout);
         global.warn_of_secret(&context.printer);
         let mut unwanted = std::pin::pin!(context.shutdown.clone().requested());
-        let mut expired = std::pin::pin!(after(timeout));
+        let mut expired = std::pin::pin!(context.expired());
         let opening = LockSession::open(&context.cluster, ttl.unwrap_or(SESSION_TTL), Arc::new(BootClock));
         let mut session = tokio::select! {
             session = opening => session?,
             () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
-            after = &mut expired => return Err(gave_up(&timed_out(after), ExitCode::TimedOut)),
+            (after, why) = &mut expired => return Err(gave_up_in_time(after, why)),
         };
-        let outcome = self.hold(&context, &mut session, wait.unwrap_or_default(), unwanted, expired).await;
+        let outcome = self.hold(&context, &mut session, wanted, wait.unwrap_or_default(), unwanted, expired).await;
         close(&context, &session).await;
         outcome
     }
@@ -132,20 +133,19 @@ impl AcquireLock {
         &self,
         context: &Context,
         session: &mut LockSession,
+        wanted: Vec<v1::LockedResource>,
         wait: Duration,
         mut unwanted: impl Future<Output = ()> + Unpin,
-        mut expired: impl Future<Output = Duration> + Unpin,
+        mut expired: impl Future<Output = (Duration, Option<Refusal>)> + Unpin,
     ) -> Result<ExitCode, Failure> {
         let mut lost = std::pin::pin!(session.lost());
-        let wanted: Vec<v1::LockedResource> =
-            self.resources.iter().map(|text| wanted_of(text, self.mode)).collect::<Result<_, _>>()?;
         let resource = wanted.iter().map(|wanted| wanted.resource.as_str()).collect::<Vec<_>>().join(" ");
         let why = self.reason.clone().unwrap_or_else(|| self.command_words());
         let granted = tokio::select! {
             granted = session.acquire(wanted, wait, why) => granted?,
             why = &mut lost => return Err(lost_before(why)),
             () = &mut unwanted => return Err(gave_up("interrupted", ExitCode::Interrupted)),
-            after = &mut expired => return Err(gave_up(&timed_out(after), ExitCode::TimedOut)),
+            (after, why) = &mut expired => return Err(gave_up_in_time(after, why)),
         };
         tracing::info!(session = session.id(), lock = granted.lock_id, token = granted.token, "the lock is held");
         let environment = [
@@ -160,7 +160,7 @@ impl AcquireLock {
             why = &mut lost => Ending::Lost(why),
             status = command.ended() => return status.map(exit_code),
             () = &mut unwanted => Ending::Unwanted,
-            after = &mut expired => Ending::TimedOut(after),
+            (after, _) = &mut expired => Ending::TimedOut(after),
         };
         // The lease goes on being renewed while the command takes its time to end.
         let times = if matches!(ending, Ending::Unwanted) { 2 } else { 1 };
@@ -188,32 +188,14 @@ impl AcquireLock {
 /// takes.
 const WHY_CHARACTERS: usize = 60;
 
-/// One resource with its mode. No name holds a colon and one of the four modes after it, unless the user means that.
-fn wanted_of(text: &str, mode: LockMode) -> Result<v1::LockedResource, Failure> {
-    let (name, own) = text.rsplit_once(':').unwrap_or((text, ""));
-    let (name, mode) = match LockMode::from_str(own, false) {
-        Ok(own) => (name, own),
-        Err(_) => (text, mode),
-    };
-    if name.is_empty() {
-        return Err(Failure::new(Class::Invalid, "BAD_RESOURCE", format!("{text:?} names nothing to lock")));
-    }
-    Ok(v1::LockedResource { resource: resource_of(name), mode: mode.word().to_owned() })
+/// One resource with its mode.
+fn wanted_of(text: &str, mode: LockMode) -> Result<v1::LockedResource, Refusal> {
+    let (resource, own) = split_resource(text)?;
+    Ok(v1::LockedResource { resource, mode: own.unwrap_or(mode.word()).to_owned() })
 }
 
-/// With the prefix that users' names have.
-pub fn resource_of(text: &str) -> String {
-    if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) { text.to_owned() } else { format!("user/{text}") }
-}
-
-async fn after(timeout: Option<Duration>) -> Duration {
-    match timeout {
-        Some(timeout) => {
-            tokio::time::sleep(timeout).await;
-            timeout
-        }
-        None => std::future::pending().await,
-    }
+fn gave_up_in_time(after: Duration, trouble: Option<Refusal>) -> Failure {
+    with_trouble(gave_up(&timed_out(after), ExitCode::TimedOut), trouble)
 }
 
 fn timed_out(after: Duration) -> String {
@@ -263,15 +245,6 @@ mod tests {
         };
         assert_eq!(wanted("domain/nfs2:IX"), ("domain/nfs2".to_owned(), "IX".to_owned()));
         assert_eq!(wanted("backup"), ("user/backup".to_owned(), "X".to_owned()));
-        assert_eq!(wanted("vm:7"), ("user/vm:7".to_owned(), "X".to_owned()), "a name may hold a colon");
-        assert!(wanted_of(":X", LockMode::Shared).is_err());
-    }
-
-    #[test]
-    fn names_are_users_own_unless_they_say_otherwise() {
-        assert_eq!(resource_of("backup"), "user/backup");
-        assert_eq!(resource_of("user/backup"), "user/backup");
-        // For a member to refuse, with the reason.
-        assert_eq!(resource_of("disk/web-01"), "disk/web-01");
+        assert!(wanted_of("user/z:s", LockMode::Shared).is_err());
     }
 }

@@ -32,7 +32,8 @@ impl Report for Ordered {
             return lines.chain(["nothing was done\n".to_owned()]).collect();
         }
         let Some(lock) = &self.lock else { return format!("{}\n", self.done) };
-        format!("lock {} on {} was {} ({})\n", lock.id, lock.names.join(", "), self.done, one_line(&lock.holder))
+        let (id, names, holder) = (&lock.id, lock.names.join(", "), one_line(&lock.holder));
+        format!("lock {id} on {names} was {} ({holder})\nnext: sdm events --kind lock\n", self.done)
     }
 }
 
@@ -116,7 +117,6 @@ impl BreakLock {
             id: self.id.clone(),
             reason: self.reason.clone(),
             initiator: initiator(),
-            confirmed_down_session: 0,
             dry_run: self.dry_run,
         };
         context.attachment.set(Begun::Change(format!("sdm lock show {}", self.id)));

@@ -1,4 +1,4 @@
-//! Values that users write on the command line: sizes, durations, names, addresses, request ids.
+//! Values that users write on the command line: sizes, durations, names, addresses, request ids, resources.
 //! Each file reads one of them and says, when it cannot, what was expected. Nothing here asks a
 //! cluster.
 
@@ -7,6 +7,7 @@ mod duration;
 mod endpoint;
 mod reference;
 mod request_id;
+mod resource;
 mod size;
 
 pub use cluster_id::parse_cluster_id;
@@ -19,4 +20,5 @@ pub use reference::parse_name;
 pub use reference::parse_reference;
 pub use request_id::draw_request_id;
 pub use request_id::parse_request_id;
+pub use resource::split as split_resource;
 pub use size::parse_size;

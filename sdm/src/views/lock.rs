@@ -99,6 +99,7 @@ impl From<v1::Lock> for LockView {
 impl Row for LockView {
     const HEADINGS: &'static [&'static str] =
         &["LOCK", "STATE", "RESOURCES", "HOLDER", "WHY", ">SINCE", "TOKEN", ">PLACE", ">WAIT", "WAITS FOR"];
+    const FIRST: &'static str = "run a command under one of your own: sdm lock acquire NAME -- COMMAND";
 
     fn cells(&self) -> Vec<String> {
         let resources = self.resource_words();
@@ -119,6 +120,11 @@ impl Row for LockView {
 }
 
 impl LockView {
+    /// Whether it is on this resource, by the name that users give it or by its id.
+    pub fn is_on(&self, resource: &str) -> bool {
+        self.names.iter().chain(self.resources.iter().map(|locked| &locked.resource)).any(|own| own == resource)
+    }
+
     /// Each resource as users call it, with its mode.
     fn resource_words(&self) -> Vec<String> {
         let name = |(at, locked): (usize, &ResourceView)| {

@@ -5,6 +5,8 @@ use super::request;
 use crate::core::Core;
 use crate::services::call::Call;
 use crate::services::resolve;
+use sdm_proto::names::Name;
+use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
 use sdm_state::State;
@@ -33,7 +35,22 @@ pub(super) async fn lock_set(
     if state.sessions.get(&session.id).is_some_and(|row| row.last_sequence >= sequence) {
         return Ok(Vec::new());
     }
-    resources.iter().map(|wanted| Ok((resource(state, &wanted.resource)?, request::mode(&wanted.mode)?))).collect()
+    let locked = |wanted: &v1::LockedResource| Ok((lockable(state, &wanted.resource)?, request::mode(&wanted.mode)?));
+    resources.iter().map(locked).collect()
+}
+
+/// A resource that a client may lock: of the names that are being given only those of disks and domains.
+fn lockable(state: &State, text: &str) -> Result<Resource, Refusal> {
+    let given = text.strip_prefix("name/").map(|name| name.split_once('/'));
+    match given {
+        None => resource(state, text),
+        Some(Some(("disk" | "domain", name))) if name.parse::<Name>().is_ok() => resource(state, text),
+        Some(_) => {
+            let shown: String = text.chars().take(64).collect();
+            Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", format!("{shown:?} cannot be locked: it is no name to give"))
+                .hint("name/disk/NAME and name/domain/NAME reserve a name"))
+        }
+    }
 }
 
 /// A resource as users name it: a disk or domain by name or id, a name, a name of their own.

@@ -81,17 +81,16 @@ pub(super) async fn break_lock(core: &Core, asked: v1::BreakLockRequest) -> Resu
             .hint("say why: --reason TEXT; it is kept in the events"));
     }
     let by: String = asked.initiator.chars().filter(|c| !c.is_control()).take(BY_BYTES_MAX / 4).collect();
-    let down_session = Some(asked.confirmed_down_session).filter(|session| *session > 0);
     let call = Call::begin(core);
     let view = call.read().await?;
     let state = &view.state;
-    state.check_break(id, down_session)?;
+    state.check_break(id)?;
     let row = state.known_lock(id)?;
     let lock = Some(shown(core, state, row));
     if asked.dry_run {
         return Ok(v1::BreakLockResponse { lock, would: would(state, row, "broken") });
     }
     tracing::warn!(lock = id, by, reason, "a lock is broken by order");
-    call.propose_answer(Command::BreakLock(BreakLock { lock: id, reason, by, down_session })).await?;
+    call.propose_answer(Command::BreakLock(BreakLock { lock: id, reason, by })).await?;
     Ok(v1::BreakLockResponse { lock, would: Vec::new() })
 }

@@ -103,11 +103,12 @@ pub(super) fn resource(text: &str) -> Result<Resource, Refusal> {
     let Some(name) = text.strip_prefix("user/") else {
         let message = format!("{shown:?} cannot be locked: it says neither whose name it is nor what it names");
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", message)
-            .hint("user/NAME is a name of your own; disk/NAME and domain/NAME are what the catalog knows"));
+            .hint("the kinds are user/NAME (names of your own), disk/NAME, domain/NAME and name/disk/NAME"));
     };
-    if !is_lock_name(name) {
+    // After a colon stands a mode, wherever people write resources: a name with one in it is a slip.
+    if !is_lock_name(name) || name.contains(':') {
         return Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", format!("{shown:?} cannot be locked"))
-            .hint(format!("a name is user/ and 1 to {LOCK_NAME_BYTES_MAX} letters, digits and ._:@+-/")));
+            .hint(format!("a name is user/ and 1 to {LOCK_NAME_BYTES_MAX} letters, digits and ._@+-/")));
     }
     Ok(Resource::User(name.to_owned()))
 }
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn other_resources_bad_names_and_modes_are_refused() {
-        for text in ["disk/x", "domain/x", "name/x", "backup", "", "user/", "user/a b", "user/a\n", "user/\u{e4}"] {
+        for text in ["disk/x", "domain/x", "name/x", "backup", "", "user/", "user/a b", "user/a\n", "user/\u{e4}", "user/a:s"] {
             assert_eq!(reason_of(lock_set(&[wanted(text, "X")])), "BAD_RESOURCE", "{text:?}");
         }
         let long = format!("user/{}", "x".repeat(LOCK_NAME_BYTES_MAX + 1));
