@@ -4,6 +4,7 @@ use crate::commands::Command;
 use crate::commands::LockCommand;
 use crate::commands::become_command;
 use crate::context::Context;
+use crate::examples::with_examples;
 use crate::output::EXIT_CODES;
 use crate::output::ExitCode;
 use crate::output::Failure;
@@ -164,7 +165,7 @@ pub fn run() -> ExitCode {
 
 /// The whole tree, with the exit codes at the foot of the long help.
 pub fn command_line() -> clap::Command {
-    Cli::command().after_long_help(exit_codes_text())
+    with_examples(Cli::command()).after_long_help(exit_codes_text())
 }
 
 /// The exit codes as text.
@@ -237,6 +238,10 @@ async fn operate(command: Command, global: &GlobalOptions, shutdown: Shutdown) -
         result = command.operate(&context) => result,
         failure = context.unwanted(), if !ends_itself => Err(failure),
     };
+    let result = match result {
+        Err(failure) => Err(context.let_go(failure).await),
+        done => done,
+    };
     // A thread that still writes one does not learn that the command has ended.
     context.parts.remove_all();
     result
@@ -261,21 +266,32 @@ fn without_global_options(mut error: clap::Error) -> clap::Error {
 /// Tells clap's own errors in the form of all errors; help and version are results.
 fn usage(error: clap::Error, format: Format) -> ExitCode {
     use clap::error::ErrorKind;
-    let shown = matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    );
-    if shown || format == Format::Table {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || format == Format::Table {
         // Stdout or stderr is gone: the code still tells.
         _ = error.print();
-        let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         return if asked { ExitCode::Done } else { ExitCode::Usage };
     }
+    Printer { format }.fail(&usage_failure(&error))
+}
+
+/// The same as one line: what is wrong, with every argument that clap names on a line of its own; as the hint its tips
+/// and the usage.
+fn usage_failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    let failure: Failure =
-        Refusal::new(Class::Invalid, "USAGE", message).hint("`sdm help` lists the commands and their options").into();
-    Printer { format }.fail(&failure)
+    let mut lines = text.lines().map(str::trim);
+    let wrong: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    let message = match (error.kind(), wrong.as_slice()) {
+        (clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => "a command is missing".to_owned(),
+        (_, [first]) => (*first).to_owned(),
+        (_, [first, named @ ..]) => format!("{first} {}", named.join(", ")),
+        (_, []) => text.clone(),
+    };
+    let advice = |line: &&str| line.starts_with("tip: ") || line.starts_with("Usage: ");
+    let hint = text.lines().map(str::trim).filter(advice).collect::<Vec<_>>().join("; ");
+    Refusal::new(Class::Invalid, "USAGE", message.trim_start_matches("error: "))
+        .hint(format!("{hint}; all options: the same command with --help"))
+        .into()
 }
 
 /// The format that the user asks for, read without the parser that has just refused the arguments.
@@ -430,6 +446,19 @@ mod tests {
                 assert!(!usage.contains(option), "{usage}");
             }
         }
+    }
+
+    #[test]
+    fn a_usage_error_for_programs_names_every_argument_and_the_usage() {
+        let told = |line: &str| usage_failure(&without_global_options(parsed(line).unwrap_err())).refusal;
+        let missing = told("sdm disk create x");
+        assert!(missing.message.contains("--domain <D>") && missing.message.contains("--size <"), "{missing}");
+        assert!(!missing.message.contains('\n') && missing.hint.contains("Usage: sdm disk create"), "{missing}");
+        let slip = told("sdm disk lst");
+        assert!(slip.message.contains("'lst'") && slip.hint.contains("'list'"), "{slip}");
+        let value = told("sdm disk create x --domain d --size 1G --format vmdk");
+        assert!(value.message.contains("raw") && value.message.contains("qcow2"), "{value}");
+        assert_eq!(told("sdm disk").message, "a command is missing");
     }
 
     #[test]

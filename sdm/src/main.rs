@@ -8,6 +8,9 @@ mod client;
 mod commands;
 mod context;
 mod demo;
+mod examples;
+#[cfg(test)]
+mod hint_lines;
 mod logging;
 mod output;
 mod shutdown;

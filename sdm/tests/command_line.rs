@@ -5,6 +5,7 @@ mod cluster;
 mod host;
 
 use cluster::Sdm;
+use cluster::program;
 use host::Scratch;
 use host::send;
 use host::text;
@@ -46,11 +47,47 @@ fn bad_names_ids_durations_and_usage_end_with_2_in_json_too() {
         (&["backup", "reconcile", "--take-from", "x"], "BAD_CLUSTER_ID"),
         (&["no-such-noun"], "USAGE"),
         (&["disk", "move", "x"], "USAGE"),
+        (&["disk"], "USAGE"),
+        (&["lock", "show", "disks/x"], "BAD_RESOURCE"),
     ];
     for (arguments, reason) in cases {
         let refused = nobody().refused(arguments);
         assert_eq!((refused.code, refused.reason()), (2, *reason), "{arguments:?}");
         assert!(*reason != "BAD_ADDRESS" || !refused.hint().is_empty(), "{refused:?}");
+    }
+    let missing = nobody().refused(&["disk", "create", "x"]);
+    missing.says(2, "USAGE", &["--domain <D>", "--size <S>"]);
+    assert!(missing.hint().contains("Usage: sdm disk create"), "{missing:?}");
+}
+
+/// A command whose reader is gone before it says anything, as with `| head` or `| true`.
+#[test]
+fn a_reader_that_goes_away_is_no_reason_to_panic() {
+    for arguments in
+        [["--help"].as_slice(), &["disk", "--help"], &["exit-codes"], &["-o", "json", "exit-codes"], &["version"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let command = program().args(arguments).stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        drop(reader);
+        let ended = command.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), stderr.as_ref()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_interrupt_at_any_early_moment_ends_with_130() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    for pause_ms in [0, 1, 2, 4, 8, 16, 32] {
+        for arguments in [["disk", "list"].as_slice(), &["status", "--wait"], &["lock", "acquire", "x", "--", "true"]] {
+            let running = at(&address).start(arguments);
+            std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+            send(running.pid(), rustix::process::Signal::INT);
+            let ended = running.finish();
+            assert_eq!((ended.code, ended.stdout.as_str()), (130, ""), "{arguments:?} after {pause_ms} ms: {ended:?}");
+            assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+        }
     }
 }
 
@@ -69,12 +106,14 @@ fn files_that_cannot_be_imported_or_written_are_refused_before_anybody_is_asked(
         (&folder, 2, "NOT_A_FILE"),
         (&fifo, 2, "NOT_A_FILE"),
         (&std::path::PathBuf::from("/dev/null"), 2, "NOT_A_FILE"),
+        (&std::path::PathBuf::from("-"), 2, "NOT_A_FILE"),
         (&empty, 2, "EMPTY_FILE"),
     ];
     for (file, code, reason) in cases {
         for format in ["raw", "qcow2"] {
             let arguments = ["disk", "import", text(file), "--name", "x", "--domain", "d", "--format", format];
-            nobody().refused(&arguments).states(code, reason, &[text(file)]);
+            let named = if text(file) == "-" { "standard input" } else { text(file) };
+            nobody().refused(&arguments).states(code, reason, &[named]);
         }
     }
     let export = |file: &std::path::Path| nobody().refused(&["disk", "export", "x", text(file)]);

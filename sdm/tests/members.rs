@@ -79,6 +79,21 @@ fn a_single_survivor_of_three_says_what_each_endpoint_answered() {
             assert!(line.contains(expected), "{line}");
         }
     }
+    // A command that may not wait so long says the same, and what became of its request; so does one for a lock.
+    let hurried = cluster.sdm().refused(&["--timeout", "2s", "disk", "delete", "web-01"]);
+    hurried.says(20, "NO_QUORUM", &["timed out after 2.0s", "1 of 3", "is not known"]);
+    assert!(hurried.hint().contains("sdm txn show "), "{hurried:?}");
+    let lock = cluster.sdm().refused(&["--timeout", "2s", "lock", "acquire", "x", "--", "true"]);
+    lock.says(20, "NO_QUORUM", &["timed out after 2.0s", "1 of 3"]);
+    for refused in [hurried, lock] {
+        let blockers = refused.blockers();
+        assert_eq!(blockers.len(), 3, "{refused:?}");
+        assert!(
+            blockers.iter().any(|line| line.contains("node-c reaches 1 of 3 voters") && line.contains("[NO_QUORUM]")),
+            "{refused:?}"
+        );
+        assert_eq!(blockers.iter().filter(|line| line.contains("Connection refused")).count(), 2, "{refused:?}");
+    }
     cluster.start_node("node-a");
     cluster.leader();
     cluster.sdm().refused(&["disk", "delete", "web-01"]).says(3, "DISK_NOT_FOUND", &["web-01"]);

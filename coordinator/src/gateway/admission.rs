@@ -84,7 +84,7 @@ fn check_cluster(state: &State, remembered: &str, member: &str) -> Result<(), Re
     let message = format!("the worker belongs to cluster {remembered}, member {member} to cluster {own}");
     Err(Refusal::new(Class::Denied, "WRONG_CLUSTER", message)
         .hint(format!(
-            "check --coordinators; if this cluster was restored from a backup of that one, admit the worker anew: sdm worker --readmit {own}"
+            "check --coordinators; if this cluster was restored from a backup of that one, admit the worker anew: its usual command with --readmit {own}"
         )))
 }
 

@@ -136,7 +136,7 @@ impl Mutation {
         let begin = self.command(state, id, spec);
         let answered = call.propose(Command::Begin(begin)).await?;
         let state = &answered.view.state;
-        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
+        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(state, id))?;
         match &txn.phase {
             Phase::Refused(refusal) => Err(refusal.clone()),
             _ => Ok(Begun { transaction: Some(present::transaction(state, txn)), plan: None }),
@@ -182,7 +182,7 @@ impl Mutation {
         match state.txns.get(&id).map(|txn| &txn.phase) {
             Some(Phase::Refused(refusal)) => Err(refusal.clone()),
             Some(_) => Ok(id),
-            None => Err(resolve::unknown_txn(id)),
+            None => Err(resolve::unknown_txn(state, id)),
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) async fn begin(core: &Core, asked: v1::BeginNoopRequest) -> Result<Be
         }
     }
     let view = core.view();
-    let txn = view.state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
+    let txn = view.state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(&view.state, id))?;
     Ok(Begun { transaction: Some(present::transaction(&view.state, txn)), plan: None })
 }
 

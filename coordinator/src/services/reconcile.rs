@@ -252,7 +252,7 @@ impl Reconciliation {
         Err(last.unwrap_or_else(|| {
             let message = format!("no live worker owns the path {} of domain {}", domain.path, domain.name);
             Refusal::new(Class::Precondition, "NO_WORKER_FOR_PATH", message).hint(format!(
-                "admit a worker anew: sdm worker --readmit {} … (sdm worker list --wait 1)",
+                "admit a worker anew: its usual command with --readmit {}; then sdm worker list --wait 1",
                 self.view.state.cluster_id()
             ))
         }))

@@ -65,7 +65,7 @@ pub(crate) fn disk<'a>(state: &'a State, text: &str) -> Result<&'a Disk, Refusal
         Reference::Id(uuid) => state.disks.get(&sdm_proto::ids::Id::from_uuid(uuid)),
         Reference::Name(name) => state.disk_named(&name),
     };
-    found.ok_or_else(|| {
+    found.filter(|disk| !state.is_hidden(disk)).ok_or_else(|| {
         let names = state.disks.values().map(|disk| disk.name.as_str());
         unknown("disk", "DISK_NOT_FOUND", text, state.disks.len(), names)
     })
@@ -126,7 +126,9 @@ pub(crate) fn snapshot<'a>(state: &'a State, disk: &Disk, text: &str) -> Result<
     };
     let names: Vec<&str> =
         own().filter_map(|volume| Some(volume.snapshot.as_ref()?.name.as_str())).take(SUGGESTIONS_MAX).collect();
+    let is_layer = |volume: &Volume| named(volume) && disk.volumes.last() != Some(&volume.id);
     let hint = match names.as_slice() {
+        _ if chain().any(is_layer) => format!("to have it taken into the layer above: sdm disk flatten {}", disk.name),
         [] => format!("it has none; sdm disk tree {}", disk.name),
         names => format!("there is {}; sdm snapshot list {}", names.join(", "), disk.name),
     };
@@ -152,14 +154,19 @@ pub(crate) fn volume<'a>(state: &'a State, text: &str) -> Result<&'a Volume, Ref
     };
     state.volumes.get(&sdm_proto::ids::Id::from_uuid(uuid)).ok_or_else(|| {
         Refusal::new(Class::NotFound, "VOLUME_NOT_FOUND", format!("there is no volume {text}"))
-            .hint("see sdm disk tree DISK for those of a disk")
+            .hint("those of a disk: sdm disk tree DISK")
     })
 }
 
 /// A transaction that is not there, or not any more.
-pub(crate) fn unknown_txn(id: TxnId) -> Refusal {
-    Refusal::new(Class::NotFound, "TXN_NOT_FOUND", format!("there is no transaction {id}"))
-        .hint("see sdm txn list; finished ones are forgotten after a while")
+pub(crate) fn unknown_txn(state: &State, id: TxnId) -> Refusal {
+    let settings = &state.meta.settings;
+    Refusal::new(Class::NotFound, "TXN_NOT_FOUND", format!("there is no transaction {id}")).hint(format!(
+        "a request that was refused before it began (a name that is not there, a bad value) is recorded nowhere and changed \
+         nothing; finished transactions are forgotten after {} h, and when {} others finished later; sdm txn list",
+        settings.request_window_ms / 3_600_000,
+        settings.finished_txns_max
+    ))
 }
 
 enum Reference {
@@ -178,8 +185,13 @@ impl Reference {
 
 fn unknown<'a>(noun: &str, reason: &str, text: &str, count: usize, names: impl Iterator<Item = &'a str>) -> Refusal {
     let message = format!("there is no {noun} {text}");
+    let (list, first) = match noun {
+        "worker" => ("sdm worker list", "start one on a host: `sdm worker`"),
+        "domain" => ("sdm domain list", "make one: sdm domain create NAME --path PATH"),
+        _ => ("sdm disk list", "make one: sdm disk create NAME --domain DOMAIN --size 40GiB"),
+    };
     let hint = if count == 0 {
-        format!("there is no {noun} at all yet; make one with sdm {noun} create")
+        format!("there is no {noun} at all yet; {first}")
     } else {
         let mut near: Vec<&str> = names.take(ROWS_LOOKED_AT_MAX).collect();
         if count > SUGGESTIONS_MAX {
@@ -188,8 +200,8 @@ fn unknown<'a>(noun: &str, reason: &str, text: &str, count: usize, names: impl I
         }
         near.sort_unstable();
         match (near.is_empty(), count > SUGGESTIONS_MAX) {
-            (true, _) => format!("see sdm {noun} list"),
-            (false, true) => format!("did you mean {}? See sdm {noun} list", near.join(" or ")),
+            (true, _) => format!("see {list}"),
+            (false, true) => format!("did you mean {}? See {list}", near.join(" or ")),
             (false, false) => format!("there is {}", near.join(", ")),
         }
     };

@@ -43,7 +43,7 @@ impl TransactionApi {
         let id = resolve::txn_id(&request.id)?;
         let view = Call::begin(&self.core).read().await?;
         let state = &view.state;
-        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(id))?;
+        let txn = state.txns.get(&id).ok_or_else(|| resolve::unknown_txn(state, id))?;
         Ok(v1::GetTransactionResponse {
             transaction: Some(present::transaction(state, txn)),
             revision: state.applied_index(),
@@ -73,7 +73,7 @@ impl TransactionApi {
         let id = resolve::txn_id(&request.id)?;
         let view = Call::begin(&self.core).read().await?;
         if !view.state.txns.contains(&id) {
-            return Err(resolve::unknown_txn(id));
+            return Err(resolve::unknown_txn(&view.state, id));
         }
         Ok(TransactionWatch::new(self.core.clone(), self.progress.clone(), id))
     }
@@ -95,13 +95,13 @@ impl TransactionApi {
         if request.dry_run {
             let view = Call::begin(&self.core).read().await?;
             let state = &view.state;
-            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(state, txn))?;
             let would = would_abort(state, row);
             return Ok(v1::AbortTransactionResponse { transaction: Some(present::transaction(state, row)), would });
         }
         let answered = Call::begin(&self.core).propose(Command::Abort { txn, reason: request.reason }).await?;
         let state = &answered.view.state;
-        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(state, txn))?;
         let transaction = Some(present::transaction(state, row));
         Ok(v1::AbortTransactionResponse { transaction, would: Vec::new() })
     }
@@ -113,13 +113,13 @@ impl TransactionApi {
             let view = Call::begin(&self.core).read().await?;
             let state = &view.state;
             state.check_retry(txn)?;
-            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+            let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(state, txn))?;
             let would = vec![format!("transaction {txn} would be tried at once: {}", row.summary)];
             return Ok(v1::RetryTransactionResponse { transaction: Some(present::transaction(state, row)), would });
         }
         let answered = Call::begin(&self.core).propose(Command::RetryTxn { txn, by }).await?;
         let state = &answered.view.state;
-        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(txn))?;
+        let row = state.txns.get(&txn).ok_or_else(|| resolve::unknown_txn(state, txn))?;
         let transaction = Some(present::transaction(state, row));
         Ok(v1::RetryTransactionResponse { transaction, would: Vec::new() })
     }
@@ -139,6 +139,9 @@ fn wanted(request: &v1::ListTransactionsRequest, txn: &Txn, now_ms: u64) -> bool
 
 /// What an abort would do, in words.
 fn would_abort(state: &State, txn: &Txn) -> Vec<String> {
+    if let Some(why) = present::aborted_later(state, txn) {
+        return vec![format!("transaction {} would not be aborted at once: {why}", txn.id)];
+    }
     let mut lines = match &txn.phase {
         Phase::Committed(_) => vec![format!("transaction {} is committed: an abort would be refused", txn.id)],
         Phase::Aborted(_) | Phase::Refused(_) => vec![format!("nothing: transaction {} is over", txn.id)],

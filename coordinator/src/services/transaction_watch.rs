@@ -106,7 +106,7 @@ impl TransactionWatch {
             // Watched since before it is loaded: what is applied in between wakes once more.
             let view = self.core.view();
             let state = &view.state;
-            let Some(txn) = state.txns.get(&self.id) else { return Some(Err(resolve::unknown_txn(self.id))) };
+            let Some(txn) = state.txns.get(&self.id) else { return Some(Err(resolve::unknown_txn(state, self.id))) };
             let now_shown = Shown::of(state, txn);
             let token = now_shown.token(txn);
             if self.shown.as_ref() != Some(&now_shown) {

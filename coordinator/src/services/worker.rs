@@ -70,7 +70,7 @@ impl WorkerApi {
         require_reason(request.header.as_ref(), "that a host is down")?;
         let session = request.session_id.parse().map_err(|_| {
             Refusal::new(Class::Invalid, "BAD_SESSION", "the session that was looked at is needed")
-                .hint(format!("sdm worker show {} shows it", request.worker.chars().take(64).collect::<String>()))
+                .hint(format!("`sdm worker show {}` shows it", request.worker.chars().take(64).collect::<String>()))
         })?;
         let hash = RequestHash::of("worker-confirm-down").text("worker", &request.worker).number("session", session);
         let mutation = Mutation::parse(request.header, hash)?;

@@ -217,6 +217,11 @@ impl Cluster {
         Err(passed)
     }
 
+    /// Every endpoint, in the order in which the user named them.
+    pub(super) fn links(&self) -> impl Iterator<Item = (&str, Link)> {
+        self.endpoints.iter().map(|endpoint| (endpoint.address.as_str(), endpoint.link.clone()))
+    }
+
     /// The endpoint to ask now, with its index for `pass_over`.
     pub(super) fn current_link(&self) -> Option<(usize, &str, Link)> {
         self.current().map(|(at, endpoint)| (at, endpoint.address.as_str(), endpoint.link.clone()))

@@ -12,6 +12,7 @@ mod lock_line;
 mod lock_session;
 mod mutation;
 mod pages;
+mod trouble;
 mod wait;
 mod watch;
 
@@ -32,6 +33,9 @@ pub use mutation::LOCK_TOKEN_VARIABLE;
 pub use mutation::Mutation;
 pub use mutation::initiator;
 pub use pages::all_pages;
+pub use trouble::LOOK;
+pub use trouble::trouble_of;
+pub use trouble::with_trouble;
 pub use wait::show;
 pub use wait::wait_for_outcome;
 pub use watch::Told;

@@ -5,6 +5,7 @@ use super::domain_check::CheckDomain;
 use super::domain_life::ActivateDomain;
 use super::domain_life::AttachDomain;
 use super::domain_life::EndDomain;
+use super::domain_life::ForgetDomain;
 use super::domain_life::MaintainDomain;
 use super::domain_life::RenameDomain;
 use crate::client::all_pages;
@@ -12,6 +13,7 @@ use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
 use crate::output::Report;
+use crate::output::one_line;
 use crate::values::milliseconds;
 use crate::values::parse_absolute_path;
 use crate::values::parse_duration;
@@ -48,6 +50,11 @@ pub enum DomainCommand {
     Attach(AttachDomain),
     /// Delete an empty domain in maintenance and its folder (format)
     Delete(EndDomain),
+    /// Take a domain out of the catalog whose storage is lost for good; nothing is done on the storage
+    ///
+    /// Other systems call this destroying a domain. Only the catalog changes, and there is no way back: --dry-run names
+    /// the disks, the garbage and the attachments that go.
+    Forget(ForgetDomain),
     /// Compare what the catalog says of a domain with what lies there; changes nothing
     Check(CheckDomain),
     /// List the domains
@@ -96,7 +103,15 @@ pub(super) struct DomainResult {
 impl Report for DomainResult {
     fn text(&self) -> String {
         match &self.domain {
-            Some(domain) => format!("domain {} is there: {}   id {}\n", domain.name, domain.path, domain.id),
+            Some(domain) => format!(
+                "done: {}{}\ndomain {} is {}: {}   id {}\nnext: sdm domain show {2}\n",
+                one_line(&self.transaction.summary),
+                self.transaction.mark(),
+                domain.name,
+                domain.state,
+                domain.path,
+                domain.id
+            ),
             None => {
                 format!("transaction {} is {}; look: sdm txn show {0}\n", self.transaction.id, self.transaction.phase)
             }
@@ -119,6 +134,7 @@ impl DomainCommand {
             Self::Detach(end) => end.detach(context).await,
             Self::Attach(attach) => attach.run(context).await,
             Self::Delete(end) => end.delete(context).await,
+            Self::Forget(forget) => forget.run(context).await,
             Self::Check(check) => check.run(context).await,
             Self::List => list(context).await,
             Self::Show { domain } => {

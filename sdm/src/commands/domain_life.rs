@@ -64,6 +64,18 @@ pub struct EndDomain {
     change: Change,
 }
 
+/// Options of `forget`.
+#[derive(Args, Debug)]
+pub struct ForgetDomain {
+    /// Its name or id
+    domain: String,
+    /// Its name or id once more: there is no way back
+    #[arg(long, value_name = "NAME")]
+    confirm: Option<String>,
+    #[command(flatten)]
+    change: Change,
+}
+
 /// Options of `attach`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: sdm domain attach /mnt/nfs1/6f1c2a0e-8f0b-5c53-9d0e-0d6a2d0f7a11 --name archive")]
@@ -94,15 +106,17 @@ struct MaintenanceResult {
 
 impl Report for MaintenanceResult {
     fn text(&self) -> String {
-        let mut text = format!("domain {} is in maintenance: nothing new begins in it\n", self.domain);
+        let (domain, mark) = (&self.domain, self.transaction.mark());
+        let mut text = format!("domain {domain} is in maintenance: nothing new begins in it{mark}\n");
+        let next = format!("next: sdm domain detach {domain}, or back: sdm domain activate {domain}\n");
         if self.still_running.is_empty() {
-            return text + "nothing runs in it any more\n";
+            return text + "nothing runs in it any more\n" + &next;
         }
         text.push_str("still there, and left alone:\n");
         for at in &self.still_running {
             text.push_str(&format!("  {} {}: {}\n", at.kind, at.id, crate::output::one_line(&at.description)));
         }
-        text
+        text + &next
     }
 }
 
@@ -119,7 +133,11 @@ struct EndResult {
 
 impl Report for EndResult {
     fn text(&self) -> String {
-        format!("domain {} is gone from this cluster; its folder is {}\n{}\n", self.domain, self.folder, self.hint)
+        let mark = self.transaction.mark();
+        format!(
+            "domain {} is gone from this cluster; its folder is {}{mark}\n{}\n",
+            self.domain, self.folder, self.hint
+        )
     }
 }
 
@@ -189,7 +207,7 @@ impl EndDomain {
         let delete = async |link| DomainServiceClient::new(link).delete_domain(request.clone()).await;
         let (label, ask) = (format!("delete {}", self.domain), context.cluster.call(delete));
         let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
-        let hint = "its folder is deleted by the collector: sdm gc run does it now".to_owned();
+        let hint = "its folder is deleted by the collector; now: sdm gc run".to_owned();
         context.printer.print(&EndResult { transaction: txn.into(), domain: self.domain, folder, hint })
     }
 
@@ -209,6 +227,37 @@ impl EndDomain {
             self.confirmed.require(&format!("domain {} {what}", self.domain), &self.domain)?;
         }
         Ok((header, reference, folder.unwrap_or_default(), local))
+    }
+}
+
+impl ForgetDomain {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let header = self.change.mutation.header()?;
+        let domain = parse_reference("DOMAIN", &self.domain)?;
+        let name = &self.domain;
+        if !header.dry_run && self.confirm.as_ref() != Some(name) {
+            let message = match &self.confirm {
+                None => format!("domain {name} and the disks in it are forgotten for good: that is to be confirmed"),
+                Some(other) => format!("{other} is confirmed, and {name} was to be forgotten: nothing was done"),
+            };
+            return Err(Refusal::new(Class::Invalid, "CONFIRMATION_NEEDED", message)
+                .hint(format!(
+                    "see what goes: sdm domain forget {name} --dry-run; then sdm domain forget {name} --reason TEXT \
+                     --confirm {name}"
+                ))
+                .into());
+        }
+        // A repetition of what is done already is answered by the recorded result.
+        let known = domain_of(context, &domain).await.ok();
+        let folder = known.map(|row| format!("{}/{}", row.path.trim_end_matches('/'), row.id)).unwrap_or_default();
+        let request = v1::ForgetDomainRequest { header: Some(header.clone()), domain };
+        let forget = async |link| DomainServiceClient::new(link).forget_domain(request.clone()).await;
+        let (label, ask) = (format!("forget {name}"), context.cluster.call(forget));
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
+        let hint =
+            "nothing was done on its storage; should that come back, it is nobody's here: remove the folder by hand"
+                .to_owned();
+        context.printer.print(&EndResult { transaction: txn.into(), domain: self.domain, folder, hint })
     }
 }
 

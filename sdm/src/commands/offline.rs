@@ -296,7 +296,7 @@ const DAMAGED: &str = "FOLDER_DAMAGED";
 
 fn damaged(message: String) -> Failure {
     Refusal::new(Class::Aborted, DAMAGED, message)
-        .hint("nothing was changed; keep the folder for analysis, and replace the member: sdm member replace")
+        .hint("nothing was changed; keep the folder for analysis, and replace the member: sdm member replace OLD --with NEW")
         .into()
 }
 

@@ -51,7 +51,7 @@ pub enum SnapshotCommand {
 pub struct CreateSnapshot {
     /// The disk's name or id
     disk: String,
-    /// Name of the snapshot, unique among those of the disk [default: the current time, as 20260131-093000]
+    /// Name of the snapshot, unique among those of the disk [default: the current time, as 20260131-093000-250]
     name: Option<String>,
     /// What it is for, in a line
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -68,7 +68,8 @@ pub struct DeleteSnapshot {
     disk: String,
     /// The snapshot's name or id
     snapshot: String,
-    /// Not built: refused (IN_PLACE_UNSUPPORTED). A merge makes new files, and needs the space for them
+    /// Write into the volume above the snapshot instead of making a new one: takes the space of what that lacks, no more.
+    /// Its file is changed as it lies there, so a lost worker has to be fenced before anybody goes on
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]
@@ -102,11 +103,12 @@ impl Report for SnapshotResult {
         let txn = &self.transaction;
         match &self.snapshot {
             Some(snapshot) => format!(
-                "snapshot {} of disk {} is there ({})   id {}\n",
+                "snapshot {} of disk {} is there ({})   id {}{}\nnext: sdm snapshot list {1}\n",
                 snapshot.name,
                 snapshot.disk,
                 bytes_text(snapshot.virtual_size),
-                snapshot.id
+                snapshot.id,
+                txn.mark()
             ),
             None => format!("transaction {} is {}; look: sdm txn show {0}\n", txn.id, txn.phase),
         }
@@ -166,10 +168,15 @@ fn name_of_now(is_repetition: bool) -> Result<String, Failure> {
         return Err(Failure::new(Class::Invalid, "NAME_MISSING", message));
     }
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let text = crate::output::utc_text(u64::try_from(since.as_millis()).unwrap_or_default());
+    Ok(name_at(u64::try_from(since.as_millis()).unwrap_or_default()))
+}
+
+/// To the millisecond: scripts take several snapshots within a second, and each needs a name of its own.
+fn name_at(unix_ms: u64) -> String {
+    let text = crate::output::utc_text(unix_ms);
     let digits = |part: &str| part.chars().filter(char::is_ascii_digit).collect::<String>();
     let (date, time) = text.split_once('T').unwrap_or((text.as_str(), ""));
-    Ok(format!("{}-{}", digits(date), digits(time)))
+    format!("{}-{}-{:03}", digits(date), digits(time), unix_ms % 1000)
 }
 
 impl DeleteSnapshot {
@@ -225,4 +232,17 @@ async fn snapshot_of(context: &Context, disk: &str, snapshot: &str) -> Result<Sn
     let missing =
         || Failure::new(Class::NotFound, "SNAPSHOT_NOT_FOUND", format!("disk {disk} has no snapshot {snapshot}"));
     Ok(answer.snapshot.ok_or_else(missing)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_of_one_second_have_different_names() {
+        let first = 1_769_852_730_009;
+        assert_eq!(name_at(first), "20260131-094530-009");
+        assert_ne!(name_at(first), name_at(first + 1));
+        assert!(parse_name("NAME", &name_at(first)).is_ok());
+    }
 }

@@ -21,6 +21,7 @@ use clap::Subcommand;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
+use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::AbortTransactionRequest;
 use sdm_proto::wire::v1::GetTransactionRequest;
 use sdm_proto::wire::v1::GetTransactionResponse;
@@ -72,6 +73,9 @@ pub enum TxnCommand {
         id: String,
     },
     /// End one that has no outcome yet: what it made becomes garbage, its locks are released
+    ///
+    /// Of one that changes a disk or a domain in place the abort is recorded (ABORT_RECORDED, code 5): it takes effect when
+    /// its worker's attempt fails or the worker is fenced, and not at all when the change is done by then.
     Abort {
         /// Its id: the request's
         id: String,
@@ -130,7 +134,7 @@ struct Retried(TransactionView);
 
 impl Report for Retried {
     fn text(&self) -> String {
-        format!("transaction {} is tried now: {}\n", self.0.id, one_line(&self.0.phase_reason))
+        format!("transaction {} is tried now: {}\nnext: sdm txn watch {0}\n", self.0.id, one_line(&self.0.phase_reason))
     }
 }
 
@@ -143,7 +147,7 @@ impl Report for Aborted {
     fn text(&self) -> String {
         let Self(txn) = self;
         let why = txn.refusal.as_ref().map(|refusal| format!(": {}", one_line(&refusal.message))).unwrap_or_default();
-        format!("transaction {} is {}{why}\n", txn.id, txn.phase)
+        format!("transaction {} is {}{why}\nnext: sdm txn show {0}\n", txn.id, txn.phase)
     }
 }
 
@@ -176,10 +180,25 @@ impl TxnCommand {
                 let id = parse_id(&id)?;
                 context.attachment.set(Begun::Change(format!("sdm txn show {id}")));
                 let txn = abort(&context.cluster, &id, reason.as_deref().unwrap_or_default()).await?;
-                context.printer.print(&Aborted(txn.into()))
+                match txn.phase.as_str() {
+                    "aborted" | "refused" => context.printer.print(&Aborted(txn.into())),
+                    _ => Err(abort_recorded(txn)),
+                }
             }
         }
     }
+}
+
+/// The abort takes effect later, or not at all: nothing may take it for done.
+fn abort_recorded(txn: v1::Transaction) -> Failure {
+    let id = txn.id;
+    let standing = txn.standing.unwrap_or_default();
+    let message =
+        format!("the abort of transaction {id} is recorded, and has no effect yet: it awaits {}", standing.awaits);
+    let mut ways = vec![format!("watch it: sdm txn watch {id}")];
+    ways.extend(standing.next_commands.into_iter().filter(|command| !command.starts_with("sdm txn watch")));
+    let refusal = Refusal::new(Class::Precondition, "ABORT_RECORDED", message).hint(ways.join("; "));
+    Failure::from(refusal).of_request(&id)
 }
 
 async fn pages(context: &Context, asked: ListTransactionsRequest) -> Result<List<TransactionView>, Failure> {

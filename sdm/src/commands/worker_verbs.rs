@@ -64,8 +64,14 @@ struct WorkerResult {
 impl Report for WorkerResult {
     fn text(&self) -> String {
         match &self.worker {
-            Some(worker) => format!("worker {} is {}\n", worker.name, worker.state_words()),
-            None => format!("{}: {}\n", self.transaction.summary, self.transaction.phase),
+            Some(worker) => {
+                let mark = self.transaction.mark();
+                format!("worker {} is {}{mark}\nnext: sdm worker show {0}\n", worker.name, worker.state_words())
+            }
+            None => {
+                let TransactionView { summary, phase, .. } = &self.transaction;
+                format!("{summary}: {phase}{}\nnext: sdm worker list\n", self.transaction.mark())
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::ExitCode;
 use super::Format;
+use super::human::sizes_told;
 use super::one_line;
 use sdm_proto::refusal::Blocker;
 use sdm_proto::refusal::Class;
@@ -56,7 +57,7 @@ impl Failure {
     #[must_use]
     pub fn render(&self, format: Format) -> String {
         match format {
-            Format::Table => self.text(),
+            Format::Table => sizes_told(&self.text()),
             Format::Json | Format::Jsonl => self.json(),
         }
     }

@@ -19,6 +19,48 @@ pub fn bytes_text(bytes: u64) -> String {
     format!("{value:.1} {}", unit.unwrap_or(&"EiB"))
 }
 
+/// Byte counts from here on are told in larger units.
+const MANY_BYTES: u64 = 1 << 20;
+
+/// A text in which large counts of bytes read as people tell them: `8388608 bytes` becomes `8.0 MiB`, one that no unit
+/// tells exactly stays beside it. What stands in parentheses is exact on purpose, and stays.
+#[must_use]
+pub fn sizes_told(text: &str) -> String {
+    text.split_inclusive('\n').map(line_told).collect()
+}
+
+fn line_told(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (mut told, mut at) = (Vec::new(), 0);
+    while let Some(rest @ [word, ..]) = words.get(at..) {
+        let (text, taken) = count_told(rest).unwrap_or(((*word).to_owned(), 1));
+        told.push(text);
+        at += taken;
+    }
+    told.join(" ")
+}
+
+/// A count of bytes at the beginning of these words, in units, and how many words it was: "COUNT bytes", or two of them,
+/// "COUNT to COUNT bytes".
+fn count_told(words: &[&str]) -> Option<(String, usize)> {
+    let many = |word: &str| word.parse().ok().filter(|count| *count >= MANY_BYTES).map(size_told);
+    let after = |word: &str| {
+        let rest = word.strip_prefix("bytes")?;
+        (!rest.starts_with(char::is_alphanumeric)).then(|| rest.to_owned())
+    };
+    match words {
+        [from, "to", to, unit, ..] => Some((format!("{} to {}{}", many(from)?, many(to)?, after(unit)?), 4)),
+        [count, unit, ..] => Some((format!("{}{}", many(count)?, after(unit)?), 2)),
+        _ => None,
+    }
+}
+
+fn size_told(bytes: u64) -> String {
+    let told = bytes_text(bytes);
+    let unit = (1..=6).map(|power| 1_u64 << (10 * power)).take_while(|unit| *unit <= bytes).last().unwrap_or(1);
+    if u128::from(bytes) * 10 % u128::from(unit) == 0 { told } else { format!("{told} ({bytes} bytes)") }
+}
+
 /// A span of milliseconds: `0.4s`, `12s`, `3m05s`, `2h07m`, `6d02h`.
 #[must_use]
 pub fn age_text(ms: u64) -> String {
@@ -117,6 +159,21 @@ mod tests {
         ];
         for (bytes, text) in expected {
             assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn large_counts_of_bytes_are_told_in_units_and_stay_exact() {
+        let expected = [
+            ("a disk of 8388608 bytes, 2 volumes\n", "a disk of 8.0 MiB, 2 volumes\n"),
+            ("resize from 1073741824 to 2147483648 bytes", "resize from 1.0 GiB to 2.0 GiB"),
+            ("up to 10000001 bytes are moved", "up to 9.5 MiB (10000001 bytes) are moved"),
+            ("size   8.0 MiB (8388608 bytes)", "size   8.0 MiB (8388608 bytes)"),
+            ("blocks of 4096 bytes; job 8388608 bytes: x", "blocks of 4096 bytes; job 8.0 MiB: x"),
+            ("  two  spaces stay\nand 8388608 byteswise", "  two  spaces stay\nand 8388608 byteswise"),
+        ];
+        for (text, told) in expected {
+            assert_eq!(sizes_told(text), told);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::ExitCode;
 use super::Failure;
 use super::Format;
+use super::human::sizes_told;
 use super::one_line;
 use sdm_proto::refusal::Class;
 use serde::Serialize;
@@ -29,7 +30,7 @@ impl Printer {
     /// Stdout takes no more; a reader that went away (`| head`) is no error.
     pub fn print(self, report: &impl Report) -> Result<ExitCode, Failure> {
         let text = match self.format {
-            Format::Table => report.text(),
+            Format::Table => sizes_told(&report.text()),
             Format::Json => json_of(report)?,
             Format::Jsonl => json_lines_of(report)?,
         };
@@ -48,7 +49,7 @@ impl Printer {
     /// Stdout takes no more.
     pub fn print_next(self, report: &impl Report) -> Result<bool, Failure> {
         let text = match self.format {
-            Format::Table => report.text(),
+            Format::Table => sizes_told(&report.text()),
             Format::Json | Format::Jsonl => line_of(&report)?,
         };
         match write_all(&text) {

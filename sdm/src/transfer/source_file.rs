@@ -1,6 +1,7 @@
 //! The file that an import reads: regular, read only, in pieces with its holes. Its bytes are taken
 //! as they are; what they mean is checked by the worker.
 
+use super::ContentHash;
 use super::LogicalHash;
 use super::known_image::HEAD_BYTES;
 use super::known_image::known_image;
@@ -37,16 +38,18 @@ pub enum Part {
     Data(u64, Bytes),
     /// A hole of that many bytes.
     Hole(u64, u64),
-    /// Everything was read: the hash of it all.
-    End(blake3::Hash),
+    /// Everything was read: the hashes of it all.
+    End(ContentHash),
 }
 
 impl SourceFile {
     /// Opens it for reading.
     ///
     /// # Errors
-    /// It is not there, not readable, no regular file, or empty. A FIFO or a device is not opened.
+    /// It is not there, not readable, no regular file, or empty. A FIFO or a device is not opened; standard input
+    /// (`-`) is not read.
     pub fn open(path: &Path) -> Result<Self, Failure> {
+        refuse_stdin(path)?;
         let trouble = |error: io::Error| cannot_read(path, &error);
         // Looked at before it is opened: opening a FIFO waits, and opening a device can act on it.
         regular(path, &std::fs::metadata(path).map_err(trouble)?)?;
@@ -115,8 +118,23 @@ impl SourceFile {
         }
         hash.hole_until(self.size).map_err(defect)?;
         self.check_unchanged()?;
-        take(Part::End(hash.finish()));
+        take(Part::End(hash.finish_content().map_err(defect)?));
         Ok(())
+    }
+
+    /// Reads it all for its hashes. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read, or somebody writes to it.
+    pub fn content_hash(&self) -> Result<ContentHash, Failure> {
+        let mut whole = None;
+        self.read(|part| {
+            if let Part::End(hash) = part {
+                whole = Some(hash);
+            }
+            true
+        })?;
+        whole.ok_or_else(|| Failure::new(Class::Internal, "BAD_ORDER", "the file was read without an end"))
     }
 
     fn read_piece(&self, position: u64, end: u64) -> Result<Bytes, Failure> {
@@ -163,6 +181,18 @@ impl SourceFile {
             .hint("stop whatever writes to it (a running virtual machine?) and import it again")
             .into()
     }
+}
+
+/// Standard input cannot be asked for its length, nor be read again.
+fn refuse_stdin(path: &Path) -> Result<(), Failure> {
+    if path != Path::new("-") {
+        return Ok(());
+    }
+    let message = "standard input cannot be imported: its length must be known before, and a transfer that is interrupted \
+                   begins again at its first byte";
+    Err(Refusal::new(Class::Invalid, "NOT_A_FILE", message)
+        .hint("write it to a file first (cat > web.img), then: sdm disk import web.img --name NAME --domain DOMAIN --format raw")
+        .into())
 }
 
 fn defect(error: super::logical_hash::NotRising) -> Failure {
@@ -248,7 +278,7 @@ mod tests {
                     content[usize::try_from(at).unwrap()..][..bytes.len()].copy_from_slice(bytes);
                     at += bytes.len() as u64;
                 }
-                Part::End(hash) => assert_eq!(*hash, blake3::hash(&std::fs::read(&path).unwrap())),
+                Part::End(hash) => assert_eq!(hash.file, blake3::hash(&std::fs::read(&path).unwrap())),
             }
         }
         assert_eq!(at, 10 << 20);

@@ -81,6 +81,7 @@ impl From<v1::Attachment> for AttachmentView {
 impl Row for AttachmentView {
     const HEADINGS: &'static [&'static str] =
         &["DISK", "HOST", "ACCESS", "STATE", "OWNER", "TOKEN", "BY", "WHY", "FORMAT", "PATH"];
+    const FIRST: &'static str = "give a host the right to use a disk: sdm disk attach DISK --host WORKER";
 
     fn cells(&self) -> Vec<String> {
         vec![

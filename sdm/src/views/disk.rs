@@ -99,6 +99,8 @@ impl DiskView {
 impl Row for DiskView {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "KIND", "DOMAIN", "FORMAT", ">SIZE", ">ON STORAGE", ">VOLUMES", "STATE", "ID"];
+    const FIRST: &'static str =
+        "make one: sdm disk create NAME --domain DOMAIN --size 40GiB; a template: sdm template make DISK NAME";
 
     fn cells(&self) -> Vec<String> {
         vec![

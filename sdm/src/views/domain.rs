@@ -29,6 +29,8 @@ pub struct DomainView {
     pub total_bytes: u64,
     /// Bytes free there; without a meaning while `total_bytes` is 0.
     pub free_bytes: u64,
+    /// How long ago these were reported, in milliseconds of the cluster's clock; null while that is not known.
+    pub space_age_ms: Option<u64>,
     /// Bytes promised to running jobs.
     pub reserved_bytes: u64,
     /// How many disks lie in it.
@@ -72,6 +74,7 @@ impl From<v1::Domain> for DomainView {
             state_reason: domain.state_reason,
             total_bytes: domain.total_bytes,
             free_bytes: domain.free_bytes,
+            space_age_ms: Some(domain.space_age_ms).filter(|age| *age > 0),
             reserved_bytes: domain.reserved_bytes,
             disks: domain.disks,
             workers: domain.workers,
@@ -107,6 +110,12 @@ impl DomainView {
         }
     }
 
+    /// How old the figures are: changes of less than 64 MiB or 1 % are not reported, and others after seconds.
+    fn age_text(&self) -> String {
+        self.space_age_ms
+            .map_or(String::new(), |age| format!("   (reported {} ago; less than 64 MiB may differ)", age_text(age)))
+    }
+
     fn free_text(&self) -> String {
         if self.total_bytes == 0 { "-".to_owned() } else { bytes_text(self.free_bytes) }
     }
@@ -115,6 +124,7 @@ impl DomainView {
 impl Row for DomainView {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "TYPE", "STATE", ">FREE", ">TOTAL", ">DISKS", "WORKERS", "PATH", "WHY"];
+    const FIRST: &'static str = "make one: sdm domain create NAME --path PATH";
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -139,7 +149,7 @@ impl Fields for DomainView {
             ("type", self.r#type.clone()),
             ("path", format!("{}{}", self.path, if self.local { "   (local: no mount point needed)" } else { "" })),
             ("state", format!("{}   {}", self.state, self.why())),
-            ("free", format!("{} of {}", self.free_text(), self.total_text())),
+            ("free", format!("{} of {}{}", self.free_text(), self.total_text(), self.age_text())),
             ("reserved", bytes_text(self.reserved_bytes)),
             ("disks", self.disks.to_string()),
             ("workers", or_dash(&self.workers.join(", "))),

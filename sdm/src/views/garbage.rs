@@ -158,6 +158,7 @@ impl Fields for GarbageView {
 impl Row for GarbageView {
     const HEADINGS: &'static [&'static str] =
         &["GARBAGE", "KIND", "STATE", "DOMAIN", ">BYTES", "WORKER", ">TRIES", "EVIDENCE", "LAST ERROR"];
+    const FIRST: &'static str = "what is deleted or superseded appears here until it is gone from the storage";
 
     fn cells(&self) -> Vec<String> {
         vec![

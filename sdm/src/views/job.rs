@@ -92,6 +92,7 @@ impl From<v1::Job> for JobView {
 impl Row for JobView {
     const HEADINGS: &'static [&'static str] =
         &["JOB", "STATE", ">DONE", ">OF", ">%", ">RATE", ">TRY", "WORKER", "WHAT", "LAST ERROR"];
+    const FIRST: &'static str = "data that is being moved appears here; what was done: sdm txn list";
 
     fn cells(&self) -> Vec<String> {
         let done = self.progress.as_ref().map_or(self.checkpoint_bytes, |progress| progress.done_bytes);

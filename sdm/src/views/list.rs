@@ -8,6 +8,8 @@ use serde::Serialize;
 pub trait Row: Serialize {
     /// Headings; one with '>' in front stands over numbers.
     const HEADINGS: &'static [&'static str];
+    /// What an empty list says besides that there is none: the command that makes the first.
+    const FIRST: &'static str = "";
     /// Its line.
     fn cells(&self) -> Vec<String>;
 }
@@ -32,6 +34,9 @@ impl<T> List<T> {
 
 impl<T: Row> Report for List<T> {
     fn text(&self) -> String {
+        if self.items.is_empty() {
+            return if T::FIRST.is_empty() { "none\n".to_owned() } else { format!("none; {}\n", T::FIRST) };
+        }
         let mut table = Table::new(T::HEADINGS);
         for item in &self.items {
             table.row(item.cells());

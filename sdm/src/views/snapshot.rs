@@ -65,6 +65,7 @@ impl From<v1::Snapshot> for SnapshotView {
 impl Row for SnapshotView {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "MADE", "FORMAT", ">SIZE", ">ALLOCATED", ">LAYERS", "STATE", ">SHARED BY", "DESCRIPTION", "ID"];
+    const FIRST: &'static str = "make one: sdm snapshot create DISK NAME";
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -163,6 +163,10 @@ pub struct OutcomeView {
     pub attachment: Option<String>,
     /// The worker whose standing it changed.
     pub worker_id: Option<String>,
+    /// The trash out of which a disk that it deleted can be put back.
+    pub trash_id: Option<String>,
+    /// For how long after it; 0: it cannot.
+    pub kept_ms: u64,
 }
 
 /// Ticket for a byte stream.
@@ -258,6 +262,8 @@ impl From<v1::Outcome> for OutcomeView {
             volume_ids: outcome.volume_ids,
             bytes: outcome.bytes,
             blake3: some(outcome.blake3),
+            trash_id: some(outcome.trash_id),
+            kept_ms: outcome.kept_ms,
             attachment: outcome.attachment.map(AttachmentView::token_text),
             worker_id: some(outcome.worker_id),
         }
@@ -285,8 +291,17 @@ impl TransactionView {
     }
 }
 
+impl TransactionView {
+    /// How a result names the transaction that it is of.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        format!("   txn {}", self.id)
+    }
+}
+
 impl Row for TransactionView {
     const HEADINGS: &'static [&'static str] = &["TXN", "KIND", "BEGAN", "PHASE", "WHAT", "BY", "REASON", "WHY"];
+    const FIRST: &'static str = "every change appears here; anything at all: sdm status";
 
     fn cells(&self) -> Vec<String> {
         let why = match &self.refusal {

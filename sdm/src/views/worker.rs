@@ -150,6 +150,7 @@ impl Fields for WorkerView {
 impl Row for WorkerView {
     const HEADINGS: &'static [&'static str] =
         &["NAME", "STATE", "ADDRESS", ">ASSIGNMENTS", "REACHES", "DOES NOT REACH", "PREFIXES", "VERSION"];
+    const FIRST: &'static str = "start one on each host with storage: `sdm worker`";
 
     fn cells(&self) -> Vec<String> {
         let names = |reachable: bool| {

@@ -109,7 +109,7 @@ fn told_how_to_be_readmitted(refusal: Refusal) -> Refusal {
     }
     refusal.hint(
         "check --coordinators; if that cluster was restored from a backup of this worker's own, admit the worker anew: \
-         sdm worker --readmit CLUSTER_ID (`sdm status` there shows the id)",
+         its usual command with --readmit CLUSTER_ID (`sdm status` there shows the id)",
     )
 }
 
@@ -319,7 +319,7 @@ impl Gateway {
         if let Some(of) = folder.membership().filter(|of| of.cluster_id != membership.cluster_id) {
             let message = format!("this worker belongs to cluster {}, not to {}", of.cluster_id, membership.cluster_id);
             return Err(Refusal::new(Class::Denied, "WRONG_CLUSTER", message)
-                .hint("check --coordinators; to serve a cluster that was restored from a backup: sdm worker --readmit CLUSTER_ID")
+                .hint("check --coordinators; to serve a cluster that was restored from a backup: the usual command with --readmit CLUSTER_ID")
                 .into());
         }
         let name = format!("worker/{}", folder.identity().worker);

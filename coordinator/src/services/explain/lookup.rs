@@ -198,7 +198,8 @@ fn unknown(state: &State, text: &str) -> Refusal {
             });
             format!(
                 "looked for among transactions, disks, domains, volumes, placements and workers; results of transactions \
-                 are remembered for {hours} h at most, and {} of them{}",
+                 are remembered for {hours} h at most, and {} of them; a request that was refused before it began is recorded \
+                 nowhere{}",
                 state.meta.settings.finished_txns_max,
                 issued.unwrap_or_default()
             )

@@ -44,7 +44,7 @@ impl State {
             let message = format!("there is a member {} already (id {}, at {})", known.name, known.id, known.address);
             return Err(Refusal::new(Class::Conflict, "MEMBER_EXISTS", message)
                 .hint(format!(
-                    "start that member on its own folder; if the folder is lost, `sdm member remove {0}` frees the name, or join under another --name and `sdm member replace {0} --with` it",
+                    "start that member on its own folder; if the folder is lost, `sdm member remove {0}` frees the name, or join under another --name and `sdm member replace {0} --with NAME`",
                     known.name
                 )));
         }

@@ -8,6 +8,7 @@ use super::plan;
 use super::snapshots::check_description;
 use super::snapshots::own_locks;
 use crate::blueprint::SECTOR_BYTES;
+use crate::catalog::Disk;
 use crate::locks::BLOCKERS_SHOWN;
 use crate::state::State;
 use crate::volume_users::VolumeUser;
@@ -73,7 +74,7 @@ impl State {
         if self.volume_users(volume).take(most + 1).count() > most {
             let message = format!("volume {volume} is shared by more than {most} disks");
             return Err(Refusal::new(Class::Exhausted, "TOO_MANY_CLONES", message)
-                .hint("copy the clones that matter (sdm disk clone DISK NAME --full), and delete the others"));
+                .hint("flatten clones until fewer are left (sdm disk flatten CLONE), or delete some"));
         }
         let summary = format!("make volume {volume} of disk {} in {} {word}", disk.name, domain.name);
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk), format!("volume/{volume}")]))
@@ -115,6 +116,27 @@ impl State {
         let Some(row) = self.disks.get(&disk) else { return Vec::new() };
         let others = row.volumes.iter().flat_map(|volume| self.volume_users(*volume));
         let clones = others.filter(|user| *user != VolumeUser::Disk(disk)).take(BLOCKERS_SHOWN).count();
-        if clones == 0 { Vec::new() } else { vec!["volumes that clones share stay on the storage".to_owned()] }
+        let mut warnings = vec![self.retention_words(row)];
+        if clones > 0 {
+            warnings.push("volumes that clones share stay on the storage".to_owned());
+        }
+        warnings
+    }
+
+    /// Whether a deleted disk can be put back, and for how long.
+    fn retention_words(&self, disk: &Disk) -> String {
+        let Some(domain) = self.domain_of(disk) else { return String::new() };
+        match self.retention_ms(domain.id) {
+            0 => format!(
+                "it is gone for good at once: domain {0} keeps no deleted disks (sdm domain set {0} --retention 7d, before)",
+                domain.name
+            ),
+            ms => format!(
+                "it can be put back for {} s (the retention of domain {}): sdm gc trash restore {}",
+                ms / 1000,
+                domain.name,
+                disk.name
+            ),
+        }
     }
 }

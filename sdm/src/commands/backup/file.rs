@@ -121,7 +121,7 @@ impl Report for RestoredCluster {
         format!(
             "{data_dir} holds member {name} of the new cluster {cluster_id} (epoch {epoch}), restored from cluster \
              {backup_cluster_id} up to entry {index}. It is suspended.\nnext:\n  sdm coordinator --data-dir {data_dir} --name \
-             {name} --listen {address}\n  sdm worker --readmit {cluster_id} …   (on each host)\n  sdm backup reconcile --dry-run\n  \
+             {name} --listen {address}\n  on each host the worker's usual command with --readmit {cluster_id}\n  sdm backup reconcile --dry-run\n  \
              sdm backup reconcile\n  sdm backup reconcile --release\n"
         )
     }

@@ -78,15 +78,16 @@ impl Report for AttachmentResult {
     fn text(&self) -> String {
         match &self.attachment {
             Some(at) => format!(
-                "disk {} is attached to host {} for {}   token {}\n{}   {}\n",
+                "disk {} is attached to host {} for {}   token {}{}\n{}   {}\nnext: sdm disk detach {0} --host {1}\n",
                 at.disk,
                 at.worker,
                 if at.access == "write" { "writing" } else { "reading" },
                 at.token,
+                self.transaction.mark(),
                 at.path,
                 at.format
             ),
-            None => format!("{}: {}\n", self.transaction.summary, self.transaction.phase),
+            None => format!("{}: {}{}\n", self.transaction.summary, self.transaction.phase, self.transaction.mark()),
         }
     }
 }

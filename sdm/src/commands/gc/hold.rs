@@ -43,7 +43,7 @@ impl Report for Ordered {
     fn text(&self) -> String {
         let txn = &self.transaction;
         if txn.phase == "committed" {
-            return format!("{}\n", self.done);
+            return format!("{}{}\n", self.done, txn.mark());
         }
         format!("transaction {} is {}; look: sdm txn show {0}\n", txn.id, txn.phase)
     }
