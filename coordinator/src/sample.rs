@@ -162,6 +162,7 @@ impl Sample {
             free_bytes: 50 << 30,
             file_system: format!("fs-{domain}"),
             sequence: self.index,
+            seen_ms: 0,
         };
         let items = vec![DomainReport { domain: self.domain(domain).id, sight }];
         self.apply(Command::ReportDomains { session: self.session(label), items });

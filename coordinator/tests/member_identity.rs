@@ -180,6 +180,14 @@ async fn a_member_that_finds_nobody_to_ask_waits_and_takes_part_when_they_come()
     cluster.core("c").await.propose(open_session("two of three"), soon()).await.unwrap();
 }
 
+async fn until_tried(cluster: &Cluster, host: &str, times: u64) {
+    let deadline = tokio::time::Instant::now() + cluster::PATIENCE;
+    while cluster.network.tried_over_cuts(host) < times {
+        assert!(tokio::time::Instant::now() < deadline, "{host} does not look for the others any more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_cut_off_deposes_nobody_when_it_is_back() {
     let mut cluster = Cluster::of(&["a", "b", "c"]).await;
@@ -187,9 +195,10 @@ async fn a_member_that_was_cut_off_deposes_nobody_when_it_is_back() {
     let away = cluster.members.keys().find(|name| **name != leader).cloned().unwrap();
     let term = cluster.status(&leader).await.term;
     cluster.isolate(&away);
-    // Long enough for it to miss the leader, and to try to be elected.
+    // It misses the leader, and asks the others several times whether it may be elected.
     cluster.status_until(&away, |status| !status.has_quorum).await;
-    tokio::time::sleep(5 * Duration::from_millis(cluster.timing.election_max_ms)).await;
+    let tried = cluster.network.tried_over_cuts(&away);
+    until_tried(&cluster, &away, tried + 8).await;
     cluster.core(&leader).await.propose(open_session("without it"), soon()).await.unwrap();
     assert_eq!(cluster.status(&away).await.term, term, "it counted no term up while it was alone");
     cluster.network.heal();

@@ -212,14 +212,18 @@ async fn a_wait_goes_on_at_another_member_without_an_entry_and_is_pushed_from_th
     given_up.abort();
     let core = cluster.core(&leader).await;
     let before = quiet(&core).await;
-    let mut elsewhere = locks(&cluster, others[0]);
-    let waiting = tokio::spawn(async move { answer(elsewhere.acquire(request).await) });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!waiting.is_finished());
+    let (calls, sent) = tokio::sync::mpsc::channel(4);
+    let stream = locks(&cluster, others[0]).lock(tokio_stream::wrappers::ReceiverStream::new(sent)).await.unwrap();
+    let mut answers = stream.into_inner();
+    let items = [(1, Some(Call::Acquire(request))), (2, None)].map(|(number, call)| v1::LockCall { number, call });
+    calls.send(v1::LockCalls { items: items.into() }).await.unwrap();
+    // What was sent behind it is answered, so that member has it.
+    assert!(matches!(answers_of(&mut answers, 1).await[&2], Outcome::Refused(_)), "the first one waits");
     assert_eq!(first.count().await, (1, 1));
-    assert_eq!(core.view().applied_index(), before, "the repetition made an entry");
     first.release(&held.lock_id).await.unwrap();
-    assert!(token(&waiting.await.unwrap().unwrap()) > token(&held));
+    let got = answers_of(&mut answers, 1).await;
+    assert!(matches!(&got[&1], Outcome::Acquired(granted) if token(granted) > token(&held)), "{got:?}");
+    assert_eq!(quiet(&core).await, before.map(|before| before + 1), "the repetition made an entry beside the release");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

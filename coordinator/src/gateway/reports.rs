@@ -3,12 +3,15 @@
 //! for ever.
 
 use sdm_proto::ids::WorkerId;
+use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::NotAToken;
 use sdm_proto::token::Token;
 use sdm_proto::wire::internal::v1;
 use sdm_proto::wire::internal::v1::report::Outcome;
 use sdm_state::State;
+use sdm_state::domain_catalog::DOMAIN_CATALOG_VERSION;
+use sdm_state::domain_catalog::DomainCatalog;
 use sdm_state::work::Report;
 use sdm_state::work::VolumeResult;
 use sdm_state::workers::DomainReport;
@@ -68,7 +71,8 @@ pub(super) fn report(message: v1::Report) -> Result<Heard, BadReport> {
     let report = match message.outcome.ok_or(BadReport::Empty(token))? {
         Outcome::Checkpoint(v1::Checkpoint { durable_bytes }) => Report::Checkpoint { durable_bytes },
         Outcome::Sender(v1::SenderState { connected }) => Report::Peer { connected },
-        Outcome::Done(v1::Done { volumes, bytes }) => {
+        Outcome::Done(v1::Done { catalog, .. }) if !catalog.is_empty() => piece_of(&catalog),
+        Outcome::Done(v1::Done { volumes, bytes, .. }) => {
             if volumes.len() > VOLUMES_MAX {
                 return Err(BadReport::TooManyVolumes(volumes.len()));
             }
@@ -83,6 +87,25 @@ pub(super) fn report(message: v1::Report) -> Result<Heard, BadReport> {
     Ok(Heard { token, sequence: message.sequence, report })
 }
 
+/// A piece of a domain's catalog, as others wrote it: what does not read is refused by whoever looked.
+fn piece_of(text: &str) -> Report {
+    let bad = |why: String| {
+        let message = format!("a piece of the domain's catalog does not read: {}", cut(why));
+        Report::Refused(
+            Refusal::new(Class::Precondition, "BAD_DOMAIN_CATALOG", message).hint("the domain is left as it is"),
+        )
+    };
+    match serde_json::from_str::<DomainCatalog>(text) {
+        Ok(catalog) if catalog.version == DOMAIN_CATALOG_VERSION => Report::Catalog {
+            detached_at: catalog.detached_at,
+            piece: catalog.piece,
+            contents: Box::new(catalog.contents),
+        },
+        Ok(catalog) => bad(format!("it is of version {}", catalog.version)),
+        Err(error) => bad(error.to_string()),
+    }
+}
+
 /// Whether the state shows already what this worker reports on an open attempt. Only for reports
 /// that say how something is; one that ends an attempt is always news.
 pub(super) fn shows(state: &State, worker: WorkerId, token: Token, report: &Report) -> bool {
@@ -91,7 +114,9 @@ pub(super) fn shows(state: &State, worker: WorkerId, token: Token, report: &Repo
     match report {
         Report::Checkpoint { durable_bytes } => attempt.checkpoint_bytes == *durable_bytes,
         Report::Peer { connected } => *connected == (attempt.peer_deadline_ms == 0),
-        Report::Done { .. } | Report::Refused(_) | Report::Failed { .. } | Report::Stopped => false,
+        Report::Done { .. } | Report::Catalog { .. } | Report::Refused(_) | Report::Failed { .. } | Report::Stopped => {
+            false
+        }
     }
 }
 
@@ -110,6 +135,7 @@ pub(super) fn domain(message: v1::DomainReport) -> Result<DomainReport, BadRepor
         free_bytes: message.free_bytes,
         file_system: cut_to(ITEM_BYTES_MAX, message.file_system_id),
         sequence: message.sequence,
+        seen_ms: 0,
     };
     Ok(DomainReport { domain, sight })
 }
@@ -160,7 +186,6 @@ mod tests {
     use crate::sample::Sample;
     use sdm_proto::ids::DomainId;
     use sdm_proto::ids::VolumeId;
-    use sdm_proto::refusal::Class;
 
     /// The worker's side of the same: what it would send to say this.
     fn said(report: &Report) -> Outcome {
@@ -175,8 +200,9 @@ mod tests {
                     allocated_bytes: volume.allocated_bytes,
                     blake3: volume.blake3.map(|hash| hash.to_vec()).unwrap_or_default().into(),
                 });
-                Outcome::Done(v1::Done { volumes: volumes.collect(), bytes })
+                Outcome::Done(v1::Done { volumes: volumes.collect(), bytes, catalog: String::new() })
             }
+            Report::Catalog { .. } => unreachable!("no test says it"),
             Report::Refused(refusal) => Outcome::Refused((&refusal).into()),
             Report::Failed { reason, message, hint } => Outcome::Failed(v1::Failed { reason, message, hint }),
             Report::Stopped => Outcome::Stopped(v1::Stopped {}),
@@ -220,7 +246,7 @@ mod tests {
         assert!(matches!(report(v1::Report { token: "x".into(), ..message(None) }), Err(BadReport::Token(_))));
         assert!(matches!(report(message(None)), Err(BadReport::Empty(_))));
         let done = |volume: v1::VolumeResult| {
-            report(message(Some(Outcome::Done(v1::Done { volumes: vec![volume], bytes: 0 }))))
+            report(message(Some(Outcome::Done(v1::Done { volumes: vec![volume], ..v1::Done::default() }))))
         };
         assert!(matches!(done(v1::VolumeResult::default()), Err(BadReport::Id { .. })));
         let short = v1::VolumeResult {
@@ -229,7 +255,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(done(short), Err(BadReport::Hash(31)));
-        let many = v1::Done { volumes: vec![v1::VolumeResult::default(); VOLUMES_MAX + 1], bytes: 0 };
+        let many = v1::Done { volumes: vec![v1::VolumeResult::default(); VOLUMES_MAX + 1], ..v1::Done::default() };
         assert_eq!(report(message(Some(Outcome::Done(many)))), Err(BadReport::TooManyVolumes(VOLUMES_MAX + 1)));
     }
 

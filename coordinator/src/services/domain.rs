@@ -82,7 +82,7 @@ impl DomainApi {
     async fn get(&self, request: v1::GetDomainRequest) -> Result<v1::GetDomainResponse, Refusal> {
         let view = Call::begin(&self.core).read().await?;
         let domain = resolve::domain(&view.state, &request.domain)?;
-        let domain = Some(present::domain(&view.state, domain));
+        let domain = Some(present::domain(&view.state, domain, self.core.shown_clock_ms(&view.state)));
         Ok(v1::GetDomainResponse { domain, revision: view.state.applied_index() })
     }
 
@@ -92,7 +92,8 @@ impl DomainApi {
         let state = &view.state;
         let rows = state.domains.from_key(&page.first_key()).map(|(id, row)| (*id, row));
         let (rows, next) = page.take(rows, state.applied_index());
-        let items = rows.into_iter().map(|row| present::domain(state, row)).collect();
+        let now_ms = self.core.shown_clock_ms(state);
+        let items = rows.into_iter().map(|row| present::domain(state, row, now_ms)).collect();
         Ok(v1::ListDomainsResponse { items, page: Some(next) })
     }
 }
@@ -177,6 +178,14 @@ impl DomainService for DomainApi {
         let delete = |domain| DomainChange::Delete { domain };
         let begun = domain_life::change(&self.core, request.header, "domain-delete", &request.domain, delete).await;
         answer(begun.map(|Begun { transaction, plan }| v1::DeleteDomainResponse { transaction, plan }))
+    }
+
+    async fn forget_domain(
+        &self,
+        request: Request<v1::ForgetDomainRequest>,
+    ) -> Result<Response<v1::ForgetDomainResponse>, Status> {
+        let begun = domain_life::forget(&self.core, request.into_inner()).await;
+        answer(begun.map(|Begun { transaction, plan }| v1::ForgetDomainResponse { transaction, plan }))
     }
 
     async fn attach_domain(

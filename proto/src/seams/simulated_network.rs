@@ -25,6 +25,8 @@ const BACKLOG: usize = 64;
 struct Links {
     listeners: BTreeMap<String, mpsc::Sender<io::Result<Connection>>>,
     cut: BTreeSet<(String, String)>,
+    /// Connections that each host tried to make over a link that is cut.
+    tried: BTreeMap<String, u64>,
     ports: u16,
 }
 
@@ -76,6 +78,12 @@ impl SimulatedNetwork {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    /// How many connections a host tried to make so far over links that were cut.
+    #[must_use]
+    pub fn tried_over_cuts(&self, host: &str) -> u64 {
+        self.links().tried.get(host).copied().unwrap_or_default()
+    }
+
     /// Heals every link.
     pub fn heal(&self) {
         self.links().cut.clear();
@@ -89,8 +97,9 @@ impl Transport for SimulatedNetwork {
         Box::pin(async move {
             let route = (network.host.clone(), host_of(&address));
             let listener = {
-                let links = network.links();
+                let mut links = network.links();
                 if links.cut.contains(&route) {
+                    *links.tried.entry(network.host.clone()).or_default() += 1;
                     return Err(io::Error::new(io::ErrorKind::HostUnreachable, format!("no route to {address}")));
                 }
                 links.listeners.get(&address).cloned().ok_or_else(|| refused(&address))?

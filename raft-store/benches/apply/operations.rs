@@ -102,6 +102,7 @@ impl Operations {
             free_bytes: 1 << 50,
             file_system: domain.to_string(),
             sequence: 1,
+            seen_ms: 0,
         };
         let items = self.domains.iter().map(|domain| DomainReport { domain: *domain, sight: sight(domain) }).collect();
         self.timed("domains", Command::ReportDomains { session: self.worker, items });

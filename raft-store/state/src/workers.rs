@@ -139,6 +139,14 @@ pub struct DomainSight {
     /// Rises with each report of one process; an older one that comes late changes nothing.
     #[serde(default)]
     pub sequence: u64,
+    /// When the cluster heard it, on its clock; 0: not noted, or not yet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seen_ms: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A change of that.

@@ -370,6 +370,7 @@ impl History {
             free_bytes: 1 << 39,
             file_system: format!("fs of {domain}"),
             sequence: self.world.index,
+            seen_ms: 0,
         };
         self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] }).map(drop)
     }

@@ -5,8 +5,8 @@ use sdm_state::State;
 use sdm_state::catalog::Domain;
 use sdm_state::catalog::DomainState;
 
-/// The domain.
-pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
+/// The domain, at this time of the cluster's clock.
+pub(crate) fn domain(state: &State, domain: &Domain, now_ms: u64) -> v1::Domain {
     let reaching = || state.workers_reaching(domain.id);
     let workers: Vec<String> = reaching().map(|worker| worker.identity.name.to_string()).collect();
     // The freshest look has no order; workers of one file system agree up to what is being written.
@@ -18,7 +18,11 @@ pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
         r#type: "file".to_owned(),
         path: domain.path.clone(),
         local: domain.local,
-        state: if !domain.state.is_active() {
+        state: if let DomainState::Leaving(_) = domain.state {
+            "leaving"
+        } else if let DomainState::Arriving { .. } = domain.state {
+            "arriving"
+        } else if !domain.state.is_active() {
             "maintenance"
         } else if reachable {
             "reachable"
@@ -29,6 +33,9 @@ pub(crate) fn domain(state: &State, domain: &Domain) -> v1::Domain {
         state_reason: if reachable { String::new() } else { why_unreachable(state, domain) },
         total_bytes: space.map_or(0, |sight| sight.total_bytes),
         free_bytes: space.map_or(0, |sight| sight.free_bytes),
+        space_age_ms: space
+            .filter(|sight| sight.seen_ms > 0)
+            .map_or(0, |sight| now_ms.saturating_sub(sight.seen_ms).max(1)),
         reserved_bytes: state.promised_bytes(domain.id),
         disks: state.disks_in(domain.id),
         workers,
@@ -74,7 +81,7 @@ mod tests {
     use crate::sample::Sample;
 
     fn shown(sample: &Sample, name: &str) -> v1::Domain {
-        domain(&sample.state, sample.domain(name))
+        domain(&sample.state, sample.domain(name), sample.state.meta.clock_ms + 7_000)
     }
 
     #[test]
@@ -84,6 +91,7 @@ mod tests {
         assert_eq!((nfs1.state.as_str(), nfs1.state_reason.as_str()), ("reachable", ""));
         assert_eq!(nfs1.workers, ["a"]);
         assert_eq!((nfs1.total_bytes, nfs1.disks), (100 << 30, 1));
+        assert!(nfs1.space_age_ms >= 7_000, "it was reported before");
         assert_eq!(shown(&sample, "nfs2").disks, 0);
     }
 

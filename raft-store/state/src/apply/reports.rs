@@ -15,6 +15,7 @@ use crate::work::Owner;
 use crate::work::Report;
 use crate::work::VolumeResult;
 use crate::workers::DomainReport;
+use crate::workers::DomainSight;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Class;
@@ -62,14 +63,16 @@ impl State {
     ) -> Result<Reply, Refusal> {
         let id = self.worker_of(session)?;
         let Some(mut worker) = self.workers.get(&id).cloned() else { return Ok(Reply::Done) };
+        let seen_ms = if self.meta.feature_level >= 2 { self.meta.clock_ms } else { 0 };
         for item in items {
             let newest = worker.domains.get(&item.domain).map_or(0, |sight| sight.sequence);
             if self.domains.contains(&item.domain) && item.sight.sequence >= newest {
-                worker.domains.insert(item.domain, item.sight.clone());
+                worker.domains.insert(item.domain, DomainSight { seen_ms, ..item.sight.clone() });
             }
         }
         self.put_worker(worker);
         turn.workers_changed = true;
+        self.wake_late_writer(id);
         let attempts: Vec<_> = self.attempts_of(id).collect();
         for (_, owner) in attempts {
             self.judge_storage(owner);
@@ -140,6 +143,9 @@ impl State {
         if ends && !serves_source {
             if broke_off(report) {
                 self.pin_in_place(owner, worker, session.id);
+            } else if matches!(report, Report::Done { .. } | Report::Refused(_)) {
+                // Whoever comes to such an end has synced first what an earlier attempt left there.
+                self.unpin(owner);
             }
             self.settle_in_place(owner);
         }
@@ -159,6 +165,9 @@ impl State {
             Report::Checkpoint { durable_bytes } => self.checkpoint(owner, attempt, *durable_bytes),
             Report::Peer { connected } => self.peer_changed(owner, attempt, *connected),
             Report::Done { volumes, bytes } => self.attempt_done(turn, owner, &attempt, volumes, *bytes),
+            Report::Catalog { detached_at, piece, contents } => {
+                self.take_piece(turn, owner, (*detached_at, *piece), contents);
+            }
         }
         Ok(Reply::Done)
     }
@@ -202,9 +211,12 @@ impl State {
                     self.projected(turn, id, attempt);
                 }
                 if let Owner::Describe(id) = owner {
-                    self.described(id);
+                    self.described(turn, id, attempt);
                 }
                 if let Owner::Deletion(id) = owner {
+                    if self.was_emptied(turn, id) {
+                        return;
+                    }
                     let gone = self.garbage.get(&id).map(|garbage| garbage.txn);
                     self.tell(Kind::GarbageCollected, format!("garbage/{id}"), gone, "deleted from the storage");
                     let row = self.garbage.get(&id).filter(|row| row.kind == GarbageKind::ClosedAttempt);

@@ -161,6 +161,7 @@ impl World {
             free_bytes,
             file_system: format!("fs of {domain}"),
             sequence: self.index,
+            seen_ms: 0,
         };
         self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] });
     }
@@ -172,6 +173,7 @@ impl World {
             free_bytes: 0,
             file_system: String::new(),
             sequence: self.index,
+            seen_ms: 0,
         };
         self.apply(Command::ReportDomains { session, items: vec![DomainReport { domain, sight }] });
     }
@@ -275,15 +277,20 @@ pub fn done(order: &Order) -> Option<Report> {
         Order::Resize { volume, new_size, .. } => {
             vec![VolumeResult { virtual_size: *new_size, file_size: *new_size, blake3: None, ..result(volume) }]
         }
+        Order::Merge { volumes, .. } => {
+            volumes.last().map(|row| VolumeResult { blake3: None, ..result(row) }).into_iter().collect()
+        }
         Order::CreateDomain { .. }
         | Order::Delete { .. }
         | Order::Project { .. }
         | Order::RenameDomain { .. }
         | Order::DetachDomain { .. }
+        | Order::WriteCatalog { .. }
         | Order::AttachDomain { .. }
         | Order::FormatDomain { .. }
         | Order::Noop => Vec::new(),
-        Order::ServeSource { .. } => return None,
+        // What a piece says, whoever reads one says himself.
+        Order::ServeSource { .. } | Order::ReadCatalog { .. } => return None,
     };
     Some(Report::Done { volumes, bytes: 1 << 20 })
 }
