@@ -29,8 +29,6 @@ use sdm_state::settings::Settings;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-/// Logs with a record for each mark and entries that do not name the one before; no witness.
-const FIRST: &str = "folder-1.hex";
 /// Logs with one record of marks, entries that name the one before, and a witness.
 const PRESENT: &str = "folder-2.hex";
 
@@ -149,23 +147,6 @@ async fn check(machine: &SimulatedDisk, lines: &Lines) {
     assert_eq!(&view.state.hash().to_vec(), hash);
     append(&mut opened.log_store, vec![blank(5, 7)]).await;
     close(opened).await;
-}
-
-#[tokio::test]
-async fn a_folder_of_the_first_format_is_read_and_brought_into_the_present_one() {
-    let lines = committed(FIRST);
-    let machine = disk_of(&lines);
-    check(&machine, &lines).await;
-    let keys = machine.log_keys();
-    let marks = |key: &&Vec<u8>| key.starts_with(b"m");
-    assert_eq!(keys.iter().filter(marks).collect::<Vec<_>>(), [b"mm", b"mo"]);
-    assert!(machine.durable_file("witness").is_some());
-    // And is complete: it opens again, and a lost end is found.
-    let mut opened = open(&machine.start(), 1).await.expect("opens again");
-    assert_eq!(common::indexes(&mut opened.log_store).await, [2, 3, 4, 5, 6, 7]);
-    close(opened).await;
-    assert_eq!(machine.lose_log_end(1), 1);
-    open(&machine.start(), 1).await.expect_err("refused");
 }
 
 #[tokio::test]

@@ -2,17 +2,6 @@
 
 /// All that is known besides the entries, see [`super::marks`].
 pub(crate) const MARKS: &[u8] = b"mm";
-/// The last vote, in logs of the first format.
-pub(crate) const FIRST_FORMAT_VOTE: &[u8] = b"mv";
-/// The last committed log id, in logs of the first format.
-pub(crate) const FIRST_FORMAT_COMMITTED: &[u8] = b"mc";
-/// The last purged log id, in logs of the first format.
-pub(crate) const FIRST_FORMAT_PURGED: &[u8] = b"mp";
-/// The last log id, in logs of the first format.
-pub(crate) const FIRST_FORMAT_LAST: &[u8] = b"mt";
-/// All of these, to remove them: `mc` to `mt`, between which lie the marks themselves.
-pub(crate) const FIRST_FORMAT: [&[u8]; 4] =
-    [FIRST_FORMAT_VOTE, FIRST_FORMAT_COMMITTED, FIRST_FORMAT_PURGED, FIRST_FORMAT_LAST];
 /// Whose log this is.
 pub(crate) const OWNER: &[u8] = b"mo";
 

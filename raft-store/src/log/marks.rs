@@ -8,10 +8,7 @@
 //! vote   := term u64 · node u64 · committed u8
 //! log id := term u64 · node u64 · index u64
 //! ```
-//!
-//! Logs of the first format had a record for each of these, without the number of batches.
 
-use super::keys;
 use super::record::RecordError;
 use super::record::get_log_id;
 use super::record::get_u64;
@@ -112,57 +109,10 @@ fn get_vote(from: &mut &[u8]) -> Option<Vote> {
     Some(Vote { leader_id: LeaderId { term, node_id }, committed })
 }
 
-/// The records that logs of the first format have in the marks' place.
-#[derive(Debug, Default)]
-pub(crate) struct FirstFormat {
-    marks: Marks,
-    /// Whether any was there, and whether the one that each batch wrote was.
-    found: bool,
-    ended: bool,
-}
-
-impl FirstFormat {
-    /// Takes a record if it is one of these.
-    pub(crate) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RecordError> {
-        let malformed = || RecordError::Malformed(named(key));
-        let id = || {
-            let mut body = unseal(key, value)?;
-            match get_log_id(&mut body) {
-                Some(id) if body.is_empty() => Ok(Some(id)),
-                _ => Err(malformed()),
-            }
-        };
-        match key {
-            keys::FIRST_FORMAT_VOTE => {
-                let mut body = unseal(key, value)?;
-                self.marks.vote = Some(get_vote(&mut body).filter(|_| body.is_empty()).ok_or_else(malformed)?);
-            }
-            keys::FIRST_FORMAT_COMMITTED => self.marks.committed = id()?,
-            keys::FIRST_FORMAT_PURGED => self.marks.purged = id()?,
-            keys::FIRST_FORMAT_LAST => {
-                self.ended = true;
-                // A log without entries says so.
-                self.marks.last = if unseal(key, value)?.is_empty() { None } else { id()? };
-            }
-            _ => return Ok(()),
-        }
-        self.found = true;
-        Ok(())
-    }
-
-    /// The marks that they make; none if there were none of them.
-    pub(crate) fn marks(self) -> Result<Option<Marks>, RecordError> {
-        match (self.found, self.ended) {
-            (false, _) => Ok(None),
-            (true, true) => Ok(Some(self.marks)),
-            (true, false) => Err(RecordError::Malformed("mt (it is missing)".to_owned())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::keys;
 
     fn id(index: u64) -> LogId {
         LogId { leader_id: LeaderId { term: 3, node_id: 2 }, index }
@@ -211,19 +161,5 @@ mod tests {
             let short = seal(keys::MARKS, &marks.body()[..length]);
             assert!(Marks::read(keys::MARKS, &short).is_err(), "{length}");
         }
-    }
-
-    #[test]
-    fn the_records_of_the_first_format_make_marks_only_with_the_last_one() {
-        let mut found = FirstFormat::default();
-        let mut value = Vec::new();
-        put_vote(&mut value, &vote());
-        found.take(b"mv", &seal(b"mv", &value)).expect("good");
-        found.take(b"mt", &seal(b"mt", &[])).expect("good");
-        assert_eq!(found.marks(), Ok(Some(Marks { vote: Some(vote()), ..Marks::default() })));
-        let mut torn = FirstFormat::default();
-        torn.take(b"mv", &seal(b"mv", &value)).expect("good");
-        assert!(torn.marks().is_err());
-        assert_eq!(FirstFormat::default().marks(), Ok(None));
     }
 }

@@ -12,7 +12,6 @@
 //! An entry names the leader of the one before it. Raft gives an index and a leader to one entry
 //! only, so a record that a damaged database brings back from before a truncation breaks the chain.
 //! The checksum over the frame does the same for a piece of an older entry between newer ones.
-//! Frames of version 1 had neither: `version u8 · kind u8 · term u64 · node u64 · payload`.
 
 use super::keys;
 use crate::types::LeaderId;
@@ -26,6 +25,7 @@ use sdm_state::envelope;
 use sdm_state::envelope::EnvelopeError;
 use serde::Deserialize;
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
@@ -38,8 +38,6 @@ pub const ENTRY_BYTES_MAX: usize = 512 << 10;
 const PIECE_BYTES: usize = 3 << 10;
 
 const VERSION: u8 = 2;
-/// Read, never written.
-const FIRST_VERSION: u8 = 1;
 /// Bytes of a frame before its payload.
 const FRAME_FRONT: usize = 6 + 4 * 8;
 
@@ -227,8 +225,8 @@ pub(crate) struct Frame<'a> {
     kind: u8,
     /// The entry's log id.
     pub(crate) id: LogId,
-    /// The leader of the entry before; unknown in the first version.
-    before: Option<LeaderId>,
+    /// The leader of the entry before.
+    before: LeaderId,
     payload: &'a [u8],
 }
 
@@ -237,34 +235,29 @@ impl<'a> Frame<'a> {
     pub(crate) fn read(index: u64, frame: &'a [u8]) -> Result<Self, RecordError> {
         let malformed = || RecordError::Malformed(index.to_string());
         let ([version, kind], rest) = frame.split_first_chunk::<2>().ok_or_else(malformed)?;
-        let mut rest = match *version {
-            FIRST_VERSION => rest,
-            VERSION => {
-                let (sum, rest) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
-                if u32::from_le_bytes(*sum) != frame_checksum(index, *kind, rest) {
-                    return Err(RecordError::Checksum(index.to_string()));
-                }
-                rest
-            }
-            version => return Err(RecordError::Version { record: index.to_string(), version }),
-        };
+        match version.cmp(&VERSION) {
+            Ordering::Less => return Err(malformed()),
+            Ordering::Greater => return Err(RecordError::Version { record: index.to_string(), version: *version }),
+            Ordering::Equal => {}
+        }
+        let (sum, mut rest) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+        if u32::from_le_bytes(*sum) != frame_checksum(index, *kind, rest) {
+            return Err(RecordError::Checksum(index.to_string()));
+        }
         let mut leader = || Some(LeaderId { term: get_u64(&mut rest)?, node_id: get_u64(&mut rest)? });
         let leader_id = leader().ok_or_else(malformed)?;
-        let before = if *version == FIRST_VERSION { None } else { Some(leader().ok_or_else(malformed)?) };
+        let before = leader().ok_or_else(malformed)?;
         Ok(Frame { kind: *kind, id: LogId { leader_id, index }, before, payload: rest })
     }
 
     /// Refuses an entry that was not written after `before`.
     pub(crate) fn follows(&self, before: Option<&LogId>) -> Result<(), RecordError> {
         let found = leader_of(before);
-        match self.before {
-            Some(expected) if expected != found => Err(RecordError::Chain {
-                index: self.id.index,
-                expected: expected.to_string(),
-                found: found.to_string(),
-            }),
-            _ => Ok(()),
+        if self.before == found {
+            return Ok(());
         }
+        let (expected, found) = (self.before.to_string(), found.to_string());
+        Err(RecordError::Chain { index: self.id.index, expected, found })
     }
 
     /// Refuses an entry that only a newer sdm can read, by the first bytes of its command.
@@ -391,14 +384,6 @@ mod tests {
         bytes[0] = VERSION + 1;
         let newer = RecordError::Version { record: "7".to_owned(), version: VERSION + 1 };
         assert_eq!(Frame::read(7, &bytes).err(), Some(newer));
-    }
-
-    #[test]
-    fn a_frame_of_the_first_version_is_read_and_follows_anything() {
-        let bytes = [[1, BLANK].as_slice(), &2u64.to_le_bytes(), &1u64.to_le_bytes()].concat();
-        let frame = Frame::read(7, &bytes).expect("good");
-        assert_eq!(frame.follows(Some(&id(9, 9, 6))), Ok(()));
-        assert_eq!(frame.entry(), Ok(LogEntry { log_id: id(2, 1, 7), payload: Payload::Blank }));
     }
 
     #[test]

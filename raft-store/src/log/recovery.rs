@@ -5,7 +5,6 @@
 //! older than the log's witness says.
 
 use super::keys;
-use super::marks::FirstFormat;
 use super::marks::Marks;
 use super::record;
 use super::record::Assembly;
@@ -102,8 +101,8 @@ const MARKS_TO: &[u8] = b"n";
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) marks: Marks,
-    /// Whether the marks stand in one record, or anywhere.
-    form: Form,
+    /// There are no marks: the log is new.
+    new: bool,
     /// The first entry.
     first: Option<u64>,
     /// The first index found in the database, purged or not.
@@ -115,22 +114,10 @@ pub(crate) struct Recovered {
     pub(crate) sizes: Vec<(u64, usize)>,
 }
 
-/// How a log keeps its marks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Form {
-    /// There are none: the log is new.
-    #[default]
-    New,
-    /// A record for each, without a witness.
-    First,
-    /// One record, and a witness.
-    Current,
-}
-
 impl Recovered {
     /// Whether there was no log: not even marks.
     pub(crate) fn is_new(&self) -> bool {
-        self.form == Form::New
+        self.new
     }
 
     /// The tail of the log as found.
@@ -149,25 +136,19 @@ impl Recovered {
     pub(crate) fn start(&self) -> Start {
         let purge_to = self.marks.purged.map_or(0, |purged| purged.index + 1);
         let purge_from = self.lowest.unwrap_or(purge_to).min(purge_to);
-        Start {
-            marks: self.marks,
-            purge: purge_from..purge_to,
-            torn_from: self.torn_from,
-            owner: self.owner.clone(),
-            first_format: self.form == Form::First,
-        }
+        Start { marks: self.marks, purge: purge_from..purge_to, torn_from: self.torn_from, owner: self.owner.clone() }
     }
 
-    /// The witness of this log, once it agrees. A log that never had one gets it. Blocks.
+    /// The witness of this log, once it agrees. A new log gets one. Blocks.
     ///
     /// # Errors
     /// When the log is older than its witness, or the witness is missing or damaged.
     pub(crate) fn witness(&self, files: &dyn Files) -> Result<Witness, RecoveryError> {
         let Some(witness) = Witness::open(files)? else {
             // Made before the first batch is written.
-            return match self.form {
-                Form::Current if self.marks.batch > 0 => Err(RecoveryError::WitnessMissing),
-                _ => Ok(Witness::create(files, &Marks { batch: 0, ..self.marks })?),
+            return match self.marks.batch {
+                0 => Ok(Witness::create(files, &self.marks)?),
+                _ => Err(RecoveryError::WitnessMissing),
             };
         };
         let durable = witness.marks();
@@ -191,7 +172,6 @@ impl Recovered {
 pub(crate) fn recover(database: &dyn LogDatabase, owner: &str) -> Result<Recovered, RecoveryError> {
     let mut found = Recovered::default();
     let mut marks = None;
-    let mut first_format = FirstFormat::default();
     let mut recorded_owner = None;
     each(database, keys::ENTRIES_TO, MARKS_TO, |key, value| {
         match key {
@@ -200,7 +180,7 @@ pub(crate) fn recover(database: &dyn LogDatabase, owner: &str) -> Result<Recover
                 let owner = record::unseal(key, value)?;
                 recorded_owner = Some(String::from_utf8_lossy(owner).into_owned());
             }
-            _ => first_format.take(key, value)?,
+            _ => {}
         }
         Ok(())
     })?;
@@ -211,13 +191,10 @@ pub(crate) fn recover(database: &dyn LogDatabase, owner: &str) -> Result<Recover
         Some(_) => {}
         None => found.owner = Some(owner.to_owned()),
     }
-    (found.form, found.marks) = match (marks, first_format.marks()?) {
-        (Some(marks), _) => (Form::Current, marks),
-        (None, Some(marks)) => (Form::First, marks),
-        (None, None) => (Form::New, Marks::default()),
-    };
+    found.new = marks.is_none();
+    found.marks = marks.unwrap_or_default();
     let newest = read_entries(database, &mut found)?;
-    if found.form == Form::New {
+    if found.new {
         // The first batch of all writes owner and marks, and nothing is ever written without them.
         if found.lowest.is_some() || found.owner.is_none() {
             return Err(RecordError::Malformed("mm (it is missing)".to_owned()).into());

@@ -56,8 +56,6 @@ pub(crate) struct Start {
     pub(crate) torn_from: Option<u64>,
     /// Whose log this becomes, if it is new.
     pub(crate) owner: Option<String>,
-    /// Whether the marks are still in the records of the first format.
-    pub(crate) first_format: bool,
 }
 
 impl Writer {
@@ -90,19 +88,13 @@ impl Writer {
         drop(guard);
     }
 
-    /// Removes what was never acknowledged, marks a new log as ours, and brings the marks of an older
-    /// log into their present form. From then on the marks are always there, so their absence is
-    /// damage.
+    /// Removes what was never acknowledged, and marks a new log as ours. From then on the marks are always
+    /// there, so their absence is damage.
     async fn prepare(&mut self, start: Start) -> io::Result<()> {
         let mut batch = Batch::default();
         if let Some(from) = start.torn_from {
             tracing::warn!(from, "removing log entries that were written but never acknowledged");
             batch.delete_range(keys::entry(from), keys::ENTRIES_TO);
-        }
-        if start.first_format {
-            for key in keys::FIRST_FORMAT {
-                batch.delete_range(key, [key, &[0]].concat());
-            }
         }
         if batch.is_empty() && start.owner.is_none() {
             return Ok(());

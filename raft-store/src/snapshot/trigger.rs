@@ -83,12 +83,6 @@ impl SnapshotTrigger {
         self.0.borrow().due()
     }
 
-    /// Waits until a snapshot pays.
-    pub async fn wait_due(&self) {
-        // The sender lives in `self`: the wait cannot fail.
-        let _ = self.0.subscribe().wait_for(Growth::due).await;
-    }
-
     pub(crate) fn appended(&self, bytes: u64) {
         self.0.send_if_modified(|growth| {
             growth.appended += bytes;

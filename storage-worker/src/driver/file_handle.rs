@@ -35,11 +35,6 @@ impl FileHandle {
         Self { name, buffered, direct }
     }
 
-    /// Do aligned reads and writes bypass the page cache?
-    pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
-    }
-
     /// How many leading bytes of a request can go through the O_DIRECT descriptor.
     fn direct_part(&self, memory: *const u8, length: usize, offset: u64) -> usize {
         let aligned = self.direct.is_some()
