@@ -9,6 +9,7 @@ use crate::services::mutation::RequestHash;
 use crate::services::page::Page;
 use crate::services::present;
 use crate::services::resolve;
+use crate::services::volume_check;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
@@ -46,12 +47,23 @@ impl AttachmentApi {
             .text("access", access.word())
             .text("session", &request.session_id);
         let mutation = Mutation::parse(request.header, hash)?;
-        let begun = mutation.begin(&self.core, |state| {
+        let meant = |state: &State| {
             let disk = resolve::disk(state, &request.disk)?.id;
             let worker = resolve::worker(state, &request.worker)?.identity.id;
             let session = session.map(|session| current(state, session)).transpose()?;
-            Ok(Spec::Attachment(AttachmentChange::Attach { disk, worker, access, session }))
-        });
+            Ok::<_, Refusal>(AttachmentChange::Attach { disk, worker, access, session })
+        };
+        let view = Call::begin(&self.core).read().await?;
+        let known = mutation.id().is_some_and(|id| view.state.txns.contains(&id));
+        if let Ok(change) = meant(&view.state)
+            && let AttachmentChange::Attach { disk, worker, .. } = &change
+            // What is refused anyway is refused for that reason.
+            && !known
+            && view.state.dry_run(&Spec::Attachment(change.clone()), None).is_ok()
+        {
+            volume_check::require_volumes(&self.core, &view.state, *disk, *worker).await?;
+        }
+        let begun = mutation.begin(&self.core, |state| Ok(Spec::Attachment(meant(state)?)));
         let Begun { transaction, plan } = begun.await?;
         let view = self.core.view();
         let token = transaction.as_ref().and_then(|txn| txn.outcome.as_ref()?.attachment);

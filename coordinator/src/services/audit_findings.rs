@@ -10,7 +10,6 @@ use sdm_proto::token::Token;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::found_image::Kind;
 use sdm_proto::wire::v1;
-use sdm_state::OwnedTokens;
 use sdm_state::State;
 use sdm_state::catalog::Volume;
 use sdm_state::garbage_order::Orphan;
@@ -19,6 +18,9 @@ use std::collections::BTreeSet;
 
 /// Findings that are told one by one.
 const FINDINGS_MAX: usize = 1_000;
+
+/// What is done about names that nobody here knows.
+const UNTOUCHED: &str = "it is never touched: see whose it is";
 
 /// Longest text about one name.
 const WORDS_MAX: usize = 256;
@@ -103,7 +105,6 @@ impl AuditFindings {
         found.summary.domain_id = domain.to_string();
         found.summary.revision = after.applied_index();
         let known = KnownNames::of(after, domain);
-        let owned = after.owned_tokens();
         // What is not the same in both is on its way.
         for (name, seen) in second.iter().filter(|(name, seen)| first.get(*name) == Some(*seen)) {
             found.summary.names += 1;
@@ -112,14 +113,14 @@ impl AuditFindings {
             } else if known.garbage.contains(name.as_str()) {
                 found.summary.garbage += 1;
             } else {
-                found.judge(after, &owned, name, seen);
+                found.judge(after, name, seen);
             }
         }
         found.find_lost(before, after, domain, first, second);
         found
     }
 
-    fn judge(&mut self, state: &State, owned: &OwnedTokens, name: &str, seen: &Seen) {
+    fn judge(&mut self, state: &State, name: &str, seen: &Seen) {
         let (token, txn, what) = match seen {
             Seen::Placement { cluster, .. } if *cluster != state.cluster_id() => {
                 let words = format!("made by cluster {cluster}, which is not this one");
@@ -136,7 +137,7 @@ impl AuditFindings {
         let mut finding = named(name);
         finding.token = token.to_string();
         finding.transaction_id = txn.map(|txn| txn.to_string()).unwrap_or_default();
-        match state.is_orphan(owned, token, txn) {
+        match state.is_orphan(token, txn) {
             Ok(()) => {
                 let whose = match txn.map(|id| (id, state.txns.get(&id))) {
                     Some((_, Some(row))) => format!("transaction {} is {}", row.id, row.phase.word()),
@@ -145,12 +146,18 @@ impl AuditFindings {
                 };
                 finding.kind = "orphan".to_owned();
                 finding.evidence = format!("{what}; attempt {token} never won and is nobody's; {whose}; seen twice");
-                finding.hint = "sdm gc audit DOMAIN --apply makes garbage of it".to_owned();
+                finding.hint = "to make garbage of it: sdm gc audit DOMAIN --apply".to_owned();
                 self.orphans.push(Orphan { token, txn, bytes: 0, evidence: finding.evidence.clone() });
             }
-            Err(why) => {
+            Err(why) if is_known_later(state, token, txn) => {
                 finding.kind = "later".to_owned();
                 finding.evidence = format!("{what}; {why}");
+            }
+            // Nothing that happens will tell whose it is.
+            Err(why) => {
+                finding.kind = "unknown".to_owned();
+                finding.evidence = format!("{what}; {why}");
+                finding.hint = UNTOUCHED.to_owned();
             }
         }
         self.tell(finding);
@@ -189,7 +196,7 @@ impl AuditFindings {
             for (name, evidence) in missing(trash.placement.id, &volumes, first, second) {
                 let evidence = format!("{evidence}; the disk is in the trash ({})", row.id);
                 let (disk_id, disk) = (trash.disk.id.to_string(), trash.disk.name.to_string());
-                let hint = "what is left of it: sdm gc trash purge".to_owned();
+                let hint = format!("to delete what is left of it: sdm gc trash purge {}", row.id);
                 self.tell(v1::AuditFinding { kind: "lost".to_owned(), evidence, disk_id, disk, hint, ..named(&name) });
             }
         }
@@ -215,8 +222,23 @@ fn named(name: &str) -> v1::AuditFinding {
 }
 
 fn unknown(name: &str, evidence: String) -> v1::AuditFinding {
-    let hint = "it is never touched: see whose it is".to_owned();
-    v1::AuditFinding { kind: "unknown".to_owned(), evidence, hint, ..named(name) }
+    v1::AuditFinding { kind: "unknown".to_owned(), evidence, hint: UNTOUCHED.to_owned(), ..named(name) }
+}
+
+/// Whether another audit will know what this one cannot tell: somebody is at it, or it is younger than what was read.
+fn is_known_later(state: &State, token: Token, txn: Option<TxnId>) -> bool {
+    if token.epoch != state.meta.epoch {
+        return false;
+    }
+    let owned = state.placements.contains(&token.placement(state.cluster_id())) || state.attempt(token).is_some();
+    let is_newer = token.index >= state.applied_index();
+    owned
+        || is_newer
+        || match txn.map(|id| state.txns.get(&id)) {
+            // A dot name: when whatever was open in its time is over.
+            None => true,
+            Some(row) => row.is_some_and(|row| !row.phase.is_final()),
+        }
 }
 
 /// What of a placement both listings lack.
@@ -360,6 +382,28 @@ mod tests {
         let found = compare(&sample.state, &sample, &listing, &listing);
         assert!(found.orphans.is_empty());
         assert_eq!((found.summary.known, found.summary.unknown, found.summary.later), (1, 3, 1));
+    }
+
+    #[test]
+    fn a_folder_that_is_younger_than_what_was_read_is_told_later_and_one_that_nobody_can_place_is_unknown() {
+        let sample = Sample::with_disk();
+        let state = &sample.state;
+        let told = |token: Token, txn: Option<TxnId>| {
+            let listing = Listing::from([placement(state, token, txn, &[])]);
+            let found = compare(state, &sample, &listing, &listing);
+            assert!(found.orphans.is_empty());
+            found.findings[0].kind.clone()
+        };
+        let epoch = state.meta.epoch;
+        let forgotten = Some(TxnId::derive("long ago", &[]));
+        let newer = Token { epoch, index: state.applied_index() + 7, ordinal: 0 };
+        for txn in [forgotten, sample.state.txns.values().next().map(|txn| txn.id)] {
+            assert_eq!(told(newer, txn), "later");
+        }
+        let older = Token { epoch, index: 1, ordinal: 9 };
+        assert_eq!(told(older, forgotten), "unknown", "whether it won nobody will ever know");
+        assert_eq!(told(Token { epoch: epoch + 1, ..older }, forgotten), "unknown");
+        assert_eq!(told(Token { epoch: epoch + 1, ..newer }, forgotten), "unknown");
     }
 
     #[test]

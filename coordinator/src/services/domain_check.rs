@@ -139,7 +139,8 @@ impl DomainCheck {
     }
 }
 
-fn expected(state: &State, domain: &Domain, disk: DiskId) -> Option<wire::ExpectedPlacement> {
+/// A disk's placement as a worker is to find it.
+pub(super) fn expected(state: &State, domain: &Domain, disk: DiskId) -> Option<wire::ExpectedPlacement> {
     let disk = state.disks.get(&disk)?;
     let placement = state.placements.get(&disk.placement).filter(|at| at.domain == domain.id)?;
     let volumes: Vec<Volume> = disk.volumes.iter().filter_map(|id| state.volumes.get(id)).cloned().collect();
@@ -153,14 +154,15 @@ fn expected(state: &State, domain: &Domain, disk: DiskId) -> Option<wire::Expect
 }
 
 /// The finding with its disk in words; None where the catalog itself says why it is so, or has changed meanwhile.
-fn judged(before: &State, after: &State, finding: wire::PlacementFinding) -> Option<v1::DomainFinding> {
+pub(super) fn judged(before: &State, after: &State, finding: wire::PlacementFinding) -> Option<v1::DomainFinding> {
     let placement: PlacementId = finding.placement_id.parse().ok()?;
     let disk_at = |state: &State| -> Option<Disk> {
         let disk = state.disks.get(&state.placements.get(&placement)?.disk)?;
         (disk.placement == placement).then(|| disk.clone())
     };
     let disk = disk_at(after).filter(|disk| disk_at(before).as_ref() == Some(disk))?;
-    let follows = |state: &State| state.projections.contains(&placement);
+    // What only a late writer could still change is confirmed as far as anybody can tell.
+    let follows = |state: &State| state.projections.get(&placement).is_some_and(|row| !state.rests(&row.work));
     if finding.projection_mends && (follows(before) || follows(after)) {
         return None;
     }

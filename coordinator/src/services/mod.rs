@@ -36,6 +36,7 @@ mod template;
 mod transaction;
 mod transaction_watch;
 mod volume;
+mod volume_check;
 mod worker;
 mod worker_call;
 

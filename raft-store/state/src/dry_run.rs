@@ -132,6 +132,10 @@ impl State {
                 );
                 (vec![grows], Vec::new(), 2)
             }
+            Spec::DeleteSnapshot { disk, volume, in_place: true } => {
+                let built: Vec<Blueprint> = drafts.iter().filter_map(|draft| self.blueprint(draft)).collect();
+                (self.merge_steps(*disk, *volume), built.iter().map(placement_shown).collect(), 3)
+            }
             Spec::Garbage(_) | Spec::Attachment(_) | Spec::Worker(_) => (Vec::new(), Vec::new(), 1),
             Spec::Domain(DomainChange::Forget { domain }) => (self.forgetting_words(*domain), Vec::new(), 1),
             Spec::Domain(change) => (domain_steps(change), Vec::new(), if change.has_step() { 2 } else { 1 }),

@@ -1,6 +1,8 @@
 //! What falls due by the passing of time: derived from rows, so that the leader knows when to
 //! propose a Tick and `apply` finds what is due without a scan.
 
+use crate::catalog::Domain;
+use crate::catalog::DomainState;
 use crate::garbage::Garbage;
 use crate::locks::LockSet;
 use crate::settings::Settings;
@@ -19,6 +21,16 @@ pub(crate) enum Due {
     LockWait(u64),
     /// Work is to be looked at: a retry, a missing worker, a missing other end.
     Work(Owner),
+    /// More of a domain's rows are to leave the catalog.
+    Leaving(DomainId),
+}
+
+/// When a domain is due: at once, as long as it is leaving.
+pub(crate) fn of_domain(domain: &Domain) -> Option<(u64, Due)> {
+    match &domain.state {
+        DomainState::Leaving(leaving) => Some((leaving.since_ms, Due::Leaving(domain.id))),
+        DomainState::Active | DomainState::Maintenance(_) | DomainState::Arriving { .. } => None,
+    }
 }
 
 /// When a lock set is due.
@@ -50,7 +62,10 @@ pub(crate) fn of_work(owner: Owner, work: &Work, settings: &Settings) -> Vec<(u6
             if work.retry_at_ms > 0 {
                 times.push(work.retry_at_ms);
             }
-            times.push(work.unassigned_since_ms.saturating_add(settings.unassigned_max_ms));
+            // Time alone does not prove that a host has written out what it began.
+            if work.pinned.is_none() {
+                times.push(work.unassigned_since_ms.saturating_add(settings.unassigned_max_ms));
+            }
         }
     }
     times.into_iter().map(|at| (at, Due::Work(owner))).collect()

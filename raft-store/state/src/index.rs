@@ -32,12 +32,16 @@ pub(crate) struct Index {
     pub volume_users: VolumeUsers,
     /// Placements of disks in the trash.
     pub trashed: imbl::OrdMap<PlacementId, Token>,
+    /// The disks themselves.
+    pub trashed_disks: imbl::OrdMap<DiskId, Token>,
     pub domain_names: imbl::OrdMap<Name, DomainId>,
     pub due: imbl::OrdSet<(u64, Due)>,
     /// Steps and jobs without a worker.
     pub pending: imbl::OrdSet<Owner>,
     /// Placements whose projection has no worker, by domain.
     pub waiting_projections: imbl::OrdSet<(DomainId, PlacementId)>,
+    /// What hosts were given up at and may still write.
+    pub late_writers: imbl::OrdSet<(WorkerId, Owner)>,
     pub attempts: imbl::OrdMap<Token, Owner>,
     /// A worker's attempts, those whose source it serves included.
     pub by_worker: imbl::OrdMap<WorkerId, imbl::OrdSet<(Token, Owner)>>,
@@ -45,6 +49,12 @@ pub(crate) struct Index {
     pub contents: Contents,
     /// What closed attempts left behind, by their transaction.
     pub attempt_garbage: imbl::OrdSet<(TxnId, Token)>,
+    /// Garbage by where it lies, or what domain it is of.
+    pub garbage_in: imbl::OrdSet<(DomainId, Token)>,
+    /// Garbage by the attempt that made its names.
+    pub garbage_by_maker: imbl::OrdSet<(Token, Token)>,
+    /// Placements whose words are to be written, with or without a worker, by domain.
+    pub projecting: imbl::OrdSet<(DomainId, PlacementId)>,
     /// Garbage that waits for its deletion.
     pub waiting_garbage: due::WaitingGarbage,
     /// Lock sets that are held.
@@ -54,11 +64,15 @@ pub(crate) struct Index {
     pub touched: Vec<Touched>,
     pub txns_by_age: imbl::OrdMap<u64, TxnId>,
     pub open_txns: imbl::OrdSet<TxnId>,
+    /// The same by the entry in which they began.
+    pub open_by_age: imbl::OrdSet<(u64, TxnId)>,
     /// Finished transactions by the entry that finished them.
     pub finished_txns: imbl::OrdMap<u64, imbl::OrdSet<TxnId>>,
     /// The same of those that did nothing: they are forgotten by themselves.
     pub finished_noops: imbl::OrdSet<(u64, TxnId)>,
     pub attachments_by_disk: imbl::OrdSet<(DiskId, Token)>,
+    /// Attachments by where their disk lies: it stays there as long as it is attached.
+    pub attachments_in: imbl::OrdSet<(DomainId, Token)>,
     pub attachments_by_worker: imbl::OrdSet<(WorkerId, Token)>,
     /// Attachments that end or change with a client's session.
     pub attachments_by_session: imbl::OrdSet<(u64, Token)>,
@@ -89,6 +103,9 @@ impl State {
                 self.index.due.remove(&entry);
             }
             self.index.pending.remove(&owner);
+            for late in &work.late {
+                self.index.late_writers.remove(&(late.worker, owner));
+            }
             if let Some(waiting) = self.waiting_projection(owner) {
                 self.index.waiting_projections.remove(&waiting);
             }
@@ -106,6 +123,9 @@ impl State {
         let Some(work) = new else { return };
         for entry in due::of_work(owner, work, &self.meta.settings) {
             self.index.due.insert(entry);
+        }
+        for late in &work.late {
+            self.index.late_writers.insert((late.worker, owner));
         }
         match &work.attempt {
             None if matches!(owner, Owner::Projection(_)) => {

@@ -81,7 +81,7 @@ fn open_txns_hold_their_locks(state: &State, wrong: &mut Vec<String>) {
                 txn.job
             ));
         }
-        let works = txn.step.is_some() || txn.job.is_some();
+        let works = txn.step.is_some() || txn.job.is_some() || state.is_leaving_for(txn);
         if matches!(txn.phase, Phase::Running) && !works {
             wrong.push(format!("transaction {} runs but nobody is to do anything for it", txn.id));
         }
@@ -250,6 +250,7 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.volume_users == state.index.volume_users
         && fresh.index.trashed == state.index.trashed
         && fresh.index.waiting_projections == state.index.waiting_projections
+        && fresh.index.late_writers == state.index.late_writers
         && fresh.index.domain_names == state.index.domain_names
         && fresh.index.due == state.index.due
         && fresh.index.pending == state.index.pending
@@ -259,6 +260,12 @@ fn indexes_match(state: &State, wrong: &mut Vec<String>) {
         && fresh.index.open_txns == state.index.open_txns
         && fresh.index.contents == state.index.contents
         && fresh.index.waiting_garbage == state.index.waiting_garbage
+        && fresh.index.trashed_disks == state.index.trashed_disks
+        && fresh.index.garbage_in == state.index.garbage_in
+        && fresh.index.garbage_by_maker == state.index.garbage_by_maker
+        && fresh.index.projecting == state.index.projecting
+        && fresh.index.open_by_age == state.index.open_by_age
+        && fresh.index.attachments_in == state.index.attachments_in
         && fresh.index.attempt_garbage == state.index.attempt_garbage
         && fresh.index.locks_held == state.index.locks_held
         && fresh.index.illegal_volumes == state.index.illegal_volumes

@@ -72,8 +72,11 @@ impl State {
                 let place = &self.garbage.get(&id)?.place;
                 if place.whole_domain { at_path(&place.path) } else { at_domain(place.domain) }
             }
-            Owner::Describe(domain) => at_domain(domain),
-            Owner::Projection(id) => at_domain(self.domain_of_placement(id)?),
+            Owner::Describe(domain) => self.late_writer_reaching(work, domain).map(alone).or_else(|| at_domain(domain)),
+            Owner::Projection(id) => {
+                let domain = self.domain_of_placement(id)?;
+                self.late_writer_reaching(work, domain).map(alone).or_else(|| at_domain(domain))
+            }
             Owner::Job(id) => {
                 let job = self.jobs.get(&id)?;
                 match (job.source, job.target) {

@@ -93,6 +93,17 @@ pub struct Settings {
     /// Volumes in a disk's chain: each one more costs the guest a lookup, and QEMU a file that is open.
     #[serde(skip_serializing_if = "is_chain_max_default")]
     pub chain_max: u64,
+    /// How often words on the storage are looked at again that a host which was given up may still change: seldom enough
+    /// that a host which is gone for good costs nothing to speak of.
+    #[serde(skip_serializing_if = "is_late_writers_look_default")]
+    pub late_writers_look_ms: u64,
+}
+
+const LATE_WRITERS_LOOK_MS_DEFAULT: u64 = 10 * 60_000;
+
+/// The first level knew no such setting: with its default it must encode to the same bytes.
+fn is_late_writers_look_default(value: &u64) -> bool {
+    *value == LATE_WRITERS_LOOK_MS_DEFAULT
 }
 
 const CHAIN_MAX_DEFAULT: u64 = 32;
@@ -192,6 +203,7 @@ impl Default for Settings {
             domain_rows_max: DOMAIN_ROWS_MAX_DEFAULT,
             events_max: EVENTS_MAX_DEFAULT,
             chain_max: CHAIN_MAX_DEFAULT,
+            late_writers_look_ms: LATE_WRITERS_LOOK_MS_DEFAULT,
         }
     }
 }

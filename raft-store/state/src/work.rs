@@ -1,6 +1,7 @@
 //! Work that workers do for the state: attempts of steps, jobs and deletions, and the reports on
 //! them. One attempt at a time; the entry that assigns a new one has closed the one before.
 
+use crate::domain_change::DomainContents;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
@@ -51,6 +52,17 @@ pub struct Work {
     /// sees it there only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Pin>,
+    /// Hosts at which an attempt was given up that may still write what others read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<Pin>,
+    /// Only an attempt that was assigned in this entry or later ends it: until then a host that was given up may have
+    /// written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again_from: u64,
+}
+
+fn is_zero(index: &u64) -> bool {
+    *index == 0
 }
 
 /// The host, as of one boot, that alone may go on with work in place.
@@ -107,6 +119,15 @@ pub enum Report {
         volumes: Vec<VolumeResult>,
         /// Bytes moved or freed.
         bytes: u64,
+    },
+    /// A piece of a domain's catalog was read.
+    Catalog {
+        /// The detach that wrote it, as it says.
+        detached_at: u64,
+        /// Which, as it says.
+        piece: u32,
+        /// What it holds.
+        contents: Box<DomainContents>,
     },
     /// It cannot be done, and repeating it would not help.
     Refused(Refusal),

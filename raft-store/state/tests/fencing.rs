@@ -351,3 +351,79 @@ fn a_worker_is_removed_only_when_nothing_names_it() {
     assert!(!world.state.workers.contains(&worker) && !world.state.sessions.contains(&s1.id));
     assert_eq!(worker_change(&mut world, remove).unwrap_err().reason, "WORKER_NOT_FOUND");
 }
+
+/// What w1 wrote in place broke off: the locks are its host's until that is fenced or says its word.
+fn broken_off() -> (World, SessionRef, SessionRef, TxnId) {
+    let (mut world, s1, s2, _, id) = growing();
+    let token = world.assignments("w1")[0].token;
+    world.report(s1, token, died());
+    (world, s1, s2, id)
+}
+
+fn holds_its_locks(world: &World, id: TxnId) -> bool {
+    world.state.txns.get(&id).unwrap().lock.is_some_and(|lock| world.state.locks.contains(&lock))
+}
+
+#[test]
+fn what_is_pinned_to_a_host_keeps_its_locks_however_long_that_is_away() {
+    let (mut world, s1, s2, id) = broken_off();
+    world.apply(Command::ExpireSessions { sessions: vec![s1] });
+    world.pass(24 * 3_600_000);
+    assert_eq!(world.phase(id), &Phase::Running);
+    assert!(holds_its_locks(&world, id) && world.assignments("w2").is_empty());
+    confirm(&mut world, "w1", s1.id).unwrap();
+    world.pass(2_000);
+    world.work("w2", s2);
+    assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+}
+
+#[test]
+fn once_its_host_is_fenced_it_ends_for_want_of_a_worker_like_any_other() {
+    let (mut world, s1, s2, id) = broken_off();
+    world.apply(Command::ExpireSessions { sessions: vec![s1, s2] });
+    world.pass(3_600_000);
+    confirm(&mut world, "w1", s1.id).unwrap();
+    assert_eq!(world.phase(id), &Phase::Running, "the time to find somebody begins when it may be anybody");
+    world.pass(world.state.meta.settings.unassigned_max_ms + 60_000);
+    assert_eq!(world.refusal_of(id).reason, "NO_WORKER");
+}
+
+#[test]
+fn an_abort_of_what_is_pinned_takes_effect_when_its_host_is_fenced() {
+    let (mut world, s1, _, id) = broken_off();
+    world.apply(Command::ExpireSessions { sessions: vec![s1] });
+    assert_eq!(world.apply(Command::Abort { txn: id, reason: "no more".into() }), Reply::Txn(id));
+    assert!(holds_its_locks(&world, id), "what it wrote may still come to the storage");
+    world.pass(3_600_000);
+    assert!(holds_its_locks(&world, id));
+    confirm(&mut world, "w1", s1.id).unwrap();
+    assert_eq!(world.refusal_of(id).reason, "ABORTED");
+    assert!(world.state.locks.is_empty());
+}
+
+#[test]
+fn attempts_that_are_used_up_do_not_give_up_the_locks_of_what_is_pinned() {
+    let (mut world, s1, _, id) = broken_off();
+    for _ in 0..world.state.meta.settings.attempts_max {
+        world.pass(60_000);
+        let token = world.assignments("w1")[0].token;
+        world.report(s1, token, died());
+    }
+    assert!(holds_its_locks(&world, id));
+    world.pass(60_000);
+    assert_eq!(world.assignments("w1").len(), 1, "its host alone can end it, so it is tried there again");
+    world.apply(Command::ExpireSessions { sessions: vec![s1] });
+    confirm(&mut world, "w1", s1.id).unwrap();
+    assert_eq!(world.refusal_of(id).reason, "ATTEMPTS_USED_UP");
+}
+
+#[test]
+fn a_refusal_at_the_host_itself_ends_what_is_pinned_there() {
+    let (mut world, s1, _, id) = broken_off();
+    world.pass(60_000);
+    let token = world.assignments("w1")[0].token;
+    let refusal = Refusal::new(sdm_proto::refusal::Class::Exhausted, "NO_SPACE", "it is full");
+    world.report(s1, token, Report::Refused(refusal));
+    assert_eq!(world.refusal_of(id).reason, "NO_SPACE");
+    assert!(world.state.locks.is_empty());
+}

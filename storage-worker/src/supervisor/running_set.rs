@@ -271,8 +271,10 @@ impl Supervisor {
             Ok(task) => task,
             Err(error) => {
                 tracing::error!(token = assignment.token, %error, "an assignment is not understood");
-                let hint = "upgrade this worker if the members are newer";
-                let answer = answers::failed("ASSIGNMENT_UNREADABLE", error.to_string(), hint);
+                // Another worker may be newer, so this is no refusal: the next attempt goes there first.
+                let message = format!("worker {} ({}): {error}", self.workshop.name, env!("CARGO_PKG_VERSION"));
+                let hint = "upgrade this worker: workers are upgraded before the members";
+                let answer = answers::failed("ASSIGNMENT_UNREADABLE", message, hint);
                 return self.answer_at_once(&assignment.token, answer);
             }
         };

@@ -75,7 +75,8 @@ pub(super) fn of_txn(state: &State, id: TxnId) -> v1::Explanation {
 /// What one of a standing's commands is for.
 fn of_command(command: &str) -> &'static str {
     if command.starts_with("sdm txn abort") {
-        return "end it: what it made becomes garbage, what was there stays as it is";
+        return "end it: at once what it made becomes garbage, and what was there stays as it is; a change in place ends \
+                when its worker has said its word or is fenced";
     }
     if command.starts_with("sdm txn retry") {
         return "try at once";

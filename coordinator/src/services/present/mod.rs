@@ -27,6 +27,7 @@ pub(crate) use job::job;
 pub(crate) use lock::holder;
 pub(crate) use lock::lock;
 pub(crate) use lock::state_word;
+pub(crate) use standing::aborted_later;
 pub(crate) use standing::standing;
 pub(crate) use transaction::current_work;
 pub(crate) use transaction::transaction;

@@ -43,7 +43,7 @@ fn fencing(state: &State, txn: &Txn) -> String {
     let ending = if txn.ending.is_some() { "; then it is aborted, as was asked for" } else { "" };
     format!(
         "worker {worker} was lost {seconds} s ago and may still write in place: waits until it is back, its machine was \
-         started anew, or it is confirmed down (sdm worker confirm-down {worker} --session {}){ending}",
+         started anew, or it is confirmed down (sdm worker confirm-down {worker} --session {} --reason TEXT){ending}",
         fencing.session
     )
 }
@@ -99,6 +99,8 @@ fn attempted(state: &State, txn: &Txn, attempt: &Attempt) -> String {
         Spec::CloneLinked { .. } => format!("linking the chain at worker {worker}"),
         Spec::CopyDisk { .. } => format!("copying at worker {worker}{durable}"),
         Spec::ConvertDisk { .. } => format!("converting at worker {worker}{durable}"),
+        Spec::FlattenDisk { .. } => format!("flattening at worker {worker}{durable}"),
+        Spec::DeleteSnapshot { in_place: true, .. } if txn.stage > 0 => format!("linking the chain at worker {worker}"),
         Spec::DeleteSnapshot { .. } => format!("merging at worker {worker}{durable}"),
         _ => format!("{} at worker {worker}{durable}", txn.summary),
     };
@@ -114,6 +116,18 @@ fn durable(job: &Job, attempt: &Attempt) -> String {
 }
 
 fn unassigned(state: &State, txn: &Txn, work: &Work) -> String {
+    if let Some(pin) = &work.pinned {
+        let worker = state.worker_word(pin.worker);
+        let next = if work.retry_at_ms > state.meta.clock_ms {
+            format!("next attempt there in {} s", seconds_until(state, work.retry_at_ms))
+        } else {
+            "waits for it".to_owned()
+        };
+        return format!(
+            "attempt {} broke off while it wrote in place: pinned to worker {worker}; {next}",
+            work.attempts
+        );
+    }
     let next = if work.retry_at_ms > state.meta.clock_ms {
         format!("next attempt in {} s", seconds_until(state, work.retry_at_ms))
     } else {

@@ -8,7 +8,9 @@ use sdm_state::txns::Phase;
 use sdm_state::txns::Txn;
 use sdm_state::work::Attempt;
 use sdm_state::work::Owner;
+use sdm_state::work::Pin;
 use sdm_state::work::Work;
+use sdm_state::workers::Worker;
 
 /// The transaction's standing; None once it has its outcome.
 pub(crate) fn standing(state: &State, txn: &Txn) -> Option<v1::Standing> {
@@ -20,7 +22,15 @@ pub(crate) fn standing(state: &State, txn: &Txn) -> Option<v1::Standing> {
         Phase::Running => match current_work(state, txn) {
             Some(work) => match &work.attempt {
                 Some(attempt) => running(state, txn, attempt),
-                None => unassigned(state, txn, work),
+                None => match &work.pinned {
+                    Some(pin) => pinned(state, txn, work, pin),
+                    None => unassigned(state, txn, work),
+                },
+            },
+            None if state.is_leaving_for(txn) => v1::Standing {
+                state: "running".to_owned(),
+                awaits: "the last rows of its domain leave the catalog".to_owned(),
+                ..Default::default()
             },
             None => v1::Standing { state: "running".to_owned(), ..Default::default() },
         },
@@ -31,8 +41,58 @@ pub(crate) fn standing(state: &State, txn: &Txn) -> Option<v1::Standing> {
         standing.attempts_max = settings.attempts_max;
         standing.last_error = work.last_error.clone().unwrap_or_default();
     }
-    standing.next_commands.push(abort);
+    if let Some(ending) = &txn.ending {
+        // Asked for already: another abort would change nothing.
+        standing.awaits = format!(
+            "{}; then it is aborted ({}), unless the change in place is done by then: that is committed",
+            standing.awaits, ending.message
+        );
+    } else if !state.is_leaving_for(txn) {
+        standing.next_commands.push(abort);
+    }
     Some(standing)
+}
+
+/// Why an abort would not take effect at once, and when it would; None when it would.
+pub(crate) fn aborted_later(state: &State, txn: &Txn) -> Option<String> {
+    let worker = state.abort_awaits(txn)?;
+    let name = state.worker_word(worker);
+    let session = state.workers.get(&worker).and_then(Worker::last_session).unwrap_or_default();
+    Some(format!(
+        "worker {name} changes its disk or domain in place; the abort would be recorded, and take effect when that \
+         worker's attempt fails or it is fenced (sdm worker confirm-down {name} --session {session} --reason WHY); if the \
+         change is done by then, it is committed; its locks stay until then"
+    ))
+}
+
+/// Its last attempt broke off while it wrote in place.
+fn pinned(state: &State, txn: &Txn, work: &Work, pin: &Pin) -> v1::Standing {
+    let name = state.worker_word(pin.worker);
+    let row = state.workers.get(&pin.worker);
+    let session = row.and_then(Worker::last_session).unwrap_or(pin.session);
+    let confirm = format!("sdm worker confirm-down {name} --session {session} --reason WHY");
+    let next_commands = if row.is_some_and(Worker::is_live) {
+        vec![format!("sdm txn retry {}", txn.id), format!("sdm worker show {name}")]
+    } else {
+        vec![confirm]
+    };
+    v1::Standing {
+        state: "pinned".to_owned(),
+        owner_kind: "worker".to_owned(),
+        owner: name.clone(),
+        next_retry_ms: work.retry_at_ms,
+        awaits: format!(
+            "pinned to worker {name} until its next attempt there has ended, its host is started anew, or it is \
+             confirmed down: what the last attempt wrote in place may not be on the storage yet"
+        ),
+        waits_for: vec![v1::Blocker {
+            kind: "worker".to_owned(),
+            id: name,
+            description: "its attempt broke off while it wrote in place".to_owned(),
+        }],
+        next_commands,
+        ..Default::default()
+    }
 }
 
 fn waiting(state: &State, txn: &Txn, deadline_ms: u64) -> v1::Standing {
@@ -133,6 +193,9 @@ mod tests {
     use super::*;
     use crate::sample::Sample;
     use sdm_proto::ids::TxnId;
+    use sdm_state::Command;
+    use sdm_state::txns::Spec;
+    use sdm_state::work::Report;
 
     fn of(sample: &Sample, id: TxnId) -> v1::Standing {
         standing(&sample.state, sample.state.txns.get(&id).unwrap()).unwrap()
@@ -174,6 +237,31 @@ mod tests {
         assert!(told.next_commands.contains(&format!("sdm txn retry {id}")));
         sample.pass(5_000);
         assert_eq!(of(&sample, id).state, "unassigned");
+    }
+
+    #[test]
+    fn what_broke_off_in_place_says_to_whom_it_is_pinned_and_an_abort_says_what_it_waits_for() {
+        let mut sample = Sample::with_disk();
+        let disk = sample.disk("web-01").id;
+        let id = sample.begin(Spec::ResizeDisk { disk, size: 1 << 30 });
+        let died = Report::Failed { reason: "PROCESS_DIED".into(), message: "signal 9".into(), hint: String::new() };
+        sample.report(died);
+        let told = of(&sample, id);
+        assert_eq!((told.state.as_str(), told.owner.as_str(), told.deadline_ms), ("pinned", "a", 0));
+        assert!(told.awaits.starts_with("pinned to worker a until"), "{told:?}");
+        assert_eq!(told.next_commands[0], format!("sdm txn retry {id}"));
+        let row = |sample: &Sample| sample.state.txns.get(&id).unwrap().clone();
+        let later = aborted_later(&sample.state, &row(&sample)).unwrap();
+        assert!(later.contains("its locks stay until then"), "{later}");
+        sample.lose("a");
+        let told = of(&sample, id);
+        assert!(told.next_commands[0].starts_with("sdm worker confirm-down a --session "), "{told:?}");
+        assert!(told.next_commands.contains(&format!("sdm txn abort {id}")));
+        sample.apply(Command::Abort { txn: id, reason: "no more".into() });
+        let told = of(&sample, id);
+        assert!(told.awaits.contains("then it is aborted") && told.awaits.contains("no more"), "{told:?}");
+        assert!(!told.next_commands.iter().any(|command| command.starts_with("sdm txn abort")), "{told:?}");
+        assert!(aborted_later(&sample.state, &row(&sample)).is_some(), "it is not over yet");
     }
 
     #[test]

@@ -88,6 +88,8 @@ fn made(outcome: &Outcome) -> v1::Outcome {
         volume_ids: outcome.volumes.iter().map(ToString::to_string).collect(),
         bytes: outcome.bytes,
         blake3: hex(outcome.blake3),
+        trash_id: outcome.trash.map(|id| id.to_string()).unwrap_or_default(),
+        kept_ms: outcome.kept_ms.unwrap_or_default(),
     }
 }
 
@@ -115,6 +117,8 @@ fn deadline_ms(state: &State, txn: &Txn, work: Option<&Work>) -> u64 {
     match (&txn.phase, work) {
         (Phase::Waiting { deadline_ms }, _) => *deadline_ms,
         (Phase::Running, Some(Work { attempt: Some(attempt), .. })) => attempt.peer_deadline_ms,
+        // No time ends what is pinned to a host.
+        (Phase::Running, Some(work)) if work.pinned.is_some() => 0,
         (Phase::Running, Some(work)) => work.unassigned_since_ms.saturating_add(state.meta.settings.unassigned_max_ms),
         _ => 0,
     }

@@ -29,9 +29,13 @@ impl State {
             let owner = Owner::Step(txn.id);
             let unassigned_since_ms = self.meta.clock_ms;
             txn.step = Some(Work { unassigned_since_ms, in_place: true, ..Work::default() });
+            txn.handover = self.first_handover(change);
             self.put_txn(txn);
             self.assign(turn, owner);
             return;
+        }
+        if let DomainChange::Forget { domain } = change {
+            return self.forget_domain(turn, txn, *domain);
         }
         let id = change.domain();
         if let Some(domain) = self.domains.get(&id).cloned() {
@@ -40,7 +44,7 @@ impl State {
                 DomainChange::Activate { .. } => self.put_domain(Domain { state: DomainState::Active, ..domain }),
                 DomainChange::Rename { name, .. } => self.rename_domain(turn, domain, name),
                 DomainChange::Delete { .. } => self.delete_domain(turn, &txn, &domain),
-                DomainChange::Detach { .. } | DomainChange::Attach(_) => {}
+                DomainChange::Detach { .. } | DomainChange::Attach(_) | DomainChange::Forget { .. } => {}
             }
         }
         let outcome = Outcome { domain: Some(id), ..Outcome::default() };
@@ -65,13 +69,22 @@ impl State {
         domain.name = name.clone();
         let unassigned_since_ms = self.meta.clock_ms;
         // What an earlier attempt still writes is an older name: this one's report alone ends it.
-        domain.describing = Some(Box::new(Work { unassigned_since_ms, ..Work::default() }));
+        self.leave_late_writer(owner);
+        let late = self.work_of(owner).map(|work| work.late.clone()).unwrap_or_default();
+        domain.describing = Some(Box::new(Work { unassigned_since_ms, late, ..Work::default() }));
         self.put_domain(domain);
         self.assign(turn, owner);
     }
 
     /// A worker wrote the domain's name.
-    pub(super) fn described(&mut self, id: DomainId) {
+    pub(super) fn described(&mut self, turn: &mut Turn, id: DomainId, attempt: &Attempt) {
+        let owner = Owner::Describe(id);
+        if !self.is_written_for_good(owner, attempt, 0) {
+            if self.work_of(owner).is_some_and(|work| work.retry_at_ms <= self.meta.clock_ms) {
+                self.assign(turn, owner);
+            }
+            return;
+        }
         if let Some(mut domain) = self.domains.get(&id).cloned() {
             domain.describing = None;
             self.put_domain(domain);
@@ -101,12 +114,13 @@ impl State {
             trash: None,
             held: None,
             doomed: None,
+            emptied: false,
         });
         self.forget_sights(domain.id);
     }
 
     /// Workers see a domain only as long as it is known.
-    fn forget_sights(&mut self, domain: DomainId) {
+    pub(super) fn forget_sights(&mut self, domain: DomainId) {
         let seeing: Vec<_> =
             self.workers.values().filter(|worker| worker.domains.contains_key(&domain)).cloned().collect();
         for mut worker in seeing {
@@ -115,74 +129,38 @@ impl State {
         }
     }
 
-    /// A worker handed the domain over on the storage.
-    pub(super) fn commit_domain_change(&mut self, attempt: &Attempt, change: &DomainChange) -> Outcome {
-        match change {
-            DomainChange::Detach { domain } => self.commit_domain_detach(*domain),
-            DomainChange::Attach(attach) => self.commit_domain_attach(attempt, attach),
-            _ => {}
-        }
-        Outcome { domain: Some(change.domain()), ..Outcome::default() }
-    }
-
-    fn commit_domain_detach(&mut self, id: DomainId) {
-        let contents = self.contents_of(id);
-        for disk in &contents.disks {
-            self.remove_disk(disk.id);
-        }
-        for placement in &contents.placements {
-            self.remove_placement(placement.id);
-        }
-        // Its own are nobody's now; what somebody outside uses all the same stays.
-        let volumes: Vec<_> = contents.volumes.iter().map(|volume| volume.id).collect();
-        self.forget_unused(&volumes);
-        self.remove_domain(id);
-        self.forget_sights(id);
-    }
-
-    fn commit_domain_attach(&mut self, attempt: &Attempt, attach: &AttachDomain) {
-        let AttachDomain { domain, name, path, local, contents, renamed, .. } = attach.clone();
-        let created_by = self.txn_of_attempt(attempt);
+    /// The domain is taken, with the first of its disks, or all.
+    pub(super) fn commit_domain_attach(&mut self, txn: &Txn, attempt: &Attempt, attach: &AttachDomain) {
+        let AttachDomain { domain, name, path, local, contents, .. } = attach.clone();
         self.put_domain(Domain {
             id: domain,
             name,
             path,
             local,
-            created_by,
+            created_by: txn.id,
             created_ms: self.meta.clock_ms,
             adopted_epoch: None,
-            state: DomainState::Active,
+            state: DomainState::Arriving { txn: txn.id },
             describing: None,
             retention_ms: contents.retention_ms,
         });
         self.see_new_domain(attempt.worker, domain);
-        for volume in contents.volumes {
-            self.put_volume(volume);
-        }
-        for placement in contents.placements {
-            self.put_placement(placement);
-        }
-        for disk in contents.disks {
-            let placement = disk.placement;
-            self.put_disk(disk);
-            if renamed {
-                self.want_projection(placement);
-            }
-        }
+        self.put_contents(attach, contents);
     }
 
     /// Who made or took a domain reaches it; its space is known with the first probe.
     pub(super) fn see_new_domain(&mut self, worker: WorkerId, domain: DomainId) {
         if let Some(mut worker) = self.workers.get(&worker).cloned() {
-            let sight =
-                DomainSight { error: None, total_bytes: 0, free_bytes: 0, file_system: String::new(), sequence: 0 };
+            let sight = DomainSight {
+                error: None,
+                total_bytes: 0,
+                free_bytes: 0,
+                file_system: String::new(),
+                sequence: 0,
+                seen_ms: 0,
+            };
             worker.domains.insert(domain, sight);
             self.put_worker(worker);
         }
-    }
-
-    fn txn_of_attempt(&self, attempt: &Attempt) -> sdm_proto::ids::TxnId {
-        let owner = self.index.attempts.get(&attempt.token).copied();
-        owner.and_then(|owner| self.txn_of(owner)).unwrap_or_default()
     }
 }

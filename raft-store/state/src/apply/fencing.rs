@@ -30,7 +30,12 @@ impl Spec {
     /// Whether its attempts change what lies there already.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        matches!(self, Self::ResizeDisk { .. } | Self::Domain(DomainChange::Detach { .. } | DomainChange::Attach(_)))
+        matches!(
+            self,
+            Self::ResizeDisk { .. }
+                | Self::DeleteSnapshot { in_place: true, .. }
+                | Self::Domain(DomainChange::Detach { .. } | DomainChange::Attach(_))
+        )
     }
 }
 
@@ -42,7 +47,7 @@ impl State {
 
     /// Whether the next attempt of this work will change in place what lies there.
     pub(crate) fn will_write_in_place(&self, owner: Owner) -> bool {
-        self.txn_of(owner).and_then(|id| self.txns.get(&id)).is_some_and(|txn| txn.spec.is_in_place())
+        self.txn_of(owner).and_then(|id| self.txns.get(&id)).is_some_and(|txn| txn.spec.is_in_place() && !txn.reads_catalog())
     }
 
     /// Whether an attempt is out that changes in place what lies there.
@@ -74,6 +79,14 @@ impl State {
         self.put_txn(txn);
     }
 
+    /// Whose word, or fencing, an abort of this transaction waits for; None when it would take effect at once.
+    #[must_use]
+    pub fn abort_awaits(&self, txn: &Txn) -> Option<WorkerId> {
+        let work = self.work_of(txn.job.map_or(Owner::Step(txn.id), Owner::Job)).filter(|_| !txn.phase.is_final())?;
+        let writer = work.attempt.as_ref().filter(|_| work.in_place).map(|attempt| attempt.worker);
+        writer.or(work.pinned.as_ref().map(|pin| pin.worker))
+    }
+
     /// The attempt has ended, by its own report or because its worker is fenced: from here on it is like any other.
     pub(crate) fn settle_in_place(&mut self, owner: Owner) {
         let Some(mut work) = self.work_of(owner).filter(|work| work.in_place).cloned() else { return };
@@ -88,6 +101,13 @@ impl State {
         let Some(mut work) = self.work_of(owner).filter(|work| work.in_place).cloned() else { return };
         let Some(row) = self.workers.get(&worker) else { return };
         work.pinned = Some(Pin { worker, session, boot_id: row.identity.boot_id.clone() });
+        self.put_work(owner, work);
+    }
+
+    /// What it wrote there is on the storage, or never will be: the next attempt may be made anywhere.
+    pub(super) fn unpin(&mut self, owner: Owner) {
+        let Some(mut work) = self.work_of(owner).filter(|work| work.pinned.is_some()).cloned() else { return };
+        work.pinned = None;
         self.put_work(owner, work);
     }
 
@@ -156,9 +176,33 @@ impl State {
     pub(crate) fn fence(&mut self, turn: &mut Turn, worker: WorkerId, evidence: &str) {
         for owner in self.in_place_at(worker) {
             self.settle_in_place(owner);
-            self.attempt_failed(turn, owner, evidence, false);
+            self.unpin(owner);
+            self.attempt_failed(turn, owner, evidence, true);
         }
+        self.release_pinned(turn, worker, evidence);
+        self.settle_late_writer(turn, worker);
         self.free_unfenced_attachments(worker);
+    }
+
+    /// What waited for this host alone goes to others, or to the end that was asked for.
+    fn release_pinned(&mut self, turn: &mut Turn, worker: WorkerId, evidence: &str) {
+        let is_pinned = |owner: &&Owner| {
+            let pin = self.work_of(**owner).and_then(|work| work.pinned.as_ref());
+            pin.is_some_and(|pin| pin.worker == worker)
+        };
+        let pinned: Vec<Owner> = self.index.pending.iter().filter(is_pinned).copied().collect();
+        for owner in pinned {
+            self.unpin(owner);
+            let Some(mut work) = self.work_of(owner).cloned() else { continue };
+            // The time to find somebody begins now.
+            work.unassigned_since_ms = self.meta.clock_ms;
+            self.put_work(owner, work);
+            let Some(id) = self.txn_of(owner) else { continue };
+            self.note_txn(id, format!("it need not be gone on with there any more: {evidence}"));
+            if let Some(ending) = self.txns.get(&id).and_then(|txn| txn.ending.clone()) {
+                self.abort(turn, id, ending, true);
+            }
+        }
     }
 
     fn in_place_at(&self, worker: WorkerId) -> Vec<Owner> {

@@ -65,12 +65,26 @@ impl State {
     /// touched. `leaves_names` is false when the refusal proves that nothing was made.
     pub(crate) fn abort(&mut self, turn: &mut Turn, id: TxnId, refusal: Refusal, leaves_names: bool) {
         let Some(txn) = self.txns.get(&id).filter(|txn| !txn.phase.is_final()) else { return };
+        if self.is_leaving_for(txn) {
+            return;
+        }
         let owner = Self::work_owner(txn);
+        if txn.goes_only_forward() {
+            return self.go_on(turn, id, owner, &refusal);
+        }
         if self.writes_in_place(owner) {
+            return self.end_later(id, refusal);
+        }
+        if self.work_of(owner).is_some_and(|work| work.pinned.is_some()) {
+            self.close_attempt(turn, owner, &refusal.message, leaves_names);
             return self.end_later(id, refusal);
         }
         self.close_attempt(turn, owner, &format!("transaction {id} was aborted: {}", refusal.message), leaves_names);
         let Some(mut txn) = self.txns.get(&id).cloned() else { return };
+        if let Some(domain) = self.arriving_for(&txn) {
+            txn.ending = Some(refusal);
+            return self.begin_leaving(turn, txn, domain);
+        }
         let waiting = matches!(txn.phase, Phase::Waiting { .. });
         self.note(&mut txn, format!("{}: {refusal}", if waiting { "refused" } else { "aborted" }));
         self.discard_built(turn, &mut txn, &format!("transaction {id} was aborted: {}", refusal.message));
@@ -86,6 +100,11 @@ impl State {
         if let Phase::Committed(_) = txn.phase {
             let message = format!("transaction {id} is committed already: {}", txn.summary);
             return Err(Refusal::new(Class::Precondition, "TXN_COMMITTED", message).hint("undo it with its opposite"));
+        }
+        txn.refuse_way_back()?;
+        if self.is_leaving_for(txn) {
+            let message = format!("transaction {id} is done but for the last rows: {}", txn.summary);
+            return Err(Refusal::new(Class::Precondition, "TXN_ENDING", message).hint(format!("sdm txn watch {id}")));
         }
         self.abort(turn, id, Refusal::new(Class::Aborted, "ABORTED", format!("aborted on request: {reason}")), true);
         Ok(Reply::Txn(id))
@@ -104,8 +123,14 @@ impl State {
         if let Err(refusal) = self.check_commit(&txn, volumes) {
             return self.abort(turn, id, refusal, true);
         }
+        if txn.is_merge_in_place() && txn.stage == 0 {
+            return self.merged_in_place(turn, txn, attempt, volumes);
+        }
         if txn.stage + 1 < self.stages(&txn.spec) {
             return self.next_stage(turn, txn, attempt, volumes);
+        }
+        if let Spec::Domain(change) = txn.spec.clone() {
+            return self.handed_over(turn, txn, attempt, &change);
         }
         let mut txn = txn;
         let outcome = match txn.spec.clone() {
@@ -117,7 +142,6 @@ impl State {
             }
             Spec::MoveDisk { disk, to } => self.commit_move(turn, id, attempt, disk, to, volumes),
             Spec::ExportDisk { disk } => Outcome { disk: Some(disk), ..Outcome::default() },
-            Spec::Domain(change) => self.commit_domain_change(attempt, &change),
             Spec::Noop { .. } => Outcome::default(),
             _ => return,
         };
@@ -301,12 +325,17 @@ impl State {
         let domain = self.domain_of(&disk).map(|domain| domain.id);
         let retention = domain.map_or(0, |domain| self.retention_ms(domain));
         let trash = self.trashed(&disk, retention);
-        let outcome = Outcome { domain, disk: Some(id), volumes: disk.volumes.clone(), ..Outcome::default() };
+        let mut outcome = Outcome { domain, disk: Some(id), volumes: disk.volumes.clone(), ..Outcome::default() };
         if let Some(placement) = self.placements.get(&disk.placement).cloned() {
-            let told = self.projections.get(&placement.id).filter(|row| row.work.attempt.is_some()).cloned();
+            let told = self
+                .projections
+                .get(&placement.id)
+                .filter(|row| row.work.attempt.is_some() || !row.work.late.is_empty())
+                .cloned();
             let id = self.discard(turn, &placement, txn.id, Kind::Deleted, "the disk was deleted", retention);
             if let Some(mut row) = id.and_then(|id| self.garbage.get(&id)).filter(|_| trash.is_some()).cloned() {
                 row.trash = trash;
+                (outcome.trash, outcome.kept_ms) = (Some(row.id), Some(retention));
                 self.put_garbage(row.clone());
                 // Two attempts would write the same files: the next one goes out when this one answered or is given up.
                 if let Some(told) = told {
@@ -320,7 +349,16 @@ impl State {
             self.project(turn, placement);
         }
         self.forget_unused(&disk.volumes);
-        self.note(&mut txn, "committed: the disk is gone, its bytes are garbage");
+        self.note(
+            &mut txn,
+            match outcome.trash {
+                None => "committed: the disk is gone, its bytes are garbage".to_owned(),
+                Some(trash) => format!(
+                    "committed: the disk is in the trash, and can be put back for {} s: sdm gc trash restore {trash}",
+                    retention / 1000
+                ),
+            },
+        );
         self.end(turn, txn, Phase::Committed(outcome));
     }
 
@@ -357,6 +395,7 @@ impl State {
             trash: None,
             held: None,
             doomed: None,
+            emptied: false,
         });
         Some(id)
     }

@@ -10,8 +10,12 @@ mod domains;
 mod fencing;
 mod finish;
 mod garbage_orders;
+mod handover;
 mod hashes;
+mod late_writing;
+mod leaving;
 mod lock_orders;
+mod merging;
 mod orphans;
 mod passing;
 mod projecting;
@@ -25,7 +29,6 @@ mod trash;
 mod under;
 mod workers;
 
-pub use orphans::OwnedTokens;
 pub use restore::RestoreAs;
 
 use crate::command::Command;

@@ -26,6 +26,7 @@ impl State {
             match due {
                 Due::LockWait(lock) => self.lock_wait_over(turn, lock),
                 Due::Work(owner) => self.work_due(turn, owner),
+                Due::Leaving(domain) => self.leave(turn, domain),
             }
         }
         self.forget_finished(most);
@@ -55,6 +56,7 @@ impl State {
         let hung = |attempt: &&Attempt| !work.in_place && self.is_hung(owner, attempt);
         if let Some(attempt) = work.attempt.as_ref().filter(hung) {
             let error = self.hang_words(attempt);
+            self.leave_late_writer(owner);
             return self.attempt_failed(turn, owner, &error, true);
         }
         let Some(txn) = self.txn_of(owner) else { return self.retry_without_txn(turn, owner, work) };
@@ -65,7 +67,9 @@ impl State {
             }
             return;
         }
-        if work.unassigned_since_ms.saturating_add(self.meta.settings.unassigned_max_ms) <= now {
+        // What is pinned to a host keeps its locks until that is fenced or says its word, however long it takes.
+        let given_up = work.unassigned_since_ms.saturating_add(self.meta.settings.unassigned_max_ms) <= now;
+        if given_up && work.pinned.is_none() {
             let last = work.last_error.map(|error| format!("; the last attempt failed: {error}")).unwrap_or_default();
             let message = format!("no worker could take it for {} s{last}", (now - work.unassigned_since_ms) / 1000);
             let refusal = Refusal::new(Class::Aborted, "NO_WORKER", message).hint("sdm worker list, sdm domain list");

@@ -98,17 +98,16 @@ impl State {
 
     /// A worker wrote what a placement is to say, as it was when it was told, or later.
     pub(super) fn projected(&mut self, turn: &mut Turn, id: PlacementId, attempt: &Attempt) {
-        let Some(mut projection) = self.projections.get(&id).cloned() else { return };
-        if attempt.token.index >= projection.wanted_index {
-            let domain = self.domain_of_placement(id);
+        let Some(wanted_index) = self.projections.get(&id).map(|row| row.wanted_index) else { return };
+        let (owner, domain) = (Owner::Projection(id), self.domain_of_placement(id));
+        if self.is_written_for_good(owner, attempt, wanted_index) {
             self.remove_projection(id);
-            return self.assign_next_projection(turn, domain);
+        } else if self.work_of(owner).is_some_and(|work| work.retry_at_ms <= self.meta.clock_ms) {
+            // It changed once more meanwhile, or somebody is to say that it is over.
+            self.assign(turn, owner);
+            return;
         }
-        // It changed once more meanwhile.
-        projection.work.attempt = None;
-        projection.work.unassigned_since_ms = self.meta.clock_ms;
-        self.put_projection(projection);
-        self.assign(turn, Owner::Projection(id));
+        self.assign_next_projection(turn, domain);
     }
 
     fn assign_next_projection(&mut self, turn: &mut Turn, domain: Option<DomainId>) {

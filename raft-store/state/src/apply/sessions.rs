@@ -185,6 +185,7 @@ impl State {
                 self.leave_in_place(owner, id, session, why);
                 continue;
             }
+            self.leave_late_writer(owner);
             self.attempt_failed(turn, owner, &format!("worker {name} is lost: {why} (attempt {token})"), true);
         }
     }

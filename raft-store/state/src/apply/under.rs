@@ -155,7 +155,7 @@ impl State {
         Err(stale(token, &format!("lock {id} was lost while transaction {} was under way", txn.id)))
     }
 
-    pub(super) fn lock_of_token(&self, under: &Under) -> Result<&LockSet, Refusal> {
+    pub(crate) fn lock_of_token(&self, under: &Under) -> Result<&LockSet, Refusal> {
         let stale = |why: String| stale(under.token, &why);
         let session = self
             .live_session(under.session)

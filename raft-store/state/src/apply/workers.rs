@@ -52,6 +52,7 @@ impl State {
         if let Some(session) = worker.session {
             self.end_session(turn, session, "the worker was removed");
         }
+        self.settle_late_writer(turn, worker.identity.id);
         self.forget_worker(worker.identity.id);
     }
 
@@ -104,5 +105,6 @@ impl State {
         self.attempts_of(id).next().is_some()
             || self.attachments_at(id).next().is_some()
             || self.txns_pinned_to(id).next().is_some()
+            || !self.late_at(id).is_empty()
     }
 }

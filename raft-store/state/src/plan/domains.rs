@@ -9,7 +9,6 @@ use crate::catalog::Domain;
 use crate::catalog::DomainState;
 use crate::domain_change::AttachDomain;
 use crate::domain_change::DomainChange;
-use crate::domain_change::DomainContents;
 use crate::forgotten::FORGOTTEN_MAX;
 use crate::garbage::Garbage;
 use crate::locks::BLOCKERS_SHOWN;
@@ -25,6 +24,7 @@ use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::TxnId;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::names::Name;
 use sdm_proto::names::is_domain_path;
 use sdm_proto::refusal::Blocker;
@@ -32,6 +32,15 @@ use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+
+/// Disks that leave with a domain at most: their catalog is written and read piece by piece, each in an entry of its own.
+const DETACHED_DISKS_MAX: u64 = 100_000;
+
+/// Pieces of a catalog: enough for that many disks whose chains are the longest.
+const PIECES_MAX: u32 = 100_000;
+
+/// Disks at which a detach looks for sharers outside before it begins; at the others it looks piece by piece.
+const LOOKED_AT_MAX: usize = 200;
 
 fn name_of(domain: &Name) -> (Resource, Mode) {
     (Resource::Name(format!("domain/{domain}")), Mode::Exclusive)
@@ -84,8 +93,8 @@ impl State {
             DomainChange::Maintenance { domain } => self.plan_domain_state(*domain, "put domain", "into maintenance"),
             DomainChange::Activate { domain } => self.plan_domain_state(*domain, "activate domain", ""),
             DomainChange::Detach { domain } => {
-                let (plan, contents) = (self.plan_domain_end(*domain, "detach")?, self.disks_in(*domain));
-                self.refuse_large(*domain, contents)?;
+                let plan = self.plan_domain_end(*domain, "detach")?;
+                self.refuse_large(self.disks_in(*domain))?;
                 Ok(plan)
             }
             DomainChange::Delete { domain } => self.plan_domain_end(*domain, "delete"),
@@ -204,9 +213,16 @@ impl State {
         self.refuse_forgotten(*domain)?;
         self.refuse_domain_name(name, None)?;
         self.refuse_domain_path(path)?;
-        self.refuse_too_many(contents)?;
+        self.refuse_too_many(contents, 1)?;
         self.check_contents(*domain, contents)?;
         self.refuse_clashes(contents)?;
+        if let Some(more) = attach.more.as_ref().filter(|more| more.pieces > PIECES_MAX) {
+            let message =
+                format!("the catalog of domain {domain} has {} pieces, and {PIECES_MAX} are possible", more.pieces);
+            return Err(
+                Refusal::new(Class::Precondition, "BAD_DOMAIN_CATALOG", message).hint("the domain is left as it is")
+            );
+        }
         if let Some(garbage) = self.garbage_in(*domain).next() {
             let message = format!("domain {domain} was deleted, and its folder is being removed");
             return Err(Refusal::new(Class::Precondition, "DOMAIN_DELETED", message).hint("sdm gc list").blocker(
@@ -225,108 +241,13 @@ impl State {
         Ok(plan(locks, summary, &[format!("domain/{name}")]))
     }
 
-    fn refuse_too_many(&self, contents: &DomainContents) -> Result<(), Refusal> {
-        let settings = &self.meta.settings;
-        let disks = (self.disks.len() + contents.disks.len()) as u64;
-        let domains = self.domains.len() as u64 + 1;
-        if disks > settings.disks_max || domains > settings.domains_max || contents.rows() > settings.domain_rows_max {
-            let message = format!(
-                "with it there would be {domains} domains (at most {}) and {disks} disks (at most {}); it brings {} rows (at most {})",
-                settings.domains_max,
-                settings.disks_max,
-                contents.rows(),
-                settings.domain_rows_max
-            );
-            return Err(Refusal::new(Class::Exhausted, "TOO_MANY_DISKS", message).hint(
-                "delete what nobody needs here (sdm disk list, sdm domain list), or there before it is detached; then \
-                 repeat it",
-            ));
-        }
-        Ok(())
-    }
-
-    /// What comes with the domain was written by another cluster: it must be whole, and meet nothing that is here.
-    fn check_contents(&self, domain: DomainId, contents: &DomainContents) -> Result<(), Refusal> {
-        let placements: BTreeMap<_, _> = contents.placements.iter().map(|row| (row.id, row)).collect();
-        let volumes: BTreeMap<_, _> = contents.volumes.iter().map(|row| (row.id, row)).collect();
-        let disks: BTreeSet<DiskId> = contents.disks.iter().map(|disk| disk.id).collect();
-        let names: BTreeSet<&Name> = contents.disks.iter().map(|disk| &disk.name).collect();
-        let used: BTreeSet<_> = contents.disks.iter().flat_map(|disk| &disk.volumes).copied().collect();
-        let mut placed = BTreeSet::new();
-        let whole = contents.disks.iter().all(|disk| {
-            let own = placements.get(&disk.placement).is_some_and(|at| at.disk == disk.id && at.domain == domain);
-            let mut parent = None;
-            let chain = disk.volumes.iter().all(|id| {
-                let fits = volumes.get(id).is_some_and(|volume| volume.parent == parent);
-                parent = Some(*id);
-                fits
-            });
-            own && placed.insert(disk.placement) && chain && !disk.volumes.is_empty()
-        });
-        let counted = placements.len() == contents.placements.len()
-            && volumes.len() == contents.volumes.len()
-            && disks.len() == contents.disks.len()
-            && names.len() == contents.disks.len()
-            && placed.len() == placements.len()
-            && used.len() == volumes.len();
-        let new = disks.iter().all(|id| !self.disks.contains(id))
-            && volumes.keys().all(|id| !self.volumes.contains(id))
-            && placements.keys().all(|id| !self.placements.contains(id));
-        if whole && counted && new {
+    fn refuse_large(&self, disks: u64) -> Result<(), Refusal> {
+        if disks <= DETACHED_DISKS_MAX {
             return Ok(());
         }
-        let message = if new {
-            format!("what domain {domain} says about its disks contradicts itself")
-        } else {
-            format!("disks of domain {domain} are in the catalog already")
-        };
-        Err(Refusal::new(Class::Precondition, "BAD_DOMAIN_CATALOG", message)
-            .hint("the domain is left as it is; `sdm disk list` shows what is here"))
-    }
-
-    fn refuse_clashes(&self, contents: &DomainContents) -> Result<(), Refusal> {
-        let clashes = || contents.disks.iter().filter(|disk| self.disk_named(&disk.name).is_some());
-        let count = clashes().count();
-        if count == 0 {
-            return Ok(());
-        }
-        let message = format!("{count} disks of the domain have names that are taken here");
-        let mut refusal = Refusal::new(Class::Conflict, "DISK_EXISTS", message)
-            .hint("rename those here (sdm disk rename), or give all that come another name: --rename-prefix TEXT");
-        for disk in clashes().take(BLOCKERS_SHOWN) {
-            refusal = refusal.blocker("disk", disk.name.as_str(), "has this name here, too");
-        }
-        Err(refusal)
-    }
-
-    fn refuse_large(&self, id: DomainId, disks: u64) -> Result<(), Refusal> {
-        let most = self.meta.settings.domain_rows_max;
-        // At least three rows a disk: no need to count what is too much anyway.
-        if disks.saturating_mul(3) <= most && self.contents_of(id).rows() <= most {
-            return Ok(());
-        }
-        let message = format!(
-            "{disks} disks lie in the domain: with their volumes more than the {most} rows that one entry takes in"
-        );
+        let message = format!("{disks} disks lie in the domain, and at most {DETACHED_DISKS_MAX} leave with one");
         Err(Refusal::new(Class::Exhausted, "DOMAIN_TOO_LARGE", message)
             .hint("move disks to other domains (sdm disk move) until it is small enough"))
-    }
-
-    /// What lies in a domain: the rows that go with it.
-    pub(crate) fn contents_of(&self, domain: DomainId) -> DomainContents {
-        let retention_ms = self.domains.get(&domain).and_then(|domain| domain.retention_ms);
-        let mut contents = DomainContents { retention_ms, ..DomainContents::default() };
-        let mut volumes = BTreeSet::new();
-        for disk in self.disks_in_from(domain, DiskId::default()) {
-            let Some(placement) = self.placements.get(&disk.placement) else { continue };
-            volumes.extend(disk.volumes.iter().copied());
-            let mut placement = placement.clone();
-            placement.cluster = self.maker_of(&placement).or(Some(self.cluster_id()));
-            contents.placements.push(placement);
-            contents.disks.push(disk.clone());
-        }
-        contents.volumes = volumes.iter().filter_map(|id| self.volumes.get(id)).cloned().collect();
-        contents
     }
 
     /// Refuses a detach or a delete while something names the domain, and lists what, each with the command that clears
@@ -376,8 +297,13 @@ impl State {
     /// Who outside the domain uses volumes of its disks: linked clones that were moved away, what is in the trash. The
     /// rows of shared volumes cannot both go and stay.
     fn sharers_elsewhere(&self, id: DomainId) -> Vec<Blocker> {
-        let volumes: BTreeSet<_> =
-            self.disks_in_from(id, DiskId::default()).flat_map(|disk| disk.volumes.iter().copied()).collect();
+        let looked_at = self.disks_in_from(id, DiskId::default()).take(LOOKED_AT_MAX);
+        let volumes: BTreeSet<_> = looked_at.flat_map(|disk| disk.volumes.iter().copied()).collect();
+        self.sharers_of(id, &volumes)
+    }
+
+    /// The same of these volumes.
+    pub(crate) fn sharers_of(&self, id: DomainId, volumes: &BTreeSet<VolumeId>) -> Vec<Blocker> {
         let users: BTreeSet<_> = volumes.iter().flat_map(|volume| self.volume_users(*volume)).collect();
         let mut found = Vec::new();
         for user in users {
@@ -389,9 +315,8 @@ impl State {
                         continue;
                     }
                     let words = format!(
-                        "lies in domain {} and shares volumes with disks here; bring it here (sdm disk move {2} --to {1}), or copy it and delete it",
+                        "lies in domain {} and shares volumes with disks here; sdm disk flatten {} ends that",
                         domain.map_or("?", |domain| domain.name.as_str()),
-                        self.domains.get(&id).map_or("DOMAIN", |domain| domain.name.as_str()),
                         disk.name
                     );
                     found.push(blocker("disk", disk.name.to_string(), &words));
@@ -462,5 +387,86 @@ fn sole_use_of(id: DomainId) -> LockSet {
         deadline_ms: 0,
         granted: None,
         txn: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Disk;
+    use crate::catalog::Format;
+    use crate::catalog::Placement;
+    use crate::catalog::Volume;
+    use sdm_proto::token::Token;
+
+    fn volume(id: VolumeId, disk: DiskId, parent: Option<VolumeId>) -> Volume {
+        Volume {
+            id,
+            disk,
+            parent,
+            format: Format::Qcow2,
+            virtual_size: 1 << 20,
+            file_size: 1 << 20,
+            allocated_bytes: 0,
+            legal: true,
+            blake3: None,
+            preallocated: false,
+            snapshot: None,
+        }
+    }
+
+    fn put(state: &mut State, disk: &str, domain: DomainId, volumes: Vec<VolumeId>) {
+        let id = DiskId::derive("test disk", &[disk.as_bytes()]);
+        let placement = PlacementId::derive("test placement", &[disk.as_bytes()]);
+        let (token, txn) = (Token::default(), TxnId::default());
+        state.put_placement(Placement { id: placement, domain, disk: id, token, txn, cluster: None });
+        state.put_disk(Disk {
+            id,
+            name: disk.parse().expect("a name"),
+            placement,
+            volumes,
+            created_by: txn,
+            created_ms: 0,
+            description: String::new(),
+            template: false,
+        });
+    }
+
+    /// Clones stay in their source's domain now; a state may hold others that were moved before that was so.
+    #[test]
+    fn a_domain_whose_volumes_are_shared_elsewhere_is_not_detached() {
+        let mut state = State::default();
+        state.meta.feature_level = 2;
+        let domains = ["d1", "d2"].map(|name| {
+            let id = DomainId::derive("test domain", &[name.as_bytes()]);
+            state.put_domain(Domain {
+                id,
+                name: name.parse().expect("a name"),
+                path: format!("/srv/{name}"),
+                local: true,
+                created_by: TxnId::default(),
+                created_ms: 0,
+                adopted_epoch: None,
+                retention_ms: None,
+                state: DomainState::Active,
+                describing: None,
+            });
+            id
+        });
+        let [base, leaf, other] = [0_u8, 1, 2].map(|n| VolumeId::derive("test volume", &[&[n]]));
+        let maker = DiskId::derive("test disk", &[b"a"]);
+        state.put_volume(volume(base, maker, None));
+        state.put_volume(volume(leaf, maker, Some(base)));
+        state.put_volume(volume(other, maker, Some(base)));
+        put(&mut state, "a", domains[0], vec![base, leaf]);
+        put(&mut state, "b", domains[0], vec![base, other]);
+        let spec = Spec::Domain(DomainChange::Detach { domain: domains[0] });
+        assert_eq!(state.refuse_named(domains[0], &spec, None), Ok(()), "among themselves they may share");
+        put(&mut state, "b", domains[1], vec![base, other]);
+        let refusal = state.refuse_named(domains[0], &spec, None).expect_err("b is elsewhere");
+        assert_eq!(refusal.reason, "DOMAIN_IN_USE");
+        let [blocker] = &refusal.blockers[..] else { panic!("{refusal}") };
+        assert_eq!((blocker.kind.as_str(), blocker.id.as_str()), ("disk", "b"));
+        assert!(blocker.description.contains("lies in domain d2"), "{refusal}");
     }
 }
