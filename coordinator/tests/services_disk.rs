@@ -3,6 +3,7 @@
 mod stage;
 
 use sdm_proto::refusal::Class;
+use sdm_proto::seams::SimulatedClock;
 use sdm_proto::wire::v1;
 use stage::PATIENCE;
 use stage::Stage;
@@ -18,7 +19,12 @@ const OTHER_REQUEST: &str = "6b1e0000-1111-4222-8333-555555555555";
 
 /// A member, an obedient worker, two domains. While the gate is closed, jobs go on and on.
 async fn furnished() -> (Stage, watch::Sender<bool>) {
-    let stage = Stage::open().await;
+    furnished_on(None).await
+}
+
+/// The same on a clock that the test moves.
+async fn furnished_on(clock: Option<SimulatedClock>) -> (Stage, watch::Sender<bool>) {
+    let stage = Stage::open_on(clock).await;
     let (gate, jobs_end) = watch::channel(true);
     let worker = Scripted::connect(&stage, hello("a")).await.unwrap();
     tokio::spawn(worker.obey(jobs_end));
@@ -43,6 +49,35 @@ async fn a_repetition_gets_the_recorded_answer_whatever_happened_to_the_names() 
     // Another request under the same id is not taken for the same.
     let refusal = stage.delete_disk(&another.id, under(REQUEST)).await.unwrap_err();
     assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Conflict, "REQUEST_ID_REUSED"));
+}
+
+/// Most that one entry moves the cluster's clock.
+const CLOCK_STEP_MS: u64 = 120_000;
+
+/// The same when nobody remembers the first time any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repetition_whose_result_was_forgotten_is_too_old_and_spares_the_disk_that_has_the_name_now() {
+    let clock = SimulatedClock::default();
+    let (stage, _gate) = furnished_on(Some(clock.clone())).await;
+    stage.make_disk("web-01").await;
+    let deleted = stage.delete_disk("web-01", None).await.unwrap();
+    assert_eq!(deleted.phase, "committed");
+    let another = stage.make_disk("web-01").await;
+    // A day of entries, each of which moves the clock as far as one may.
+    until("its result is forgotten", async || {
+        for _ in 0..100 {
+            clock.advance(CLOCK_STEP_MS);
+            let refusal = stage.create_disk("web-01", None).await.unwrap_err();
+            assert_eq!(refusal.reason, "DISK_EXISTS");
+        }
+        let known = stage.transaction(&deleted.id).await;
+        known.is_err_and(|refusal| refusal.reason == "TXN_NOT_FOUND").then_some(())
+    })
+    .await;
+    let refusal = stage.delete_disk("web-01", under(&deleted.id)).await.unwrap_err();
+    assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Precondition, "REQUEST_TOO_OLD"));
+    assert!(refusal.hint.contains("new request id"), "{refusal}");
+    assert_eq!(stage.disk("web-01").await.unwrap().id, another.id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,7 +222,7 @@ async fn a_collection_that_is_asked_for_names_what_to_wait_for() {
     let (stage, _gate) = furnished().await;
     stage.make_disk("web-01").await;
     stage.delete_disk("web-01", None).await.unwrap();
-    let asked = stage.garbage().run_collection(v1::RunCollectionRequest {}).await.unwrap().into_inner();
+    let asked = stage.garbage().run_collection(v1::RunCollectionRequest::default()).await.unwrap().into_inner();
     let left = until("what was named is gone", async || {
         let left = stage.garbage_now().await;
         left.iter().all(|row| !asked.garbage_ids.contains(&row.id)).then_some(left)

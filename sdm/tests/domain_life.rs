@@ -11,6 +11,7 @@ use cluster::Place;
 use cluster::Sdm;
 use cluster::Shape;
 use cluster::hold_move;
+use cluster::list;
 use cluster::nothing_is_open;
 use cluster::request_id;
 use cluster::text_of;
@@ -208,6 +209,100 @@ fn a_check_tells_what_is_not_as_the_catalog_says_and_changes_nothing() {
     assert!(found.stdout.contains("VOLUME_MISSING"), "{}", found.stdout);
     assert_eq!(sdm.done(&["disk", "show", "spoilt"]), shown, "a check changes nothing");
     assert!(folder.exists());
+}
+
+/// An empty folder in place of a domain: its storage is not mounted. Nothing of it is deleted, and nothing is lost track of.
+#[test]
+fn what_is_not_found_is_not_deleted_and_goes_on_when_the_storage_is_back() {
+    let cluster = Cluster::start(&Shape::usual());
+    let (folder, other) = (cluster.make_domain("shelf-1"), cluster.make_domain("shelf-2"));
+    let (sdm, away) = (cluster.sdm(), Scratch::new("away"));
+    sdm.done(&create("a", "shelf-1"));
+    sdm.done(&create("b", "shelf-2"));
+    let placement = Path::new(text_of(&sdm.done(&["disk", "show", "a"]), "path")).to_owned();
+    sdm.done(&["domain", "maintenance", "shelf-1"]);
+    sdm.done(&["domain", "activate", "shelf-1"]);
+    let unmount = |folder: &Path| {
+        let hidden = away.path().join(folder.file_name().expect("a name"));
+        std::fs::rename(folder, &hidden).expect("moved away");
+        hidden
+    };
+    // A disk's garbage: the deletion is begun before anybody notices.
+    let hidden = unmount(&folder);
+    sdm.done(&["disk", "delete", "a"]);
+    let failed = sdm.run(&["gc", "run", "--domain", "shelf-1"]);
+    assert_eq!(failed.code, 8, "{}{}", failed.stdout, failed.stderr);
+    assert!(failed.stderr.contains("sdm domain forget"), "{}", failed.stderr);
+    // Others are not held up by it.
+    sdm.done(&["disk", "delete", "b"]);
+    sdm.done(&["gc", "run", "--domain", "shelf-2"]);
+    assert_eq!(list(&sdm, "gc").len(), 1);
+    std::fs::rename(&hidden, &folder).expect("mounted again");
+    cluster.await_reach("shelf-1", &["host-1", "host-2"]);
+    until("it is gone", || if placement.exists() { Err(placement.display().to_string()) } else { Ok(()) });
+    until("its row is gone", || if list(&sdm, "gc").is_empty() { Ok(()) } else { Err("garbage".to_owned()) });
+    // A whole domain.
+    sdm.done(&["domain", "maintenance", "shelf-2"]);
+    let hidden = unmount(&other);
+    sdm.done(&["domain", "delete", "shelf-2", "--yes"]);
+    until("the deletion is refused", || {
+        let rows = list(&sdm, "gc");
+        let error = rows.first().map(|row| text_of(row, "last_error").to_owned()).unwrap_or_default();
+        if error.contains("is not at") { Ok(()) } else { Err(error) }
+    });
+    std::fs::rename(&hidden, &other).expect("mounted again");
+    until("its row is gone", || if list(&sdm, "gc").is_empty() { Ok(()) } else { Err("garbage".to_owned()) });
+    let rest: Vec<_> = std::fs::read_dir(other.parent().expect("a path")).expect("a folder").flatten().collect();
+    assert!(!other.exists() && rest.is_empty(), "{rest:?}");
+    nothing_is_open(&sdm);
+}
+
+#[test]
+fn a_domain_whose_storage_is_lost_is_forgotten_with_its_disks_and_is_nobodys_when_it_comes_back() {
+    let cluster = Cluster::start(&Shape::usual());
+    let folder = cluster.make_domain("shelf-1");
+    cluster.make_domain("shelf-2");
+    let (sdm, away) = (cluster.sdm(), Scratch::new("away"));
+    sdm.done(&["domain", "set", "shelf-1", "--retention", "1h"]);
+    sdm.done(&create("lost", "shelf-1"));
+    sdm.done(&create("trashed", "shelf-1"));
+    let deleted = sdm.done(&["disk", "delete", "trashed"]);
+    let trash = text_of(&deleted["transaction"]["outcome"], "trash_id").to_owned();
+    assert_eq!(deleted["transaction"]["outcome"]["kept_ms"], 3_600_000);
+    sdm.done(&["gc", "trash", "restore", "trashed"]);
+    sdm.refused(&["gc", "trash", "restore", "trashed"]).says(3, "TRASH_NOT_FOUND", &["trashed"]);
+    sdm.refused(&["gc", "trash", "restore", &trash]).says(3, "GARBAGE_NOT_FOUND", &[&trash]);
+    sdm.done(&["disk", "delete", "trashed"]);
+    let forget = ["domain", "forget", "shelf-1", "--reason", "its server burnt down", "--confirm", "shelf-1"];
+    sdm.refused(&forget).says(5, "DOMAIN_REACHED", &["shelf-1"]);
+    let hidden = away.path().join("hidden");
+    std::fs::rename(&folder, &hidden).expect("moved away");
+    until("nobody reaches it", || {
+        let state = text_of(&sdm.done(&["domain", "show", "shelf-1"]), "state").to_owned();
+        if state == "unreachable" { Ok(()) } else { Err(state) }
+    });
+    sdm.refused(&["domain", "forget", "shelf-1"]).says(2, "CONFIRMATION_NEEDED", &["shelf-1"]);
+    sdm.refused(&["domain", "forget", "shelf-1", "--confirm", "shelf-2"]).says(2, "CONFIRMATION_NEEDED", &["shelf-2"]);
+    sdm.refused(&["domain", "forget", "shelf-1", "--confirm", "shelf-1"]).says(2, "REASON_MISSING", &[]);
+    let plan = sdm.done(&["domain", "forget", "shelf-1", "--reason", "fire", "--dry-run"]).to_string();
+    assert!(plan.contains("1 disks out of the catalog: lost") && plan.contains("with the trash trashed"), "{plan}");
+    sdm.done(&["disk", "show", "lost"]);
+    let id = request_id(&sdm);
+    let line = [&forget[..], &["--request-id", &id]].concat();
+    sdm.done(&line);
+    sdm.done(&line);
+    sdm.refused(&["disk", "show", "lost"]).says(3, "DISK_NOT_FOUND", &["lost"]);
+    assert!(list(&sdm, "gc").is_empty());
+    assert_eq!(list(&sdm, "domain").len(), 1);
+    // It comes back.
+    std::fs::rename(&hidden, &folder).expect("there again");
+    let refused = sdm.refused(&["domain", "attach", text(&folder), "--local"]);
+    refused.says(5, "DOMAIN_FORGOTTEN", &["its server burnt down"]);
+    let path = folder.parent().expect("a path");
+    let refused = sdm.refused(&["domain", "create", "again", "--path", text(path), "--local"]);
+    assert!(refused.message().contains("already holds"), "{}", refused.message());
+    assert!(folder.join("images").exists(), "nothing of it was touched");
+    nothing_is_open(&sdm);
 }
 
 #[test]

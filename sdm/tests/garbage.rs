@@ -104,6 +104,33 @@ fn what_is_in_the_trash_comes_back_as_it_was_until_its_deletion_is_assigned() {
 }
 
 #[test]
+fn trash_is_named_by_its_disk_where_only_one_had_that_name() {
+    let cluster = Cluster::start(&Shape::smallest());
+    let shelf = cluster.make_domain("shelf");
+    let sdm = cluster.sdm();
+    create(&sdm, "twice", "shelf");
+    let plan = sdm.done(&["disk", "delete", "twice", "--dry-run"]).to_string();
+    assert!(plan.contains("gone for good at once") && plan.contains("--retention"), "{plan}");
+    sdm.done(&["domain", "set", "shelf", "--retention", "1h"]);
+    let plan = sdm.done(&["disk", "delete", "twice", "--dry-run"]).to_string();
+    assert!(plan.contains("3600 s") && plan.contains("sdm gc trash restore twice"), "{plan}");
+    let first = to_trash(&sdm, "twice");
+    sdm.done(&["gc", "trash", "restore", "twice"]);
+    let second = to_trash(&sdm, "twice");
+    assert_ne!(first, second);
+    create(&sdm, "twice", "shelf");
+    sdm.done(&["disk", "delete", "twice"]);
+    for verb in ["restore", "purge"] {
+        let refused = sdm.refused(&["gc", "trash", verb, "twice"]);
+        refused.says(2, "AMBIGUOUS_NAME", &["twice"]);
+        assert!(refused.blockers().iter().any(|at| at.contains(&second)), "{:?}", refused.blockers());
+    }
+    sdm.done(&["gc", "trash", "purge", &second]);
+    sdm.done(&["gc", "trash", "purge", "twice"]);
+    collected(&sdm, &[&shelf]);
+}
+
+#[test]
 fn a_plan_deletes_exactly_what_it_names_and_what_is_held_stays() {
     let cluster = Cluster::start(&Shape::smallest());
     let shelf = cluster.make_domain("shelf");
@@ -278,6 +305,20 @@ fn state_of(sdm: &Sdm, id: &str) -> String {
     rows.iter().find(|row| row["id"] == id).map_or_else(|| "gone".to_owned(), |row| text_of(row, "state").to_owned())
 }
 
+/// Whether every thread of a process sleeps, and goes on sleeping for a few looks.
+fn is_idle(pid: u32) -> bool {
+    let sleeps = || {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+        let states = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        // What stands behind the name's closing bracket.
+        states.into_iter().all(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')))
+    };
+    (0..5).all(|_| {
+        std::thread::yield_now();
+        sleeps()
+    })
+}
+
 #[track_caller]
 fn is_being_deleted(sdm: &Sdm, id: &str) {
     until("the deletion is assigned", || {
@@ -297,8 +338,13 @@ fn a_disk_that_came_back_is_not_touched_by_a_deletion_that_hung_all_the_time() {
     // Everything of the worker that touches storage stands still; then it is told to delete.
     let host = cluster.pid("host-1");
     let hands = Stopped::new(children_of(host));
+    let begun = || cluster.said("host-1").matches("starting an attempt").count();
+    let before = begun();
     sdm.done(&["gc", "unhold", &garbage]);
     is_being_deleted(&sdm, &garbage);
+    // It has the order and has handed it on: its hands have it, and do not move.
+    until("the worker began the deletion", || if begun() > before { Ok(()) } else { Err(format!("{before}")) });
+    until("and has nothing left to do", || if is_idle(host) { Ok(()) } else { Err("it runs".to_owned()) });
     let worker = Stopped::new(vec![host]);
     cluster.await_worker_state("host-1", "lost");
     cluster.add_worker("host-2", &[]);
@@ -309,8 +355,15 @@ fn a_disk_that_came_back_is_not_touched_by_a_deletion_that_hung_all_the_time() {
     collected(&sdm, &[&a, &b]);
     let moved = sdm.done(&["disk", "show", "web"]);
 
-    worker.go_on();
+    // The first thing that a deletion takes away is what an earlier run of itself had renamed: an empty folder under that
+    // name goes when the late one runs, and only then.
+    let cluster_id = text_of(&sdm.done(&["status"]), "cluster_id").replace('-', "");
+    let trace = a.join("images").join(format!(".sdm-{garbage}-{}", &cluster_id[..8]));
+    std::fs::create_dir(&trace).expect("the other worker's deletion is over");
+    // The worker itself stands still a little longer: it would end its hands before they do anything.
     hands.go_on();
+    until("the late deletion has run", || if trace.exists() { Err(trace.display().to_string()) } else { Ok(()) });
+    worker.go_on();
     cluster.await_worker("host-1");
     cluster.await_reach("shelf-1", &["host-1", "host-2"]);
     assert_eq!(sdm.done(&["disk", "show", "web"]), moved);

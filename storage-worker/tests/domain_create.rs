@@ -172,6 +172,7 @@ async fn a_creation_that_did_not_win_is_taken_away_by_its_token_only() {
             dot_name: ".sdm-1-7-0".to_owned(),
             token: token.to_owned(),
             deletion_dot_name: ".sdm-1-9-0".to_owned(),
+            mounting: Mounting::Local,
         };
         run(Order::DeleteDomain(order), Ports::silent())
     };
@@ -187,4 +188,19 @@ async fn a_creation_that_did_not_win_is_taken_away_by_its_token_only() {
     done(delete("1-7-0").await);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
     done(delete("1-7-0").await);
+}
+
+/// What was made for storage that is not mounted now is still there, whatever the folder beneath says.
+#[tokio::test]
+async fn a_creation_that_did_not_win_is_not_gone_because_its_storage_is_not_mounted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let order = DeleteDomain {
+        domain: root(folder.path(), 1),
+        dot_name: ".sdm-1-7-0".to_owned(),
+        token: "1-7-0".to_owned(),
+        deletion_dot_name: ".sdm-1-9-0".to_owned(),
+        mounting: Mounting::Required,
+    };
+    let refused = refusal(run(Order::DeleteDomain(order), Ports::silent()).await);
+    assert_eq!(refused.code, RefusalCode::NotAMountPoint, "{refused}");
 }

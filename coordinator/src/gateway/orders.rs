@@ -20,6 +20,7 @@ pub(super) fn assignment(assignment: &Assignment) -> v1::Assignment {
         token: assignment.token.to_string(),
         transaction_id: assignment.txn.to_string(),
         attempt: assignment.attempt,
+        stop: assignment.stop,
         order: Some(order(&assignment.order)),
     }
 }
@@ -82,7 +83,8 @@ fn order(order: &Order) -> WireOrder {
                 whole_domain: *whole_domain,
             })
         }
-        Order::Build { new, source, layers, shared } => WireOrder::Build(v1::BuildOrder {
+        Order::Build { new, source, layers, shared, rebase } => WireOrder::Build(v1::BuildOrder {
+            rebase_volume_id: rebase.map(|volume| volume.to_string()).unwrap_or_default(),
             target: Some(placement(new)),
             source: source.as_ref().map(build_source),
             layers: (0..).zip(layers).map(|(at, row)| layer(new.template, layers.len(), at, row, shared)).collect(),
@@ -95,6 +97,16 @@ fn order(order: &Order) -> WireOrder {
             volume: Some(volume(row)),
             new_size: *new_size,
         }),
+        Order::Merge { target, placement, made_by, disk, volumes, settle_only } => {
+            WireOrder::MergeInPlace(v1::MergeInPlaceOrder {
+                domain: Some(domain(target)),
+                placement_id: placement.to_string(),
+                made_by_token: made_by.to_string(),
+                disk_id: disk.to_string(),
+                volumes: volumes.iter().map(volume).collect(),
+                settle_only: *settle_only,
+            })
+        }
         Order::Project {
             target,
             placement,
@@ -123,16 +135,25 @@ fn order(order: &Order) -> WireOrder {
             // Rows of plain values: that they encode is shown by every detach in every test.
             catalog: serde_json::to_string(catalog).unwrap_or_default(),
         }),
+        Order::WriteCatalog { target, catalog } => WireOrder::WriteCatalog(v1::WriteCatalogOrder {
+            domain: Some(domain(target)),
+            piece: catalog.piece,
+            catalog: serde_json::to_string(catalog).unwrap_or_default(),
+        }),
+        Order::ReadCatalog { target, piece } => {
+            WireOrder::ReadCatalog(v1::ReadCatalogOrder { domain: Some(domain(target)), piece: *piece })
+        }
         Order::AttachDomain { target, name, catalog } => WireOrder::AttachDomain(v1::AttachDomainOrder {
             domain: Some(domain(target)),
             name: name.clone(),
             foreign: false,
             catalog_blake3: catalog.clone(),
         }),
-        Order::FormatDomain { target, dot_name } => WireOrder::FormatDomain(v1::FormatDomainOrder {
+        Order::FormatDomain { target, dot_name, emptied } => WireOrder::FormatDomain(v1::FormatDomainOrder {
             domain: Some(domain(target)),
             dot_name: dot_name.clone(),
             unknown_names_too: false,
+            emptied: *emptied,
         }),
         Order::Noop => WireOrder::Noop(v1::NoopOrder {}),
     }

@@ -21,6 +21,7 @@ use sdm_state::domain_catalog::DOMAIN_CATALOG_VERSION;
 use sdm_state::domain_catalog::DomainCatalog;
 use sdm_state::domain_change::AttachDomain;
 use sdm_state::domain_change::DomainChange;
+use sdm_state::domain_change::MorePieces;
 use sdm_state::txns::Spec;
 
 /// What still runs and is named at most.
@@ -61,8 +62,7 @@ fn running_in(state: &State, domain: DomainId) -> Vec<v1::Blocker> {
         id: lock.id.to_string(),
         description: state.owner_words(lock),
     });
-    let here = |disk| state.disks.get(&disk).and_then(|disk| state.domain_of(disk)).is_some_and(|at| at.id == domain);
-    let attached = state.attachments.values().filter(|at| here(at.disk)).take(RUNNING_NAMED_MAX);
+    let attached = state.attachments_in(domain).take(RUNNING_NAMED_MAX);
     let attached = attached.map(|at| {
         let shown = present::attachment(state, at);
         let description = format!("disk {} is {}", shown.disk, state.attachment_words(at));
@@ -79,6 +79,29 @@ pub(super) async fn rename(core: &Core, request: v1::RenameDomainRequest) -> Res
     let begun = mutation.begin(core, |state| {
         let domain = resolve::domain(state, &request.domain)?.id;
         Ok(Spec::Domain(DomainChange::Rename { domain, name }))
+    });
+    begun.await
+}
+
+/// Out of the catalog with a domain whose storage is lost.
+pub(super) async fn forget(core: &Core, request: v1::ForgetDomainRequest) -> Result<Begun, Refusal> {
+    let reason = request.header.as_ref().map(|header| header.reason.as_str()).unwrap_or_default();
+    if reason.is_empty() {
+        let message = "whoever misses its disks later wants to know why they are gone";
+        return Err(Refusal::new(Class::Invalid, "REASON_MISSING", message)
+            .hint(format!("sdm domain forget {0} --reason TEXT --confirm {0}", request.domain)));
+    }
+    let mutation = Mutation::parse(request.header, RequestHash::of("domain-forget").text("domain", &request.domain))?;
+    let begun = mutation.begin(core, |state| {
+        let domain = match resolve::domain(state, &request.domain) {
+            Ok(known) => known.id,
+            // Of one that was deleted only its garbage is left, which only an id names.
+            Err(refusal) => {
+                let id: DomainId = request.domain.parse().map_err(|_| refusal.clone())?;
+                state.garbage_in(id).next().map(|_| id).ok_or(refusal)?
+            }
+        };
+        Ok(Spec::Domain(DomainChange::Forget { domain }))
     });
     begun.await
 }
@@ -121,7 +144,7 @@ fn attached(
     name: Option<Name>,
     catalog: DomainCatalog,
 ) -> Result<AttachDomain, Refusal> {
-    let DomainCatalog { name: old_name, mut contents, .. } = catalog;
+    let DomainCatalog { name: old_name, mut contents, pieces, detached_at, .. } = catalog;
     if !request.rename_prefix.is_empty() {
         for disk in &mut contents.disks {
             disk.name = resolve::new_name(&format!("{}{}", request.rename_prefix, disk.name))?;
@@ -135,6 +158,7 @@ fn attached(
         contents,
         renamed: !request.rename_prefix.is_empty(),
         catalog: String::new(),
+        more: (pieces > 0).then(|| MorePieces { pieces, detached_at, prefix: request.rename_prefix.clone() }),
     })
 }
 
@@ -147,6 +171,7 @@ async fn read_catalog(
     id: DomainId,
 ) -> Result<(DomainCatalog, String), Refusal> {
     state.refuse_suspended()?;
+    state.refuse_forgotten(id)?;
     if let Some(known) = state.domains.get(&id) {
         let message = format!("domain {id} is attached already, as {}", known.name);
         return Err(
@@ -204,8 +229,9 @@ fn parse_catalog(state: &State, id: DomainId, page: &wire::InspectDomainResponse
         Refusal::new(Class::Precondition, "BAD_DOMAIN_CATALOG", message).hint("the domain is left as it is")
     };
     let catalog: DomainCatalog = serde_json::from_str(&page.catalog).map_err(|error| bad(error.to_string()))?;
-    if catalog.version != DOMAIN_CATALOG_VERSION || catalog.domain != id {
-        return Err(bad(format!("version {}, of domain {}", catalog.version, catalog.domain)));
+    if catalog.version != DOMAIN_CATALOG_VERSION || catalog.domain != id || catalog.piece != 0 {
+        let DomainCatalog { version, domain, piece, .. } = catalog;
+        return Err(bad(format!("version {version}, of domain {domain}, piece {piece}")));
     }
     Ok(catalog)
 }
@@ -250,6 +276,8 @@ mod tests {
             detached_at: 7,
             name: "nfs9".parse().unwrap(),
             contents: Default::default(),
+            piece: 0,
+            pieces: 0,
         };
         let text = serde_json::to_string(&catalog).unwrap();
         assert_eq!(parse_catalog(&sample.state, id, &page(&sample, Found::Released, &text)), Ok(catalog.clone()));

@@ -9,6 +9,7 @@ use crate::services::gc_status;
 use crate::services::mutation::Begun;
 use crate::services::page::Page;
 use crate::services::present;
+use sdm_proto::ids::DomainId;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::status::to_status;
 use sdm_proto::token::Token;
@@ -77,11 +78,11 @@ impl GcApi {
         Ok(v1::GetCollectionPlanResponse { collection, revision: state.applied_index() })
     }
 
-    async fn run(&self) -> Result<v1::RunCollectionResponse, Refusal> {
+    async fn run(&self, request: v1::RunCollectionRequest) -> Result<v1::RunCollectionResponse, Refusal> {
         let call = Call::begin(&self.core);
         let mut view = call.read().await?;
         view.state.refuse_suspended()?;
-        let due = due(&view.state);
+        let due = due(&view.state, gc_orders::domain_of(&view.state, &request.domain)?);
         let batches = batches(&view.state, &due);
         for garbage in batches {
             view = call.propose(Command::Collect { garbage }).await?.view;
@@ -95,9 +96,12 @@ impl GcApi {
 
 /// All that is due: being deleted, about to be, in a pause after a failure, or out of everybody's
 /// reach (its row says so). Whoever waits for a collection waits for all of that.
-fn due(state: &State) -> Vec<Token> {
+fn due(state: &State, domain: Option<DomainId>) -> Vec<Token> {
     let now = state.meta.clock_ms;
-    state.garbage.iter().filter(|(_, row)| row.due_ms <= now).map(|(id, _)| *id).collect()
+    match domain {
+        Some(domain) => state.garbage_in(domain).filter(|row| row.due_ms <= now).map(|row| row.id).collect(),
+        None => state.garbage.iter().filter(|(_, row)| row.due_ms <= now).map(|(id, _)| *id).collect(),
+    }
 }
 
 /// What can be assigned now, in portions that one entry may do.
@@ -133,9 +137,9 @@ impl GcService for GcApi {
 
     async fn run_collection(
         &self,
-        _request: Request<v1::RunCollectionRequest>,
+        request: Request<v1::RunCollectionRequest>,
     ) -> Result<Response<v1::RunCollectionResponse>, Status> {
-        answered(self.run().await)
+        answered(self.run(request.into_inner()).await)
     }
 
     async fn restore_trash(
@@ -220,11 +224,13 @@ mod tests {
     fn a_run_waits_for_what_is_deleted_already_and_assigns_only_the_rest() {
         let mut sample = Sample::with_disk();
         sample.delete("web-01");
-        let all = due(&sample.state);
+        let all = due(&sample.state, None);
         assert_eq!(all.len(), 1);
+        let (here, other) = (sample.domain("nfs1").id, sample.domain("nfs2").id);
+        assert_eq!((due(&sample.state, Some(here)), due(&sample.state, Some(other))), (all.clone(), Vec::new()));
         assert_eq!(batches(&sample.state, &all), std::slice::from_ref(&all));
         sample.collect();
-        assert_eq!(due(&sample.state), all);
+        assert_eq!(due(&sample.state, None), all);
         assert_eq!(batches(&sample.state, &all), Vec::<Vec<Token>>::new());
     }
 
@@ -238,7 +244,7 @@ mod tests {
             sample.see("a", "nfs1", None);
         }
         sample.state.meta.settings.work_per_entry = 2;
-        let all = due(&sample.state);
+        let all = due(&sample.state, None);
         assert!(all.len() >= 3);
         let batches = batches(&sample.state, &all);
         assert!(batches.iter().all(|batch| batch.len() <= 2));

@@ -13,6 +13,7 @@ use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
 use sdm_proto::wire::v1;
 use sdm_state::State;
+use sdm_state::catalog::Disk;
 use sdm_state::garbage::Kind;
 use sdm_state::garbage_order::GarbageOrder;
 use sdm_state::garbage_order::NAMED_MAX;
@@ -41,17 +42,48 @@ pub(super) fn kind_of(text: &str) -> Result<Option<Kind>, Refusal> {
     })
 }
 
+/// The trash that this text names: its id, or the name or id of the disk in it.
+pub(super) fn trash_id(state: &State, text: &str) -> Result<Token, Refusal> {
+    if let Ok(id) = text.parse::<Token>() {
+        return Ok(id);
+    }
+    let of_it = |disk: &Disk| disk.name.as_str() == text || disk.id.to_string() == text;
+    let rows = state.garbage.values().filter_map(|row| Some((row, row.trash.as_ref()?)));
+    let found: Vec<_> = rows.filter(|(_, trash)| of_it(&trash.disk)).take(SAME_NAME_SHOWN + 1).collect();
+    let shown: String = text.chars().take(64).collect();
+    match found.as_slice() {
+        [(row, _)] => Ok(row.id),
+        [] => Err(Refusal::new(Class::NotFound, "TRASH_NOT_FOUND", format!("there is no disk {shown:?} in the trash"))
+            .hint("what is there: sdm gc trash list (a disk of a domain without retention never is)")),
+        several => {
+            let message = format!("several deleted disks were called {shown}: one of them is to be named by its id");
+            let refusal = Refusal::new(Class::Invalid, "AMBIGUOUS_NAME", message).hint("sdm gc trash list");
+            Err(several.iter().take(SAME_NAME_SHOWN).fold(refusal, |refusal, (row, trash)| {
+                let seconds = state.meta.clock_ms.saturating_sub(row.since_ms) / 1000;
+                let words = format!("disk {} ({}), deleted {seconds} s ago", trash.disk.name, trash.disk.id);
+                refusal.blocker("garbage", row.id.to_string(), words)
+            }))
+        }
+    }
+}
+
+/// Deleted disks of one name that a refusal names.
+const SAME_NAME_SHOWN: usize = 8;
+
 /// The domain that is meant; None for all.
 pub(super) fn domain_of(state: &State, text: &str) -> Result<Option<DomainId>, Refusal> {
     if text.is_empty() { Ok(None) } else { resolve::domain(state, text).map(|domain| Some(domain.id)) }
 }
 
 pub(super) async fn restore(core: &Core, request: v1::RestoreTrashRequest) -> Result<Begun, Refusal> {
-    let garbage = garbage_id(&request.id)?;
     let name = Some(request.name.as_str()).filter(|name| !name.is_empty()).map(resolve::new_name).transpose()?;
     let hash = RequestHash::of("trash-restore").text("id", &request.id).text("name", &request.name);
     let mutation = Mutation::parse(request.header, hash)?;
-    mutation.begin(core, |_| Ok(Spec::Garbage(GarbageOrder::RestoreDisk { garbage, name }))).await
+    let restore = |state: &State| {
+        let garbage = trash_id(state, &request.id)?;
+        Ok(Spec::Garbage(GarbageOrder::RestoreDisk { garbage, name }))
+    };
+    mutation.begin(core, restore).await
 }
 
 /// With `all` in the request also whether more is left.
@@ -64,11 +96,13 @@ pub(super) async fn purge(core: &Core, request: v1::PurgeTrashRequest) -> Result
     for id in &request.ids {
         hash = hash.text("id", id);
     }
-    let named = request.ids.iter().map(|id| garbage_id(id)).collect::<Result<Vec<_>, _>>()?;
     let mutation = Mutation::parse(request.header, hash)?;
     let mut more = false;
     let begun = mutation.begin(core, |state| {
-        let mut garbage = named;
+        let mut garbage = Vec::new();
+        for id in &request.ids {
+            garbage.push(trash_id(state, id)?);
+        }
         if request.all {
             let domain = domain_of(state, &request.domain)?;
             garbage = all_trash(state, domain);
@@ -76,7 +110,7 @@ pub(super) async fn purge(core: &Core, request: v1::PurgeTrashRequest) -> Result
             garbage.truncate(NAMED_MAX);
             if garbage.is_empty() {
                 let refusal = Refusal::new(Class::NotFound, "NO_TRASH", "there is no trash that could be purged");
-                return Err(refusal.hint("sdm gc trash list shows what is held or being deleted"));
+                return Err(refusal.hint("`sdm gc trash list` shows what is held or being deleted"));
             }
         }
         Ok(Spec::Garbage(GarbageOrder::PurgeTrash { garbage }))

@@ -218,10 +218,13 @@ pub fn success(assignment: &Assignment) -> Outcome {
         | Order::Project(_)
         | Order::RenameDomain(_)
         | Order::DetachDomain(_)
+        | Order::WriteCatalog(_)
+        | Order::ReadCatalog(_)
         | Order::AttachDomain(_)
+        | Order::MergeInPlace(_)
         | Order::FormatDomain(_) => Vec::new(),
     };
-    Outcome::Done(Done { volumes: volumes.iter().map(built).collect(), bytes: 1 << 20 })
+    Outcome::Done(Done { volumes: volumes.iter().map(built).collect(), bytes: 1 << 20, ..Done::default() })
 }
 
 fn built(spec: &VolumeSpec) -> VolumeResult {

@@ -4,7 +4,6 @@
 use crate::catalog::Volume;
 use crate::domain_catalog::DomainCatalog;
 use crate::domain_change::DomainChange;
-use crate::garbage::Kind;
 use crate::garbage::Place;
 use crate::state::State;
 use crate::txns::Spec;
@@ -28,6 +27,8 @@ pub struct Assignment {
     pub txn: TxnId,
     /// From 1.
     pub attempt: u32,
+    /// It is to be stopped, and to say so.
+    pub stop: bool,
     /// What.
     pub order: Order,
 }
@@ -148,6 +149,23 @@ pub enum Order {
         layers: Vec<Layer>,
         /// Volumes of it that other disks use in this domain.
         shared: Vec<VolumeId>,
+        /// A linked volume that lies over another one than in the source: first its header is made to say so, in place.
+        rebase: Option<VolumeId>,
+    },
+    /// Give the last of these volumes, in place, what the one before it holds.
+    Merge {
+        /// Where.
+        target: Target,
+        /// In which placement.
+        placement: PlacementId,
+        /// What the published folder must carry.
+        made_by: Token,
+        /// Whose.
+        disk: DiskId,
+        /// The chain, root first, up to the volume that is written.
+        volumes: Vec<Volume>,
+        /// Write nothing: make durable what earlier attempts wrote.
+        settle_only: bool,
     },
     /// Grow the leaf in place.
     Resize {
@@ -197,6 +215,20 @@ pub enum Order {
         /// What a later attach is to find there.
         catalog: Box<DomainCatalog>,
     },
+    /// Write a piece of the catalog of a domain that is to be given up.
+    WriteCatalog {
+        /// Which.
+        target: Target,
+        /// The piece.
+        catalog: Box<DomainCatalog>,
+    },
+    /// Read a piece of the catalog of a domain that was taken over.
+    ReadCatalog {
+        /// Which.
+        target: Target,
+        /// Which piece.
+        piece: u32,
+    },
     /// Take over a domain that no cluster has.
     AttachDomain {
         /// Which.
@@ -212,6 +244,8 @@ pub enum Order {
         target: Target,
         /// Name it gets before its files are unlinked.
         dot_name: String,
+        /// An attempt before emptied it: the empty folder of that name goes.
+        emptied: bool,
     },
     /// Report that there was nothing to do.
     Noop,
@@ -282,7 +316,7 @@ impl State {
             .collect()
     }
 
-    fn target(&self, id: DomainId) -> Option<Target> {
+    pub(crate) fn target(&self, id: DomainId) -> Option<Target> {
         let domain = self.domains.get(&id)?;
         Some(Target { domain: id, path: domain.path.clone(), local: domain.local })
     }
@@ -309,7 +343,8 @@ impl State {
             Owner::Describe(domain) => (TxnId::default(), self.describe_order(domain)?),
             Owner::Projection(placement) => self.project_order(placement)?,
         };
-        Some(Assignment { token: attempt.token, txn, attempt: attempt.number, order })
+        let stop = self.is_to_stop(owner);
+        Some(Assignment { token: attempt.token, txn, attempt: attempt.number, stop, order })
     }
 
     fn step_order(&self, txn: TxnId, attempt: &Attempt) -> Option<Order> {
@@ -343,9 +378,21 @@ impl State {
                     new_size: *size,
                 })
             }
-            Spec::Domain(DomainChange::Detach { domain }) => Some(Order::DetachDomain {
-                target: self.target(*domain)?,
-                catalog: Box::new(self.domain_catalog(*domain, txn.began_index)?),
+            Spec::DeleteSnapshot { disk, volume, in_place: true } if txn.stage == 0 => {
+                self.merge_order(txn, *disk, *volume)
+            }
+            Spec::Domain(DomainChange::Detach { domain }) => {
+                let handover = txn.handover.as_ref();
+                let target = self.target(*domain)?;
+                let catalog = Box::new(self.domain_catalog(*domain, txn.began_index, handover)?);
+                Some(match catalog.piece {
+                    0 => Order::DetachDomain { target, catalog },
+                    _ => Order::WriteCatalog { target, catalog },
+                })
+            }
+            Spec::Domain(DomainChange::Attach(attach)) if txn.reads_catalog() => Some(Order::ReadCatalog {
+                target: Target { domain: attach.domain, path: attach.path.clone(), local: attach.local },
+                piece: txn.handover.as_ref()?.piece,
             }),
             Spec::Domain(DomainChange::Attach(attach)) => Some(Order::AttachDomain {
                 target: Target { domain: attach.domain, path: attach.path.clone(), local: attach.local },
@@ -444,7 +491,8 @@ impl State {
         };
         let linked = blueprint.layers.iter().filter(|layer| matches!(layer.from, From::Link));
         let shared = self.shared_in(blueprint.target, blueprint.disk, linked.map(|layer| layer.volume.id));
-        Some(Order::Build { new, source, layers: blueprint.layers, shared })
+        let rebase = self.rebased(txn);
+        Some(Order::Build { new, source, layers: blueprint.layers, shared, rebase })
     }
 
     fn project_order(&self, id: PlacementId) -> Option<(TxnId, Order)> {
@@ -483,9 +531,10 @@ impl State {
         let garbage = self.garbage.get(&id)?;
         let cluster = garbage.cluster.unwrap_or_else(|| self.cluster_id());
         let Place { domain, path, local, whole_domain } = garbage.place.clone();
-        if whole_domain && garbage.kind == Kind::Deleted {
+        if garbage.is_deleted_domain() {
             let target = Target { domain, path, local };
-            return Some(Order::FormatDomain { target, dot_name: garbage.id.dot_name(cluster) });
+            let (dot_name, emptied) = (garbage.id.dot_name(cluster), garbage.emptied);
+            return Some(Order::FormatDomain { target, dot_name, emptied });
         }
         Some(Order::Delete {
             target: Target { domain, path, local },

@@ -15,6 +15,7 @@ use crate::events::Kind;
 use crate::locks::BLOCKERS_SHOWN;
 use crate::state::State;
 use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::WorkerId;
 use sdm_proto::refusal::Class;
@@ -182,6 +183,9 @@ impl State {
     pub(crate) fn put_attachment(&mut self, attachment: Attachment) {
         self.tell_attachment(&attachment);
         self.unindex_attachment(attachment.token);
+        if let Some(domain) = self.domain_of_attached(attachment.disk) {
+            self.index.attachments_in.insert((domain, attachment.token));
+        }
         let (token, index) = (attachment.token, &mut self.index);
         index.attachments_by_disk.insert((attachment.disk, token));
         index.attachments_by_worker.insert((attachment.worker, token));
@@ -206,7 +210,11 @@ impl State {
 
     fn unindex_attachment(&mut self, token: Token) {
         let Some(old) = self.attachments.get(&token) else { return };
+        let domain = self.domain_of_attached(old.disk);
         let index = &mut self.index;
+        if let Some(domain) = domain {
+            index.attachments_in.remove(&(domain, token));
+        }
         index.attachments_by_disk.remove(&(old.disk, token));
         index.attachments_by_worker.remove(&(old.worker, token));
         index.unfenced_attachments.remove(&token);
@@ -214,6 +222,17 @@ impl State {
             index.attachments_by_session.remove(&(*id, token));
             index.unfenced_by_nonce.remove(&(nonce.clone(), token));
         }
+    }
+
+    fn domain_of_attached(&self, disk: DiskId) -> Option<DomainId> {
+        Some(self.placements.get(&self.disks.get(&disk)?.placement)?.domain)
+    }
+
+    /// The attachments of disks in a domain, by rising token.
+    pub fn attachments_in(&self, domain: DomainId) -> impl Iterator<Item = &Attachment> + '_ {
+        let from = (domain, Token::default());
+        let own = self.index.attachments_in.range(from..).take_while(move |(of, _)| *of == domain);
+        own.filter_map(|(_, token)| self.attachments.get(token))
     }
 
     fn tell_attachment(&mut self, attachment: &Attachment) {

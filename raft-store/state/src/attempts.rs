@@ -175,7 +175,9 @@ impl State {
         };
         match owner {
             Owner::Step(id) => match self.shape(self.txns.get(&id)?) {
-                Shape::Step { domain, builds: true } => Some((in_domain(domain)?, id)),
+                Shape::Step { domain, builds: true } | Shape::InPlace { domain, builds: true, .. } => {
+                    Some((in_domain(domain)?, id))
+                }
                 Shape::AtPath { path, local, makes: true } => {
                     let domain = self.work_of(owner)?.attempt.as_ref()?.token.domain(self.cluster_id());
                     Some((Place { domain, path, local, whole_domain: true }, id))
@@ -218,6 +220,7 @@ impl State {
             trash: None,
             held: None,
             doomed: None,
+            emptied: false,
         });
     }
 

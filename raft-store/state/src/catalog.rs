@@ -49,6 +49,13 @@ pub enum DomainState {
     Active,
     /// Only what reads; whatever runs finishes.
     Maintenance(Maintenance),
+    /// It is gone for users, with all that lies in it: its rows leave the catalog, so many with each entry.
+    Leaving(Leaving),
+    /// It is being attached: users see nothing of it before the last of its disks is there.
+    Arriving {
+        /// The transaction.
+        txn: TxnId,
+    },
 }
 
 impl DomainState {
@@ -57,6 +64,27 @@ impl DomainState {
     pub fn is_active(&self) -> bool {
         *self == Self::Active
     }
+
+    /// Whether it is gone for users already, or not there yet.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, Self::Leaving(_) | Self::Arriving { .. })
+    }
+}
+
+/// How far a domain has left the catalog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Since when, on the cluster's clock.
+    pub since_ms: u64,
+    /// The transaction that waits for the end of it.
+    pub txn: TxnId,
+    /// Disks that have left.
+    #[serde(default)]
+    pub disks: u64,
+    /// Rows of garbage that were given up.
+    #[serde(default)]
+    pub garbage: u64,
 }
 
 /// Since when and why a domain is in maintenance.

@@ -6,6 +6,7 @@ use crate::catalog::Domain;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
 use crate::due;
+use crate::forgotten::Forgotten;
 use crate::garbage::Garbage;
 use crate::garbage::Kind as GarbageKind;
 use crate::gc_plans::GcPlan;
@@ -121,6 +122,12 @@ impl State {
             self.index.describing.remove(&domain.id);
         }
         self.index.domain_names.insert(domain.name.clone(), domain.id);
+        for entry in self.domains.get(&domain.id).into_iter().flat_map(due::of_domain) {
+            self.index.due.remove(&entry);
+        }
+        if let Some(entry) = due::of_domain(&domain) {
+            self.index.due.insert(entry);
+        }
         self.domains.put(domain.id, domain);
     }
 
@@ -130,6 +137,9 @@ impl State {
         self.index_work(Owner::Describe(id), domain.describing.as_deref().cloned(), None);
         self.index.describing.remove(&id);
         self.index.domain_names.remove(&domain.name);
+        if let Some(entry) = due::of_domain(&domain) {
+            self.index.due.remove(&entry);
+        }
         self.domains.remove(&id);
     }
 
@@ -201,6 +211,7 @@ impl State {
         }
         if txn.phase.is_final() {
             self.index.open_txns.remove(&txn.id);
+            self.index.open_by_age.remove(&(txn.began_index, txn.id));
             if matches!(txn.spec, Spec::Noop { .. }) {
                 self.index.finished_noops.insert((txn.changed_index, txn.id));
             } else {
@@ -208,6 +219,7 @@ impl State {
             }
         } else {
             self.index.open_txns.insert(txn.id);
+            self.index.open_by_age.insert((txn.began_index, txn.id));
         }
         self.txns.put(txn.id, txn);
     }
@@ -245,6 +257,10 @@ impl State {
         self.jobs.remove(&id);
     }
 
+    pub(crate) fn put_forgotten(&mut self, forgotten: Forgotten) {
+        self.forgotten.put(forgotten.domain, forgotten);
+    }
+
     pub(crate) fn put_gc_plan(&mut self, plan: GcPlan) {
         self.gc_plans.put(plan.id, plan);
     }
@@ -265,6 +281,9 @@ impl State {
         let owner = Owner::Projection(projection.placement);
         let old = self.projections.get(&projection.placement).map(|old| old.work.clone());
         self.index_work(owner, old, Some(&projection.work));
+        if let Some(domain) = self.domain_of_placement(projection.placement) {
+            self.index.projecting.insert((domain, projection.placement));
+        }
         self.projections.put(projection.placement, projection);
     }
 
@@ -272,6 +291,9 @@ impl State {
         let Some(projection) = self.projections.get(&placement) else { return };
         let old = projection.work.clone();
         self.index_work(Owner::Projection(placement), Some(old), None);
+        if let Some(domain) = self.domain_of_placement(placement) {
+            self.index.projecting.remove(&(domain, placement));
+        }
         self.projections.remove(&placement);
     }
 
@@ -282,6 +304,9 @@ impl State {
             self.index.waiting_garbage.remove(old);
         }
         self.index.waiting_garbage.insert(&garbage);
+        // What it names, where and of whom never changes.
+        self.index.garbage_in.insert((garbage.place.domain, garbage.id));
+        self.index.garbage_by_maker.insert((garbage.made_by, garbage.id));
         if garbage.kind == GarbageKind::ClosedAttempt {
             self.index.attempt_garbage.insert((garbage.txn, garbage.id));
         }
@@ -299,6 +324,8 @@ impl State {
         }
         let Some(garbage) = self.garbage.get(&id) else { return };
         self.index.waiting_garbage.remove(garbage);
+        self.index.garbage_in.remove(&(garbage.place.domain, id));
+        self.index.garbage_by_maker.remove(&(garbage.made_by, id));
         self.index.attempt_garbage.remove(&(garbage.txn, id));
         let old = garbage.work.clone();
         self.index_work(Owner::Deletion(id), Some(old), None);

@@ -39,6 +39,11 @@ pub enum DomainChange {
         /// Which.
         domain: DomainId,
     },
+    /// Out of the catalog with it, its disks and its garbage, without a look at its storage: that is lost for good.
+    Forget {
+        /// Which; also one of which there is nothing but garbage.
+        domain: DomainId,
+    },
     /// A detached domain, with its disks.
     Attach(Box<AttachDomain>),
 }
@@ -63,6 +68,21 @@ pub struct AttachDomain {
     /// while its mark names this very one. Each detach writes another.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub catalog: String,
+    /// Where the contents are but the first part of what lies in it: how the rest is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more: Option<MorePieces>,
+}
+
+/// The rest of a catalog that did not fit into one command: read piece by piece, once the domain was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MorePieces {
+    /// How many there are; they are counted from 1.
+    pub pieces: u32,
+    /// The entry that began the detach which wrote them: each piece says it.
+    pub detached_at: u64,
+    /// Put before the names of their disks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
 }
 
 /// What lies in a domain: the rows of the catalog that go with it.
@@ -97,6 +117,7 @@ impl DomainChange {
             Self::Rename { .. } => "domain-rename",
             Self::Detach { .. } => "domain-detach",
             Self::Delete { .. } => "domain-delete",
+            Self::Forget { .. } => "domain-forget",
             Self::Attach(_) => "domain-attach",
         }
     }
@@ -109,7 +130,8 @@ impl DomainChange {
             | Self::Activate { domain }
             | Self::Rename { domain, .. }
             | Self::Detach { domain }
-            | Self::Delete { domain } => *domain,
+            | Self::Delete { domain }
+            | Self::Forget { domain } => *domain,
             Self::Attach(attach) => attach.domain,
         }
     }

@@ -108,6 +108,7 @@ impl Report {
             | Self::Refused(_)
             | Self::Failed { .. }
             | Self::Stopped => FEATURE_LEVEL_FIRST,
+            Self::Catalog { .. } => 2,
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::catalog::Disk;
 use crate::catalog::Placement;
 use crate::catalog::Volume;
+use crate::state::State;
 use crate::work::Work;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DomainId;
@@ -94,6 +95,10 @@ pub struct Garbage {
     /// The first deletion that was assigned: from then on nothing restores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doomed: Option<Doomed>,
+    /// Of a whole domain: a deletion found it, proved it and emptied it. What is left is an empty folder under the
+    /// deletion's own name, by which a repetition knew that it was there; the next attempt takes that away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emptied: bool,
 }
 
 /// A deleted disk as it was.
@@ -129,7 +134,28 @@ pub struct Doomed {
     pub worker: WorkerId,
 }
 
+impl State {
+    /// Garbage in a domain, and of a domain's own folder, by rising id.
+    pub fn garbage_in(&self, domain: DomainId) -> impl Iterator<Item = &Garbage> + '_ {
+        let from = (domain, Token::default());
+        let own = self.index.garbage_in.range(from..).take_while(move |(of, _)| *of == domain);
+        own.filter_map(|(_, id)| self.garbage.get(id))
+    }
+
+    /// Whether there is garbage of what an attempt made.
+    pub(crate) fn has_garbage_of(&self, maker: Token) -> bool {
+        let mut own = self.index.garbage_by_maker.range((maker, Token::default())..);
+        own.next().is_some_and(|(of, _)| *of == maker)
+    }
+}
+
 impl Garbage {
+    /// Whether it is the folder of a domain that was deleted: it goes in two attempts.
+    #[must_use]
+    pub fn is_deleted_domain(&self) -> bool {
+        self.place.whole_domain && self.kind == Kind::Deleted
+    }
+
     /// Whether a deletion was assigned, now or before.
     #[must_use]
     pub fn is_doomed(&self) -> bool {

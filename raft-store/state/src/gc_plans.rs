@@ -52,7 +52,7 @@ impl Garbage {
     /// is held. How far its deletion has come does not count: that is what a plan asks for.
     #[must_use]
     pub fn content_hash(&self) -> [u8; 32] {
-        let content = Self { work: Work::default(), doomed: None, ..self.clone() };
+        let content = Self { work: Work::default(), doomed: None, emptied: false, ..self.clone() };
         let mut hasher = blake3::Hasher::new_derive_key("sdm 2026 garbage row");
         // Encoding into memory; see Table for why a failure need not be told apart.
         hasher.update(&rmp_serde::to_vec_named(&content).unwrap_or_default());

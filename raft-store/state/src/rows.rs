@@ -11,6 +11,7 @@ use crate::envelope::decode_row;
 use crate::envelope::encode_row;
 use crate::events::Event;
 use crate::feature_level::FEATURE_LEVEL_FIRST;
+use crate::forgotten::Forgotten;
 use crate::garbage::Garbage;
 use crate::gc_plans::GcPlan;
 use crate::hashes::HashPoint;
@@ -45,6 +46,7 @@ enum Row {
     Projection(Projection),
     Attachment(Attachment),
     Event(Event),
+    Forgotten(Forgotten),
 }
 
 /// The same by reference: what is written.
@@ -67,6 +69,7 @@ enum RowRef<'a> {
     Projection(&'a Projection),
     Attachment(&'a Attachment),
     Event(&'a Event),
+    Forgotten(&'a Forgotten),
 }
 
 impl RowRef<'_> {
@@ -99,6 +102,7 @@ impl State {
             .chain(self.projections.values().map(RowRef::Projection))
             .chain(self.attachments.values().map(RowRef::Attachment))
             .chain(self.events.values().map(RowRef::Event))
+            .chain(self.forgotten.values().map(RowRef::Forgotten))
             .map(|row| encode_row(row.reader_level(), &row))
     }
 
@@ -135,6 +139,7 @@ impl State {
             Row::Projection(projection) => self.put_projection(projection),
             Row::Attachment(attachment) => self.put_attachment(attachment),
             Row::Event(event) => self.put_event(event),
+            Row::Forgotten(forgotten) => self.put_forgotten(forgotten),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::catalog::Volume;
 use crate::due;
 use crate::events::Event;
 use crate::events::EventKey;
+use crate::forgotten::Forgotten;
 use crate::garbage::Garbage;
 use crate::gc_plans::GcPlan;
 use crate::hashes::HashPoint;
@@ -117,6 +118,8 @@ pub struct State {
     pub projections: Table<PlacementId, Projection>,
     /// Attachments of disks to hosts, by the token of their grant.
     pub attachments: Table<Token, Attachment>,
+    /// Domains that were given up without a word to their storage.
+    pub forgotten: Table<DomainId, Forgotten>,
     /// The last plans of a collection, by the index of the entry that made them.
     pub gc_plans: Table<u64, GcPlan>,
     /// Hashes of the state after some of the last entries, by the index of those.
@@ -169,6 +172,7 @@ impl State {
             ("projections", self.projections.len(), self.projections.sum()),
             ("attachments", self.attachments.len(), self.attachments.sum()),
             ("events", self.events.len(), self.events.sum()),
+            ("forgotten", self.forgotten.len(), self.forgotten.sum()),
         ];
         for (name, _, sum) in later.iter().filter(|(_, rows, _)| *rows > 0) {
             hasher.update(name.as_bytes());

@@ -11,6 +11,7 @@
 
 use crate::attachments::AttachmentChange;
 use crate::catalog::Format;
+use crate::domain_catalog::Handover;
 use crate::domain_change::DomainChange;
 use crate::garbage_order::GarbageOrder;
 use crate::work::VolumeResult;
@@ -315,6 +316,12 @@ pub struct Outcome {
     /// The worker whose standing it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
+    /// The trash out of which a disk that it deleted can be put back ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<Token>,
+    /// ... for so long after it, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_ms: Option<u64>,
 }
 
 /// What is being made: the marker that a commit converts.
@@ -432,6 +439,9 @@ pub struct Txn {
     /// Set when it is to be aborted as soon as nobody writes in place any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Refusal>,
+    /// How far the catalog of a domain that is detached or attached has been written or read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -85,6 +85,13 @@ impl State {
     /// that it does not use any more.
     pub(crate) fn count_trash(&mut self, garbage: Token, trash: Option<&Trashed>) -> Vec<VolumeId> {
         let old = self.garbage.get(&garbage).and_then(|row| row.trash.as_ref());
+        if let Some(old) = old.map(|trash| trash.disk.id) {
+            self.index.trashed_disks.remove(&old);
+        }
+        if let Some(new) = trash {
+            self.index.trashed_disks.insert(new.disk.id, garbage);
+        }
+        let old = self.garbage.get(&garbage).and_then(|row| row.trash.as_ref());
         let old = old.map(|trash| trash.disk.volumes.clone()).unwrap_or_default();
         let new = trash.map(|trash| trash.disk.volumes.as_slice()).unwrap_or_default();
         self.index.volume_users.change(VolumeUser::Trash(garbage), &old, new);

@@ -336,13 +336,12 @@ fn a_published_folder_is_an_orphan_only_while_its_transaction_says_that_it_lost(
     let mut kept = Kept::new();
     let disk = kept.world.state.disks.get(&kept.disk).unwrap().clone();
     let won = kept.world.state.placements.get(&disk.placement).unwrap().clone();
-    let owned = kept.world.state.owned_tokens();
     let other = Token { ordinal: 99, ..won.token };
-    assert_eq!(kept.world.state.is_orphan(&owned, other, Some(won.txn)), Ok(()), "another attempt of it");
+    assert_eq!(kept.world.state.is_orphan(other, Some(won.txn)), Ok(()), "another attempt of it");
     let forgotten = sdm_proto::ids::TxnId::derive("forgotten", &[]);
-    let why = kept.world.state.is_orphan(&owned, other, Some(forgotten)).unwrap_err();
+    let why = kept.world.state.is_orphan(other, Some(forgotten)).unwrap_err();
     assert!(why.contains("forgotten"), "{why}");
-    assert_eq!(kept.world.state.is_orphan(&owned, other, None), Ok(()), "a dot name is read by nobody");
+    assert_eq!(kept.world.state.is_orphan(other, None), Ok(()), "a dot name is read by nobody");
     let lost = kept.abandoned_attempt();
     let txn = kept.only().txn;
     kept.collect();

@@ -80,6 +80,12 @@ impl ChangeAnswer for v1::ConvertDiskResponse {
     }
 }
 
+impl ChangeAnswer for v1::FlattenDiskResponse {
+    fn parts(self) -> (Option<v1::Transaction>, Option<v1::DryRun>) {
+        (self.transaction, self.plan)
+    }
+}
+
 impl ChangeAnswer for v1::CreateSnapshotResponse {
     fn parts(self) -> (Option<v1::Transaction>, Option<v1::DryRun>) {
         (self.transaction, self.plan)
@@ -183,6 +189,12 @@ impl ChangeAnswer for v1::RenameDomainResponse {
 }
 
 impl ChangeAnswer for v1::DetachDomainResponse {
+    fn parts(self) -> (Option<v1::Transaction>, Option<v1::DryRun>) {
+        (self.transaction, self.plan)
+    }
+}
+
+impl ChangeAnswer for v1::ForgetDomainResponse {
     fn parts(self) -> (Option<v1::Transaction>, Option<v1::DryRun>) {
         (self.transaction, self.plan)
     }

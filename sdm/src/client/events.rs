@@ -83,7 +83,8 @@ impl<'a> EventWatch<'a> {
             let passed: Vec<_> = self.passed.values().cloned().collect();
             let mut refusal = nobody_answered(&passed);
             if let Some(since) = self.request.since_index {
-                refusal.hint = format!("{}; then go on where it broke off: sdm events --since {since}", refusal.hint);
+                refusal.hint =
+                    format!("{}; then go on where it broke off: sdm events --follow --since {since}", refusal.hint);
             }
             return Err(refusal.into());
         }

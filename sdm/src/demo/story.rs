@@ -159,8 +159,8 @@ async fn import(stage: &mut Stage, image: &Image) -> Result<(), Failure> {
     stage.step("imported: this command streams the file to a worker, which checks and publishes it");
     let path = stage.path("image.raw");
     stage.command(&format!("disk import {} --name {DISK} --domain shelf-1 --format raw", path.display()));
-    let txn = ImportDisk::raw(path, DISK, "shelf-1").import(&stage.context).await?.unwrap_or_default();
-    let hash = txn.outcome.map(|outcome| outcome.blake3).unwrap_or_default();
+    let imported = ImportDisk::raw(path, DISK, "shelf-1").import(&stage.context).await?.unwrap_or_default();
+    let hash = imported.transaction.outcome.map(|outcome| outcome.blake3).unwrap_or_default();
     expect("the import's hash", &hash, image.hash.to_hex().as_str())
 }
 
@@ -215,7 +215,7 @@ async fn collect(stage: &mut Stage, source: &DiskView, killed: &Killed) -> Resul
     stage.step(&format!("cleaned: {collector} is no leader either, and collects garbage all the same"));
     stage.command("gc run");
     let context = stage.only(&[collector])?;
-    let run = async |link| GcServiceClient::new(link).run_collection(v1::RunCollectionRequest {}).await;
+    let run = async |link| GcServiceClient::new(link).run_collection(v1::RunCollectionRequest::default()).await;
     context.cluster.call(run).await?;
     let path = source.path.clone();
     let gone = async |context: &Context| match garbage_of(context).await {

@@ -10,7 +10,6 @@ use crate::driver::StorageErrorKind;
 use crate::work::CreateDomain;
 use crate::work::DomainReport;
 use crate::work::DomainRoot;
-use crate::work::Mounting;
 
 use super::DomainError;
 use super::DomainIdentity;
@@ -25,6 +24,7 @@ use super::open::Owner;
 use super::open::open_path;
 use super::open::read_owner;
 use super::open::report;
+use super::open::require_mounting;
 use super::small_file::write_new;
 
 /// vdsm's mailbox files: 4 KiB for each of 4096 hosts.
@@ -45,9 +45,7 @@ pub async fn create_domain<S: Storage>(storage: &S, order: &CreateDomain) -> Res
         return Err(DomainError::PathUnprintable(root.path.clone()));
     }
     let driver = open_path(storage, &root.path).await?;
-    if order.mounting == Mounting::Required && !driver.is_mount_point().await? {
-        return Err(DomainError::NotAMountPoint(root.path.clone()));
-    }
+    require_mounting(&driver, &root.path, order.mounting).await?;
     let is_made = refuse_other_domains(&driver, order).await?;
     if !is_made {
         let aside = EntryPath::root().join(dot.as_str())?;
@@ -175,6 +173,7 @@ async fn build<D: DomainDriver>(driver: &D, aside: &EntryPath, order: &CreateDom
 mod tests {
     use super::*;
     use crate::driver::FileStorage;
+    use crate::work::Mounting;
     use std::path::Path;
     use uuid::Uuid;
 

@@ -89,7 +89,7 @@ pub enum DomainError {
         taker: String,
     },
     /// The path is there, the domain is not.
-    #[error("there is no domain {domain} at the path `{}`", path.display())]
+    #[error("domain {domain} is not at {}: nothing there says that it is this one", path.display())]
     DomainMissing {
         /// The path.
         path: PathBuf,

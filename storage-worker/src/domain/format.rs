@@ -1,4 +1,9 @@
 //! Deleting a whole domain in which nothing is published any more.
+//!
+//! An empty folder where a domain should be is no proof that it is gone: its storage may not be mounted. So the domain
+//! proves who it is before anything is done, or the deletion's own dot name proves that an earlier run had seen it; and
+//! that name, an empty folder in the end, stays until the cluster has written down that the domain was emptied. Only then
+//! is it taken away, by another order.
 
 use crate::driver::DomainDriver;
 use crate::driver::Entry;
@@ -14,6 +19,7 @@ use super::DomainError;
 use super::DotName;
 use super::open::images;
 use super::open::open_path;
+use super::open::require_mounting;
 
 /// Folders within folders that are gone into: a domain has three levels, and what others leave is rarely deeper.
 const DEPTH_MAX: usize = 16;
@@ -21,18 +27,21 @@ const DEPTH_MAX: usize = 16;
 /// Names that a refusal names: enough to find them.
 const EXAMPLES_MAX: usize = 4;
 
-/// Deletes; done already is done. The domain goes away at once, by a rename; its files after that.
+/// Empties the domain: it goes away at once, by a rename; its files after that, and last the empty folder, once the order
+/// says that the emptying is on record. Done already is done, as far as something there proves it.
 ///
 /// # Errors
-/// When the domain is not ours, holds published names (nothing is touched then, unless it was told to take them too), or
-/// the storage fails.
+/// When the domain is not there, is not ours, holds published names (nothing is touched then, unless it was told to take
+/// them too), or the storage fails.
 pub async fn format_domain<S: Storage>(storage: &S, order: &FormatDomain) -> Result<DeletionReport, DomainError> {
     let aside = EntryPath::root().join(order.dot_name.parse::<DotName>()?.as_str())?;
     let published = EntryPath::root().join(&order.domain.domain.to_string())?;
     let path = open_path(storage, &order.domain.path).await?;
+    require_mounting(&path, &order.domain.path, order.mounting).await?;
     let mut report = DeletionReport::default();
     // What an interrupted run had renamed already.
-    remove_tree(&path, &aside, &mut report).await?;
+    let begun = path.stat(&aside).await?.is_some();
+    empty_tree(&path, &aside, &mut report).await?;
     if path.stat(&published).await?.is_some() {
         let domain = Domain::open(storage, &order.domain).await?;
         if !order.unknown_names_too {
@@ -44,7 +53,13 @@ pub async fn format_domain<S: Storage>(storage: &S, order: &FormatDomain) -> Res
             answer => answer?,
         }
         path.sync_folder(&EntryPath::root()).await?;
-        remove_tree(&path, &aside, &mut report).await?;
+        empty_tree(&path, &aside, &mut report).await?;
+    } else if !begun && !order.emptied {
+        let (path, domain) = (order.domain.path.clone(), order.domain.domain);
+        return Err(DomainError::DomainMissing { path, domain });
+    }
+    if order.emptied {
+        remove_empty(&path, &aside).await?;
     }
     path.sync_folder(&EntryPath::root()).await?;
     Ok(report)
@@ -63,20 +78,22 @@ async fn refuse_unknown<D: DomainDriver>(domain: &Domain<D>) -> Result<(), Domai
     Err(DomainError::UnknownNames { count: unknown.len() as u64, examples: examples.join("`, `") })
 }
 
-/// Unlinks everything beneath a folder, and the folder; not there is fine. Nothing is followed.
-async fn remove_tree<D: DomainDriver>(
+/// Unlinks everything beneath a folder, and leaves that empty; not there is fine. Nothing is followed.
+async fn empty_tree<D: DomainDriver>(
     driver: &D,
-    folder: &EntryPath,
+    top: &EntryPath,
     report: &mut DeletionReport,
 ) -> Result<(), DomainError> {
-    if driver.stat(folder).await?.is_none() {
+    if driver.stat(top).await?.is_none() {
         return Ok(());
     }
     // Folders to be listed, and, once they were, to be removed.
-    let mut folders = vec![(folder.clone(), Seen::No)];
+    let mut folders = vec![(top.clone(), Seen::No)];
     while let Some((folder, seen)) = folders.pop() {
         if seen == Seen::Yes {
-            remove_empty(driver, &folder).await?;
+            if folder != *top {
+                remove_empty(driver, &folder).await?;
+            }
             continue;
         }
         if folder.as_str().split('/').count() > DEPTH_MAX {

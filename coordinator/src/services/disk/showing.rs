@@ -40,6 +40,7 @@ pub(in crate::services) async fn list_disks(
     let view = Call::begin(core).read().await?;
     let state = &view.state;
     let first = page.first_key();
+    let wanted = |disk: &Disk| wanted(disk) && !state.is_hidden(disk);
     let (rows, next) = match domain {
         "" => {
             let rows = state.disks.from_key(&first).map(|(id, row)| (*id, row)).filter(|(_, row)| wanted(row));

@@ -114,6 +114,7 @@ impl State {
             built: Vec::new(),
             fencing: None,
             ending: None,
+            handover: None,
         }
     }
 
@@ -258,7 +259,7 @@ impl State {
         match self.shape(&txn) {
             Shape::Job(shape) => self.start_job(turn, txn, shape),
             Shape::InPlace { .. } => {
-                self.forget_hash_of_leaf(&txn);
+                self.forget_hash_of_written(&txn);
                 self.start_step(turn, txn);
             }
             Shape::Anywhere | Shape::AtPath { .. } | Shape::Step { .. } => self.start_step(turn, txn),
@@ -277,7 +278,7 @@ impl State {
             (Shape::Anywhere, _) => self.check_any_worker(),
             (Shape::AtPath { path, .. }, _) => self.check_path_owner(&path),
             (Shape::Step { domain, .. }, _) => self.check_reachable(domain),
-            (Shape::InPlace { domain, more_bytes }, _) => {
+            (Shape::InPlace { domain, more_bytes, .. }, _) => {
                 self.check_reachable(domain)?;
                 self.check_space(domain, more_bytes)
             }
@@ -288,7 +289,8 @@ impl State {
                 if let (Some(source), Some(target), false) = (job.source, job.target, job.pull) {
                     self.check_common_worker(source, target)?;
                 }
-                job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes))
+                let space = job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes));
+                space.map_err(|refusal| self.name_in_place(&txn.spec, refusal))
             }
         }
     }

@@ -60,6 +60,18 @@ impl State {
         true
     }
 
+    /// A deleted domain's folder goes in two attempts, so that between the last file and the report there is always
+    /// something on the storage that proves it was there. True after the first one.
+    pub(super) fn was_emptied(&mut self, turn: &mut Turn, id: Token) -> bool {
+        let emptied = |row: &&Garbage| self.meta.feature_level >= 2 && row.is_deleted_domain() && !row.emptied;
+        let Some(mut row) = self.garbage.get(&id).filter(emptied).cloned() else { return false };
+        row.emptied = true;
+        row.work.attempt = None;
+        self.put_garbage(row);
+        self.collect_one(turn, id);
+        true
+    }
+
     /// Remembers the first deletion: whoever asks for the disk later is told since when it is too late.
     fn mark_doomed(&mut self, id: Token) {
         if self.meta.feature_level < 2 {

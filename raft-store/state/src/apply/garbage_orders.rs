@@ -60,21 +60,11 @@ impl State {
         let settings = &self.meta.settings;
         let (plans_max, items_max) = (settings.gc_plans_max, settings.gc_plan_items_max);
         let expires_ms = now.saturating_add(settings.gc_plan_kept_ms);
-        let wanted = |row: &&Garbage| {
-            let is_due = row.due_ms <= now || (trash && row.trash.is_some());
-            let in_place = domain.is_none_or(|domain| row.place.domain == domain);
-            is_due && in_place && kind.is_none_or(|kind| row.kind == kind) && row.held.is_none()
-        };
         let most = usize::try_from(items_max).unwrap_or(usize::MAX);
-        let (mut items, mut bytes, mut left_out) = (Vec::new(), 0u64, 0);
-        for row in self.garbage.values().filter(wanted) {
-            if items.len() < most {
-                items.push(PlanItem { garbage: row.id, placement: row.placement, hash: row.content_hash() });
-                bytes = bytes.saturating_add(row.bytes);
-            } else {
-                left_out += 1;
-            }
-        }
+        let (rows, left_out) = self.rows_for_plan(domain, kind, trash, most);
+        let bytes = rows.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
+        let item = |row: &&Garbage| PlanItem { garbage: row.id, placement: row.placement, hash: row.content_hash() };
+        let items: Vec<PlanItem> = rows.iter().map(item).collect();
         let ids: Vec<u64> = self.gc_plans.values().filter(|plan| plan.expires_ms > now).map(|plan| plan.id).collect();
         let kept = usize::try_from(plans_max).unwrap_or(usize::MAX).saturating_sub(1);
         let first_kept = ids.len().saturating_sub(kept);
@@ -88,6 +78,34 @@ impl State {
             GcPlan { id, txn: txn.id, made_ms: now, expires_ms, domain, kind, trash, items, left_out, applied: None };
         self.put_gc_plan(plan);
         Outcome { domain, bytes, ..Outcome::default() }
+    }
+
+    /// What a plan takes in, by rising id, and how many found no place in it, of a heap at least so many: what is due
+    /// first comes first, and no more is looked at than a few plans' worth.
+    fn rows_for_plan(
+        &self,
+        domain: Option<DomainId>,
+        kind: Option<Kind>,
+        trash: bool,
+        most: usize,
+    ) -> (Vec<&Garbage>, u64) {
+        let now = self.meta.clock_ms;
+        let waiting = &self.index.waiting_garbage;
+        // What failed is due all the same, and in a pause.
+        let until = if trash { u64::MAX } else { now.saturating_add(self.meta.settings.retry_max_ms) };
+        let wanted = |row: &&Garbage| {
+            let is_due = row.due_ms <= now || (trash && row.trash.is_some());
+            let in_place = domain.is_none_or(|domain| row.place.domain == domain);
+            is_due && in_place && kind.is_none_or(|kind| row.kind == kind) && row.held.is_none()
+        };
+        let places = waiting.places().filter(|place| domain.is_none() || place.is_none() || *place == domain);
+        let rows = places.flat_map(|place| waiting.at(place).take_while(|(from_ms, _)| *from_ms <= until));
+        let rows = rows.take(most.saturating_mul(LOOKED_AT_FOR_ONE)).filter_map(|(_, id)| self.garbage.get(&id));
+        let mut found: Vec<&Garbage> = rows.filter(wanted).collect();
+        let left_out = found.len().saturating_sub(most) as u64;
+        found.truncate(most);
+        found.sort_unstable_by_key(|row| row.id);
+        (found, left_out)
     }
 
     fn apply_gc_plan(&mut self, turn: &mut Turn, txn: &mut Txn, id: u64) -> Outcome {
@@ -152,6 +170,9 @@ impl State {
         waits
     }
 }
+
+/// Rows that a plan looks at for each one that it can hold.
+const LOOKED_AT_FOR_ONE: usize = 8;
 
 /// Deletions of its own garbage that work waits for.
 const OWN_GARBAGE_TRIES_MAX: u32 = 2;

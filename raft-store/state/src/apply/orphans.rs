@@ -16,34 +16,17 @@ use crate::work::Work;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::token::Token;
-use std::collections::BTreeSet;
 
 /// Orphans left alone of which the history tells why.
 const TOLD_MAX: usize = 4;
 
-/// What a state owns by tokens: made once for many questions.
-#[derive(Debug)]
-pub struct OwnedTokens {
-    garbage: BTreeSet<Token>,
-    oldest_open_index: u64,
-}
-
 impl State {
-    /// The tokens of garbage, and where open transactions begin.
-    #[must_use]
-    pub fn owned_tokens(&self) -> OwnedTokens {
-        let garbage = self.garbage.values().flat_map(|row| [row.id, row.made_by]).collect();
-        let oldest_open_index =
-            self.index.open_txns.iter().filter_map(|id| self.txns.get(id)).map(|txn| txn.began_index);
-        OwnedTokens { garbage, oldest_open_index: oldest_open_index.min().unwrap_or(u64::MAX) }
-    }
-
     /// Whether what an attempt of this token made is lost for good: it never won, it is no garbage yet, and
     /// its transaction is over.
     ///
     /// # Errors
     /// Why not, in words.
-    pub fn is_orphan(&self, owned: &OwnedTokens, token: Token, txn: Option<TxnId>) -> Result<(), String> {
+    pub fn is_orphan(&self, token: Token, txn: Option<TxnId>) -> Result<(), String> {
         if token.epoch != self.meta.epoch {
             return Err(format!("token {token} is of another epoch than {}", self.meta.epoch));
         }
@@ -53,7 +36,7 @@ impl State {
         if self.placements.contains(&token.placement(self.cluster_id())) {
             return Err("the catalog has this placement".to_owned());
         }
-        if owned.garbage.contains(&token) {
+        if self.garbage.contains(&token) || self.has_garbage_of(token) {
             return Err("it is garbage already".to_owned());
         }
         if self.index.attempts.contains_key(&token) {
@@ -67,7 +50,7 @@ impl State {
                 Err(format!("transaction {id} is over for so long that it is forgotten: whether this won nobody knows"))
             }
             // Nothing says whose it was: whatever was open when the token was given must be over.
-            None if token.index < owned.oldest_open_index => Ok(()),
+            None if self.index.open_by_age.get_min().is_none_or(|(began, _)| token.index < *began) => Ok(()),
             None => Err("a transaction is open that is older than its token".to_owned()),
         }
     }
@@ -96,17 +79,15 @@ impl State {
     ) -> Outcome {
         let Some(domain) = self.domains.get(&id).cloned() else { return Outcome::default() };
         let (mut adopted, mut left, mut bytes) = (0, 0, 0u64);
-        let mut owned = self.owned_tokens();
         // The order itself is open, and younger than all that it names.
         for orphan in orphans {
-            if let Err(why) = self.is_orphan(&owned, orphan.token, orphan.txn) {
+            if let Err(why) = self.is_orphan(orphan.token, orphan.txn) {
                 left += 1;
                 if left <= TOLD_MAX {
                     self.note(txn, format!("{} is left alone: {why}", orphan.token));
                 }
                 continue;
             }
-            owned.garbage.insert(orphan.token);
             adopted += 1;
             bytes = bytes.saturating_add(orphan.bytes);
             let place = Place { domain: id, path: domain.path.clone(), local: domain.local, whole_domain: false };
@@ -127,6 +108,7 @@ impl State {
                 trash: None,
                 held: None,
                 doomed: None,
+                emptied: false,
             });
         }
         self.note(txn, format!("{adopted} orphans are garbage now, {left} are left alone"));

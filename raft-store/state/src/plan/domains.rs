@@ -142,7 +142,7 @@ impl State {
             return Err(Refusal::new(Class::Precondition, "DOMAIN_REACHED", message)
                 .hint(format!(
                     "what is there can be kept (sdm domain detach {name}) or deleted (sdm domain delete {name}); if it \
-                     is to be forgotten all the same: sdm domain maintenance {name} first"
+                     is to be forgotten all the same: `sdm domain maintenance {name}` first"
                 ))
                 .blocker("worker", worker, "reaches it"));
         }
@@ -315,7 +315,7 @@ impl State {
                         continue;
                     }
                     let words = format!(
-                        "lies in domain {} and shares volumes with disks here; sdm disk flatten {} ends that",
+                        "lies in domain {} and shares volumes with disks here; `sdm disk flatten {}` ends that",
                         domain.map_or("?", |domain| domain.name.as_str()),
                         disk.name
                     );

@@ -1,6 +1,7 @@
 //! Planning: which locks a transaction needs, and whether it is allowed, given the catalog as it is
 //! now. Asked when a request arrives and again just before its locks are granted.
 
+mod arriving;
 mod attachments;
 mod clones;
 mod disks;
@@ -120,7 +121,7 @@ impl State {
     }
 
     pub(crate) fn known_domain(&self, id: DomainId) -> Result<&Domain, Refusal> {
-        self.domains.get(&id).filter(|domain| !domain.state.is_leaving()).ok_or_else(|| {
+        self.domains.get(&id).filter(|domain| !domain.state.is_hidden()).ok_or_else(|| {
             Refusal::new(Class::NotFound, "DOMAIN_NOT_FOUND", format!("there is no domain {id}"))
                 .hint("sdm domain list")
         })
@@ -130,7 +131,7 @@ impl State {
         let missing =
             || Refusal::new(Class::NotFound, "DISK_NOT_FOUND", format!("there is no disk {id}")).hint("sdm disk list");
         let disk = self.disks.get(&id).ok_or_else(missing)?;
-        let domain = self.domain_of(disk).filter(|domain| !domain.state.is_leaving());
+        let domain = self.domain_of(disk).filter(|domain| !domain.state.is_hidden());
         Ok((disk, domain.ok_or_else(missing)?))
     }
 

@@ -1,6 +1,6 @@
 //! `sdm gc run`: all that is due is deleted now, and waited for.
 
-use super::garbage_of;
+use super::show::listed;
 use crate::client::Begun;
 use crate::context::Context;
 use crate::output::ExitCode;
@@ -10,6 +10,7 @@ use crate::output::Report;
 use crate::output::Table;
 use crate::output::bytes_text;
 use crate::output::plural;
+use crate::values::parse_reference;
 use crate::views::GarbageView;
 use crate::views::List;
 use crate::views::Row;
@@ -28,6 +29,9 @@ use std::time::Instant;
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct RunCollection {
+    /// Only in this domain (name or id)
+    #[arg(long, value_name = "D")]
+    domain: Option<String>,
     /// Return when the deletions are assigned
     #[arg(long)]
     no_wait: bool,
@@ -96,8 +100,17 @@ impl Report for DueGarbage {
 }
 
 impl RunCollection {
+    fn domain(&self) -> Result<String, Failure> {
+        let named = self.domain.as_deref().map(|domain| parse_reference("--domain", domain)).transpose()?;
+        Ok(named.unwrap_or_default())
+    }
+
+    async fn listed(&self, context: &Context) -> Result<List<GarbageView>, Failure> {
+        listed(context, &v1::ListGarbageRequest { domain: self.domain()?, ..Default::default() }).await
+    }
+
     async fn show(&self, context: &Context) -> Result<ExitCode, Failure> {
-        let List { mut items, revision } = garbage_of(context).await?;
+        let List { mut items, revision } = self.listed(context).await?;
         items.retain(|item| matches!(item.state.as_str(), "due" | "deleting"));
         let bytes = items.iter().map(|item| item.bytes).fold(0, u64::saturating_add);
         context.printer.print(&DueGarbage { dry_run: true, items, bytes, revision })
@@ -115,11 +128,12 @@ impl RunCollection {
         let mut progress = Progress::begin("collect", context.printer.format);
         let mut revision;
         loop {
-            let listed = garbage_of(context).await?;
+            let listed = self.listed(context).await?;
+            let request = v1::RunCollectionRequest { domain: self.domain()? };
             context.attachment.set(Begun::Collection);
             let ask = async |link| {
                 let mut client = GcServiceClient::new(link).max_decoding_message_size(MESSAGE_BYTES_MAX);
-                client.run_collection(v1::RunCollectionRequest {}).await
+                client.run_collection(request.clone()).await
             };
             let assigned = context.cluster.call(ask).await?;
             revision = assigned.revision;
@@ -141,7 +155,7 @@ impl RunCollection {
     async fn wait(&self, context: &Context, ids: &BTreeSet<String>, progress: &mut Progress) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
-            let left: Vec<_> = garbage_of(context).await?.items.into_iter().filter(|g| ids.contains(&g.id)).collect();
+            let left: Vec<_> = self.listed(context).await?.items.into_iter().filter(|g| ids.contains(&g.id)).collect();
             if left.is_empty() {
                 return Ok(());
             }
@@ -165,8 +179,10 @@ fn is_hopeless(item: &GarbageView, patience_is_over: bool) -> bool {
 
 fn failing(left: &[GarbageView]) -> Failure {
     let message = format!("{} cannot be deleted", plural(left.len() as u64, "item"));
-    let refusal = Refusal::new(Class::Aborted, "COLLECTION_FAILED", message)
-        .hint("the collector goes on trying; `sdm gc list` shows what is left");
+    let refusal = Refusal::new(Class::Aborted, "COLLECTION_FAILED", message).hint(
+        "the collector goes on trying, and `sdm gc list` shows what is left; another domain alone: sdm gc run --domain \
+             NAME; where a storage is lost for good: sdm domain forget NAME",
+    );
     let blocked = left.iter().fold(refusal, |refusal, item| {
         let description = format!("on {}, tried {} times: {}", item.domain, item.attempts, item.last_error);
         refusal.blocker("garbage", &item.id, description)

@@ -44,7 +44,7 @@ pub enum TrashCommand {
 /// Options of `restore`.
 #[derive(Args, Debug)]
 pub struct RestoreTrash {
-    /// Its id (sdm gc trash list)
+    /// Its id (sdm gc trash list), or the name or id of the disk
     id: String,
     /// Give it another name
     #[arg(long, value_name = "NEW")]
@@ -56,7 +56,7 @@ pub struct RestoreTrash {
 /// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct PurgeTrash {
-    /// Their ids (sdm gc trash list)
+    /// Their ids (sdm gc trash list), or the names or ids of the disks
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
     ids: Vec<String>,
     /// All trash that is not held
