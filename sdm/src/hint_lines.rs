@@ -114,7 +114,7 @@ fn mentions(place: &str, text: &str, nouns: &[String]) -> Vec<Mention> {
             continue;
         }
         let noun = from.split([' ', '`', ',', ';', ')', ':', '.', '\n']).nth(1).unwrap_or_default();
-        if !nouns.iter().any(|known| known == noun) && !noun.starts_with('{') {
+        if !nouns.iter().any(|known| known == noun) {
             continue;
         }
         let ticked = before.ends_with('`');
@@ -169,7 +169,9 @@ fn arguments(words: &str) -> Vec<String> {
                 word.push('1');
             }
             _ if in_braces => {}
-            '[' | ']' | '…' => {}
+            '[' | ']' | '…' | '\\' => {}
+            // Alternatives to what stands before: the first is looked at.
+            ' ' if word == "|" => return arguments,
             ' ' if !in_quotes => {
                 if !word.is_empty() {
                     let stands_for = stand_in(arguments.last().map(String::as_str), &word);
@@ -183,19 +185,27 @@ fn arguments(words: &str) -> Vec<String> {
     arguments
 }
 
-/// What stands for a word: the first of alternatives, a format where one is wanted.
+/// What stands for a word: the first of alternatives, a format where one is wanted, a number for a name in capitals.
 fn stand_in(before: Option<&str>, word: &str) -> String {
     let first = word.split('|').next().unwrap_or_default();
-    if before == Some("--format") && !matches!(first, "raw" | "qcow2") { "raw".to_owned() } else { first.to_owned() }
+    let stands_for_something = first.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    match before {
+        Some("--format") if !matches!(first, "raw" | "qcow2") => "raw".to_owned(),
+        _ if stands_for_something => "1".to_owned(),
+        _ => first.to_owned(),
+    }
 }
 
-/// Whether these words are the name of a command, and nothing more.
+/// Whether these words are the name of a command, perhaps with options that it has, and nothing more.
 fn is_name(arguments: &[String]) -> bool {
     let mut tree = command_line();
+    tree.build();
     for word in arguments.iter().skip(1) {
-        match tree.find_subcommand(word) {
-            Some(command) => tree = command.clone(),
-            None => return false,
+        let option = word.strip_prefix("--").map(|name| tree.get_arguments().any(|own| own.get_long() == Some(name)));
+        match (option, tree.find_subcommand(word)) {
+            (Some(known), _) if known => {}
+            (None, Some(command)) => tree = command.clone(),
+            _ => return false,
         }
     }
     true
@@ -221,6 +231,8 @@ fn every_command_line_in_a_message_can_be_typed() {
     let (root, nouns) = (workspace(), nouns());
     let mut files = Vec::new();
     FOLDERS.iter().for_each(|folder| sources(&root.join(folder), &mut files));
+    // What is written here is no message.
+    files.retain(|file| !file.ends_with("hint_lines.rs"));
     let mut found = Vec::new();
     for file in &files {
         let place = file.strip_prefix(&root).unwrap_or(file).display().to_string();

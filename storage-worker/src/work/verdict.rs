@@ -111,7 +111,7 @@ impl From<DomainError> for Unfinished {
             ),
             DomainError::DomainMissing { .. } => (
                 RefusalCode::DomainMissing,
-                "mount its storage there on that worker's host; where that is lost for good: sdm domain forget",
+                "mount its storage there on that worker's host; where that is lost for good: `sdm domain forget`",
             ),
             DomainError::Corrupt { .. } => (RefusalCode::DomainCorrupt, "restore the file from a good copy"),
             DomainError::UnexpectedEntry { .. } => {
