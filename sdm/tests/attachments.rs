@@ -131,3 +131,24 @@ fn what_a_lost_client_may_have_written_stays_unfenced_until_somebody_looked() {
     assert!(!codes(&sdm).contains(&"ATTACHMENT_UNFENCED".to_owned()));
     sdm.done(&["disk", "delete", "web-01"]);
 }
+
+#[test]
+fn a_disk_whose_file_is_gone_or_cut_is_not_given_to_a_host() {
+    let (_cluster, sdm) = scene();
+    let path = |sdm: &Sdm| text_of(&sdm.done(&["disk", "show", "web-01"])["volumes"][0], "path").to_owned();
+    let file = path(&sdm);
+    let attach = ["disk", "attach", "web-01", "--host", "host-1"];
+    let aside = format!("{file}.aside");
+    std::fs::rename(&file, &aside).expect("it is renamed");
+    for line in [&attach[..], &[&attach[..], &["--read-only"]].concat(), &[&attach[..], &["--dry-run"]].concat()] {
+        let refused = sdm.refused(line);
+        refused.says(5, "VOLUME_MISSING", &["web-01", "not whole"]);
+        assert!(refused.hint().contains("sdm domain check shelf-1"), "{refused:?}");
+    }
+    std::fs::rename(&aside, &file).expect("it is renamed back");
+    std::fs::File::options().write(true).open(&file).expect("it is there").set_len(4096).expect("it is cut");
+    sdm.refused(&attach).says(5, "VOLUME_MISSING", &["SIZE_WRONG"]);
+    assert!(sdm.done(&["disk", "attachments", "web-01"])["items"].as_array().is_some_and(Vec::is_empty));
+    std::fs::File::options().write(true).open(&file).expect("it is there").set_len(16 << 20).expect("it is whole");
+    sdm.done(&attach);
+}

@@ -42,6 +42,10 @@ fn file(folder: &Path, name: &str, size: u64, data: Stretches) -> PathBuf {
     path
 }
 
+fn blake3_of(file: &Path) -> String {
+    blake3::hash(&std::fs::read(file).expect("it is there")).to_hex().to_string()
+}
+
 /// Raw files: sizes that are no multiple of anything, and holes at either end.
 fn raw_files(folder: &Path) -> Vec<(String, PathBuf)> {
     const MIB: u64 = 1 << 20;
@@ -96,7 +100,10 @@ fn files_come_back_as_they_were_whatever_their_size_and_kind() {
         all.extend(qcow2_files(files.path()).into_iter().map(|case| ("qcow2", case)));
     }
     for (format, (name, file)) in &all {
-        sdm.done(&["disk", "import", text(file), "--name", name, "--domain", "shelf-1", "--format", format]);
+        let line = ["disk", "import", text(file), "--name", name, "--domain", "shelf-1", "--format", format];
+        let imported = sdm.done(&line);
+        assert_eq!(imported["file_blake3"], blake3_of(file), "{name}: the file's own, whatever its padding");
+        assert_eq!(imported["file_bytes"], std::fs::metadata(file).expect("it is there").len(), "{name}");
     }
     if has_qemu {
         assert_eq!(ovirt::read_domain(&from).len(), all.len());
@@ -107,7 +114,8 @@ fn files_come_back_as_they_were_whatever_their_size_and_kind() {
         let volume = &moved["disk"]["volumes"][0];
         assert!(volume["file_size"].as_u64() >= Some(size), "{name}: {volume}");
         let exported = files.join("exported");
-        sdm.done(&["disk", "export", name, text(&exported), "--overwrite"]);
+        let told = sdm.done(&["disk", "export", name, text(&exported), "--overwrite"]);
+        assert_eq!((&told["blake3"], &told["bytes"]), (&blake3_of(file).into(), &size.into()), "{name}");
         assert_eq!(differing_bytes(file, &exported), None, "{name}");
         assert_eq!(std::fs::metadata(&exported).expect("it is there").len(), size, "{name}");
     }
@@ -182,4 +190,30 @@ fn the_reader_of_domains_sees_what_ovirt_would_not_take() {
     std::fs::write(folder.join("images/.sdm-9-9-9"), "").expect("it is written");
     assert!(std::panic::catch_unwind(|| ovirt::nothing_is_left_over(&folder)).is_err());
     assert_eq!(ovirt::read_domain(&folder).len(), 1);
+}
+
+#[test]
+fn an_import_of_odd_length_tells_both_its_hashes_and_a_repetition_that_the_file_was_not_read() {
+    let cluster = Cluster::start(&Shape::usual());
+    cluster.make_domain("shelf-1");
+    let (sdm, files) = (cluster.sdm(), Scratch::new("files"));
+    let (first, second) =
+        (file(files.path(), "first", 5000, &[(0, 5000)]), file(files.path(), "second", 5000, &[(0, 5000)]));
+    let id = cluster::request_id(&sdm);
+    let line = |file| {
+        ["disk", "import", text(file), "--name", "odd", "--domain", "shelf-1", "--format", "raw", "--request-id", &id]
+    };
+    let told = sdm.run(&line(&first)).stdout;
+    let mut padded = std::fs::read(&first).expect("it is there");
+    padded.resize(8192, 0);
+    for hash in [blake3_of(&first), blake3::hash(&padded).to_hex().to_string()] {
+        assert!(told.contains(&hash), "{told}");
+    }
+    let again = sdm.run(&line(&second));
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert!(again.stderr.contains("was not read") && again.stderr.contains("--request-id"), "{}", again.stderr);
+    assert!(!again.stdout.contains(&blake3_of(&second)), "{}", again.stdout);
+    let exported = files.join("exported");
+    sdm.done(&["disk", "export", "odd", text(&exported)]);
+    assert_eq!(differing_bytes(&first, &exported), None);
 }

@@ -90,6 +90,29 @@ fn ctrl_c_leaves_the_move_to_go_on() {
 }
 
 #[test]
+fn ctrl_c_ends_an_import_at_once_with_all_that_it_held() {
+    let cluster = Shared::cluster();
+    let stage = stage(&cluster, "not-wanted");
+    let file = noise(stage.work.path(), "unwanted", 64);
+    let folder = Place { domain: &stage.to, folder: &stage.target };
+    let (id, held) = hold_import(&cluster, "host-1", &file, "unwanted", folder);
+    let Held { command, stopped, .. } = held;
+    send(command.pid(), Signal::INT);
+    let refused = command.finish().refusal();
+    refused.says(130, "INTERRUPTED", &[&id, "was aborted", "locks are released"]);
+    let (txn, _) = story(&stage.sdm, &id);
+    assert_eq!(txn["phase"], "aborted", "{txn}");
+    let held: Vec<_> =
+        list(&stage.sdm, "lock").into_iter().filter(|lock| text_of(lock, "why").contains("unwanted")).collect();
+    assert!(held.is_empty(), "{held:?}");
+    stopped.go_on();
+    // Its name is free, without a minute's wait.
+    let line =
+        ["disk", "create", "unwanted", "--domain", &stage.to, "--size", "1MiB", "--format", "raw", "--no-wait-lock"];
+    stage.sdm.done(&line);
+}
+
+#[test]
 fn a_move_that_is_aborted_leaves_the_disk_where_it_was() {
     let cluster = Shared::cluster();
     let stage = stage(&cluster, "aborted");

@@ -98,7 +98,12 @@ fn a_worker_that_wakes_from_a_false_confirmation_cuts_nothing() {
     assert_eq!(text_of(&story(&sdm, &id).0, "phase"), "fencing");
     let checks = sdm.done(&["status"])["checks"].to_string();
     assert!(checks.contains("TXN_FENCING") && checks.contains("sdm worker confirm-down host-1"), "{checks}");
-    sdm.done(&["txn", "abort", &id, "--reason", "no more"]);
+    // What an abort would do, and does: nothing before the proof.
+    let would = sdm.done(&["txn", "abort", &id, "--dry-run"])["would"].to_string();
+    assert!(would.contains("not be aborted at once") && would.contains("confirm-down host-1"), "{would}");
+    let recorded = sdm.refused(&["txn", "abort", &id, "--reason", "no more"]);
+    recorded.says(5, "ABORT_RECORDED", &[&id, "no more"]);
+    assert!(recorded.hint().contains("sdm worker confirm-down host-1"), "{recorded:?}");
     assert_eq!(text_of(&story(&sdm, &id).0, "phase"), "fencing", "an abort releases nothing");
     let refused = sdm.refused(&["disk", "delete", "a", "--no-wait-lock"]);
     refused.says(5, "LOCKED", &["resize"]);
@@ -144,5 +149,50 @@ fn a_lost_worker_that_comes_back_finishes_what_it_had_in_place() {
     });
     worker.go_on();
     assert_eq!(growing.finish().result()["disk"]["virtual_size"], 24 << 20);
+    nothing_is_open(&sdm);
+}
+
+/// A merge in place whose worker is lost: nobody else writes before that is proved to be down; then another host goes on.
+#[test]
+fn a_merge_in_place_goes_on_at_another_host_when_its_own_is_confirmed_down() {
+    let mut cluster = Cluster::start(&Shape::usual());
+    cluster.make_domain("shelf-1");
+    let sdm = cluster.sdm();
+    sdm.done(&create("a", "shelf-1"));
+    let leaf = |sdm: &Sdm| {
+        let shown = sdm.done(&["disk", "show", "a"]);
+        let volumes = shown["volumes"].as_array().expect("volumes").clone();
+        (volumes.len(), Path::new(text_of(volumes.last().expect("a leaf"), "path")).to_owned())
+    };
+    let mut bytes = std::fs::read(leaf(&sdm).1).expect("the volume");
+    bytes[3 << 20..4 << 20].fill(0x5A);
+    std::fs::write(leaf(&sdm).1, bytes).expect("what a guest wrote");
+    sdm.done(&["snapshot", "create", "a", "one"]);
+    sdm.done(&["gc", "run"]);
+    let session = session_of(&sdm, "host-1");
+    let host = cluster.pid("host-1");
+    let worker = Stopped::new([vec![host], children_of(host)].concat());
+    let id = request_id(&sdm);
+    let merging = sdm.start(&["snapshot", "delete", "a", "one", "--in-place", "--request-id", &id]);
+    cluster.await_worker_state("host-1", "lost");
+    cluster.add_worker("host-2", &[]);
+    cluster.start_node("host-2");
+    cluster.await_reach("shelf-1", &["host-2"]);
+    until("it waits for a proof", || {
+        let phase = text_of(&story(&sdm, &id).0, "phase").to_owned();
+        if phase == "fencing" { Ok(()) } else { Err(phase) }
+    });
+    let confirm = ["worker", "confirm-down", "host-1", "--session", &session, "--reason", "it burns"];
+    sdm.done(&confirm);
+    merging.finish().result();
+    drop(worker);
+    let (volumes, file) = leaf(&sdm);
+    assert_eq!(volumes, 1);
+    let image = std::fs::read(file).expect("the volume");
+    assert_eq!(image[8..16], [0; 8], "it names no backing file");
+    let full = image.chunks(64 << 10).filter(|cluster| cluster.iter().all(|byte| *byte == 0x5A)).count();
+    assert_eq!(full, 16, "all that the snapshot held, once");
+    sdm.done(&["domain", "check", "shelf-1"]);
+    sdm.done(&["gc", "run"]);
     nothing_is_open(&sdm);
 }

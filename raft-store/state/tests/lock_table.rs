@@ -478,7 +478,8 @@ fn a_dry_run_under_a_token_says_what_the_operation_under_it_would_do() {
     let mut scene = Scene::new();
     let domain = scene.to;
     scene.world.begin(Spec::Domain(DomainChange::Maintenance { domain }));
-    let (lock, token) = scene.hold(vec![(Resource::Domain(domain), Mode::Exclusive)]);
+    let name = (Resource::Name("domain/d2".into()), Mode::Exclusive);
+    let (lock, token) = scene.hold(vec![(Resource::Domain(domain), Mode::Exclusive), name]);
     let detach = Spec::Domain(DomainChange::Detach { domain });
     let under = Under { session: scene.client, token };
     let refusal = scene.world.state.dry_run(&detach, None).unwrap_err();

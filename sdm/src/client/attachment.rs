@@ -44,6 +44,24 @@ impl Attachment {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The transaction that needs this command's bytes, if there is one.
+    #[must_use]
+    pub fn transfer(&self) -> Option<String> {
+        match self.get() {
+            Some(Begun::Transfer(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The failure after Ctrl-C when the transaction was ended, too.
+    #[must_use]
+    pub fn interrupted_and_aborted(&self, id: &str) -> Failure {
+        let message = format!("interrupted; transaction {id} was aborted, and its locks are released");
+        let hint = "to begin anew: the same command without --request-id, or with a new one";
+        let refusal = Refusal::new(Class::Unavailable, "INTERRUPTED", message).hint(hint);
+        Failure::from(refusal).of_request(id).ending(ExitCode::Interrupted)
+    }
+
     /// The failure after Ctrl-C.
     #[must_use]
     pub fn interrupted(&self) -> Failure {

@@ -11,6 +11,28 @@ pub struct LogicalHash {
     position: u64,
 }
 
+/// Raw volumes are stored as multiples of this.
+const STORED_MULTIPLE_BYTES: u64 = 4096;
+
+/// Hashes of a whole file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentHash {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Of its bytes.
+    pub file: blake3::Hash,
+    /// Of its bytes and the zeros up to a multiple of 4 KiB: a raw volume is stored so.
+    pub padded: blake3::Hash,
+}
+
+impl ContentHash {
+    /// Whether a volume whose file has this hash, in hexadecimal digits, holds this content.
+    #[must_use]
+    pub fn is_stored_as(&self, blake3: &str) -> bool {
+        [self.file, self.padded].iter().any(|hash| hash.to_hex().as_str() == blake3)
+    }
+}
+
 /// A piece began before the end of the one before it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a piece at {offset} came after everything up to {position} had been sent")]
@@ -53,6 +75,16 @@ impl LogicalHash {
         self.position
     }
 
+    /// The hashes of all that was taken, which was the whole.
+    ///
+    /// # Errors
+    /// Padded, it would be too long for a file.
+    pub fn finish_content(mut self) -> Result<ContentHash, NotRising> {
+        let (bytes, file) = (self.position, self.finish());
+        self.hole_until(bytes.checked_next_multiple_of(STORED_MULTIPLE_BYTES).unwrap_or(bytes))?;
+        Ok(ContentHash { bytes, file, padded: self.finish() })
+    }
+
     /// The hash of all that was taken.
     #[must_use]
     pub fn finish(&self) -> blake3::Hash {
@@ -77,6 +109,19 @@ mod tests {
         hash.hole_until(200_000).unwrap();
         assert_eq!(hash.position(), 200_000);
         assert_eq!(hash.finish(), blake3::hash(&content));
+    }
+
+    #[test]
+    fn a_content_of_odd_length_has_a_second_hash_with_its_padding() {
+        let mut hash = LogicalHash::default();
+        hash.data(0, &[7; 5000]).unwrap();
+        let content = hash.finish_content().unwrap();
+        let padded: Vec<u8> = [vec![7; 5000], vec![0; 3192]].concat();
+        assert_eq!(
+            (content.bytes, content.file, content.padded),
+            (5000, blake3::hash(&[7; 5000]), blake3::hash(&padded))
+        );
+        assert!(content.is_stored_as(content.padded.to_hex().as_str()) && !content.is_stored_as(""));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Sends a file to the worker that has the import's attempt.
 
+use super::ContentHash;
 use super::SourceFile;
 use super::TransferError;
 use super::source_file::Part;
@@ -19,10 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Pieces read ahead of the stream: reading and sending overlap, and memory stays small.
 const PIECES_AHEAD: usize = 4;
 
-/// Raw volumes are stored as multiples of this.
-const STORED_MULTIPLE_BYTES: u64 = 4096;
-
-/// Sends the whole file; answers with its hash when the worker has checked it and made it durable.
+/// Sends the whole file; answers with its hashes when the worker has checked it and made it durable.
 ///
 /// # Errors
 /// The file cannot be read, the worker refused it, or the stream broke.
@@ -31,7 +29,7 @@ pub async fn upload(
     transfer: v1::Transfer,
     source: Arc<SourceFile>,
     done: Arc<AtomicU64>,
-) -> Result<blake3::Hash, TransferError> {
+) -> Result<ContentHash, TransferError> {
     done.store(0, Ordering::Relaxed);
     let (pieces, stream) = mpsc::channel(PIECES_AHEAD);
     let open = v1::TransferOpen {
@@ -40,7 +38,6 @@ pub async fn upload(
         file_size: source.size(),
         allocated_bytes: source.allocated_bytes(),
     };
-    let size = source.size();
     let reader = tokio::task::spawn_blocking(move || read_into(&source, open, &pieces, &done));
     let mut client = TransferServiceClient::new(link)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -69,11 +66,12 @@ pub async fn upload(
         None => return Err(reader_failed("it ended early")),
     };
     match sent {
-        // What is no multiple of that is rounded up on the storage, and the hash there is another.
-        Some(hash) if !size.is_multiple_of(STORED_MULTIPLE_BYTES) => Ok(hash),
-        Some(hash) if hash.as_bytes().as_slice() == response.blake3.as_ref() => Ok(hash),
+        // A raw file whose length is no multiple of 4 KiB is padded on the storage.
+        Some(hash) if [hash.file, hash.padded].iter().any(|own| own.as_bytes().as_slice() == &*response.blake3) => {
+            Ok(hash)
+        }
         Some(hash) => {
-            let message = format!("what was sent has BLAKE3 {}, what arrived has another", hash.to_hex());
+            let message = format!("what was sent has BLAKE3 {}, what arrived has another", hash.file.to_hex());
             Err(TransferError::Local(Failure::new(Class::Internal, "TRANSFER_DAMAGED", message)))
         }
         None => Err(TransferError::Broken("the worker ended the stream before the file's end".to_owned())),
@@ -90,7 +88,7 @@ fn read_into(
     open: v1::TransferOpen,
     pieces: &mpsc::Sender<v1::UploadRequest>,
     done: &AtomicU64,
-) -> Result<Option<blake3::Hash>, Failure> {
+) -> Result<Option<ContentHash>, Failure> {
     let send = |message| pieces.blocking_send(v1::UploadRequest { message: Some(message) }).is_ok();
     if !send(Message::Open(open)) {
         return Ok(None);
@@ -107,7 +105,7 @@ fn read_into(
                 (Message::Piece(piece), offset + hole_bytes)
             }
             Part::End(hash) => {
-                let blake3 = bytes::Bytes::copy_from_slice(hash.as_bytes());
+                let blake3 = bytes::Bytes::copy_from_slice(hash.file.as_bytes());
                 let taken = send(Message::End(v1::TransferEnd { file_size: source.size(), blake3 }));
                 whole = taken.then_some(hash);
                 return taken;

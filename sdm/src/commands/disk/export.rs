@@ -12,7 +12,6 @@ use crate::output::Report;
 use crate::output::bytes_text;
 use crate::transfer::Download;
 use crate::transfer::Exchange;
-use crate::transfer::LogicalHash;
 use crate::transfer::SourceFile;
 use crate::transfer::TargetPath;
 use crate::transfer::TransferError;
@@ -164,14 +163,6 @@ impl ExportDisk {
 }
 
 fn hash_of(path: &std::path::Path) -> Result<(u64, blake3::Hash), Failure> {
-    use crate::transfer::Part;
-    let source = SourceFile::open(path)?;
-    let mut whole = LogicalHash::default().finish();
-    source.read(|part| {
-        if let Part::End(hash) = part {
-            whole = hash;
-        }
-        true
-    })?;
-    Ok((source.size(), whole))
+    let content = SourceFile::open(path)?.content_hash()?;
+    Ok((content.bytes, content.file))
 }

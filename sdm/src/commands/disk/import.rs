@@ -11,6 +11,7 @@ use crate::commands::txn::transaction_of;
 use crate::context::Context;
 use crate::output::ExitCode;
 use crate::output::Failure;
+use crate::transfer::ContentHash;
 use crate::transfer::Exchange;
 use crate::transfer::SourceFile;
 use crate::transfer::TransferError;
@@ -18,11 +19,22 @@ use crate::transfer::upload;
 use crate::values::parse_name;
 use crate::values::parse_reference;
 use clap::Args;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+/// A disk that was a file.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Committed.
+    pub transaction: v1::Transaction,
+    /// The file's; none when the disk was complete already and the file is gone.
+    pub content: Option<ContentHash>,
+}
 
 /// Its options.
 #[derive(Args, Debug)]
@@ -56,15 +68,15 @@ impl ImportDisk {
     /// # Errors
     /// The file cannot be read, or the import was refused or aborted.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let Some(txn) = self.import(context).await? else { return Ok(ExitCode::Done) };
-        context.printer.print(&DiskResult::of(context, Verb::Import, txn).await)
+        let Some(Imported { transaction, content }) = self.import(context).await? else { return Ok(ExitCode::Done) };
+        context.printer.print(&DiskResult::of(context, Verb::Import, transaction).await.of_file(content))
     }
 
-    /// Does it; answers with the committed transaction, or with none after a dry run.
+    /// Does it; answers with none after a dry run.
     ///
     /// # Errors
     /// As `run`.
-    pub async fn import(&self, context: &Context) -> Result<Option<v1::Transaction>, Failure> {
+    pub async fn import(&self, context: &Context) -> Result<Option<Imported>, Failure> {
         let header = self.mutation.header()?;
         let id = header.request_id.clone();
         let name = parse_name("--name", &self.name)?.into();
@@ -72,7 +84,13 @@ impl ImportDisk {
         let source = match SourceFile::open(&self.file) {
             Ok(source) => Arc::new(source),
             // After completion the file is needed no more, and may be gone.
-            Err(failure) => return self.completed(context, &id).await.map(Some).ok_or(failure),
+            Err(failure) => {
+                let known = self.completed(context, &id).await;
+                if let Some(transaction) = &known {
+                    self.say_unread(context, transaction);
+                }
+                return known.map(|transaction| Some(Imported { transaction, content: None })).ok_or(failure);
+            }
         };
         self.doubt(context, &source);
         let request = v1::ImportDiskRequest {
@@ -97,7 +115,7 @@ impl ImportDisk {
         let what =
             format!("{} begins like a {seen} file, and --format raw keeps it as a guest's bytes", self.file.display());
         let hint = match seen {
-            "qcow2" => "if that is not meant: sdm disk delete, and import it again with --format qcow2",
+            "qcow2" => "if that is not meant: `sdm disk delete`, and import it again with --format qcow2",
             "LUKS" => "right for a disk that its guest encrypts itself; otherwise decrypt it first",
             _ => "if that is not meant: convert it first (qemu-img convert -O raw), and import the result",
         };
@@ -109,7 +127,7 @@ impl ImportDisk {
         context: &Context,
         txn: v1::Transaction,
         source: Arc<SourceFile>,
-    ) -> Result<v1::Transaction, Failure> {
+    ) -> Result<Imported, Failure> {
         let exchange = Exchange {
             cluster: &context.cluster,
             label: format!("import {}", self.name),
@@ -123,7 +141,43 @@ impl ImportDisk {
             let (source, done) = (Arc::clone(&source), Arc::clone(&exchange.done));
             async move { upload(link.map_err(TransferError::Local)?, transfer, source, done).await }
         };
-        exchange.run(txn, start).await.map(|(txn, _)| txn)
+        let (transaction, sent) = exchange.run(txn, start).await?;
+        match &sent {
+            Some(content) => self.require_same(&transaction, content)?,
+            None => self.say_unread(context, &transaction),
+        }
+        Ok(Imported { transaction, content: sent })
+    }
+
+    /// It was complete before this command sent anything: FILE is not read any more, and may be another one by now.
+    fn say_unread(&self, context: &Context, txn: &v1::Transaction) {
+        let stored = txn.outcome.as_ref().map(|outcome| outcome.blake3.as_str()).unwrap_or_default();
+        let what = format!(
+            "request {} was complete before: {} was not read; disk {} holds what was sent then (BLAKE3 {stored})",
+            txn.id,
+            self.file.display(),
+            self.name
+        );
+        let hint = "if another content was meant: import it under another name, without --request-id";
+        context.printer.warn(&what, hint);
+    }
+
+    /// One request id stands for one content: what another command sent meanwhile is not taken for this one's.
+    fn require_same(&self, txn: &v1::Transaction, content: &ContentHash) -> Result<(), Failure> {
+        let stored = txn.outcome.as_ref().map(|outcome| outcome.blake3.as_str()).unwrap_or_default();
+        if stored.is_empty() || content.is_stored_as(stored) {
+            return Ok(());
+        }
+        let message = format!(
+            "request {} has the content that another command sent: disk {} has BLAKE3 {stored}, {} has {}",
+            txn.id,
+            self.name,
+            self.file.display(),
+            content.file.to_hex()
+        );
+        let hint = "import this file under another name, without --request-id";
+        let refusal = Refusal::new(Class::Conflict, "CONTENT_DIFFERS", message).hint(hint);
+        Err(Failure::from(refusal).of_request(&txn.id))
     }
 
     /// The import that an earlier command with this id completed, if there was one.
