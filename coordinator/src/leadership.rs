@@ -59,6 +59,12 @@ impl Leadership {
         self.seats.get(&id).map(|seat| (id, &seat.node))
     }
 
+    /// Whether the same member leads here, at the same place. A member that joins hears of its leader before
+    /// it knows from the log where that one is.
+    pub fn has_same_leader(&self, other: &Self) -> bool {
+        (self.leader, self.own) == (other.leader, other.own) && self.remote_leader() == other.remote_leader()
+    }
+
     /// The leader's name, for people.
     pub fn leader_name(&self) -> Option<&str> {
         self.seats.get(&self.leader?).map(|seat| seat.node.name.as_str())
@@ -89,4 +95,24 @@ pub(crate) fn watch_leadership(
         }
     };
     (receiver, follow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_whose_place_is_learned_later_is_another_one() {
+        let heard = Leadership { term: 3, leader: Some(1), ..Leadership::default() };
+        let node = |address: &str| MemberNode { name: "a".to_owned(), address: address.to_owned() };
+        let at = |address: &str| {
+            let seats = BTreeMap::from([(1, Seat { node: node(address), voter: true })]);
+            Leadership { seats, ..heard.clone() }
+        };
+        assert!(!at("a:1").has_same_leader(&heard));
+        assert!(!at("b:1").has_same_leader(&at("a:1")), "it moved");
+        let mut grown = at("a:1");
+        grown.seats.insert(2, Seat { node: node("c:1"), voter: false });
+        assert!(grown.has_same_leader(&at("a:1")), "whoever else belongs to the cluster");
+    }
 }

@@ -168,7 +168,7 @@ where
     let mut pause = RETRY_FIRST;
     loop {
         let known = leadership.borrow_and_update().clone();
-        let another = leadership.wait_for(|now| (now.leader, now.own) != (known.leader, known.own));
+        let another = leadership.wait_for(|now| !now.has_same_leader(&known));
         let Some(leader) = leader_of(core, &known) else {
             if another.await.is_err() {
                 return Err(stopping(core));

@@ -20,43 +20,51 @@ use tokio::time::Instant;
 /// Nobody is elected by these within the patience of a test.
 const ENDLESS: RaftTiming = RaftTiming { heartbeat_ms: 100, election_min_ms: 600_000, election_max_ms: 700_000 };
 
-/// The members ask each other for about a second whether they have lost the leader, and then leave it to Raft's timers.
-/// A machine that is busy with other things may miss that second, not every time.
-const TRIES: usize = 6;
-
-/// Far more than such a replacement takes, far less than `ENDLESS`.
-const SOON: Duration = Duration::from_secs(10);
-
-/// Whether the others go on after the end of their leader's process.
-async fn is_replaced() -> bool {
+/// Members of which `a` leads, and nobody is elected by a timer.
+async fn of_timers_that_never_end(failure: Option<ErrorKind>) -> Cluster {
     let mut cluster = Cluster::of(&["a"]).await;
-    cluster.timing = ENDLESS;
+    (cluster.timing, cluster.failure) = (ENDLESS, failure);
     for name in ["b", "c"] {
         cluster.start(name, Start::Join("a:7400".to_owned()));
         cluster.core(name).await;
     }
     assert_eq!(cluster.leader("b").await, "a");
-    // Both have their line to the leader after this: only a line that was open tells something by its end.
-    for name in ["b", "c"] {
+    cluster
+}
+
+/// Has these members, one after the other, order something through the leader.
+async fn propose(cluster: &Cluster, names: &[&str], what: &str) {
+    for name in names {
         let core = cluster.core(name).await;
-        core.propose(open_session(&format!("before/{name}")), Instant::now() + PATIENCE).await.unwrap();
+        core.propose(open_session(&format!("{what}/{name}")), Instant::now() + PATIENCE).await.unwrap();
     }
-    cluster.kill("a");
-    if cluster.core("b").await.propose(open_session("b"), Instant::now() + SOON).await.is_err() {
-        return false;
-    }
-    cluster.core("c").await.propose(open_session("c"), Instant::now() + PATIENCE).await.unwrap();
-    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_process_ended_is_replaced_before_any_timer_runs_out() {
-    for _ in 0..TRIES {
-        if is_replaced().await {
-            return;
-        }
+    let mut cluster = of_timers_that_never_end(None).await;
+    // Both have a line to the leader after this: only a line that was open tells something by its end.
+    propose(&cluster, &["b", "c"], "before").await;
+    cluster.kill("a");
+    propose(&cluster, &["b", "c"], "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_missed_also_by_a_member_whose_line_was_opened_by_a_command() {
+    // What a member meets that is cut off is a refusal then.
+    let mut cluster = of_timers_that_never_end(Some(ErrorKind::ConnectionRefused)).await;
+    propose(&cluster, &["b", "c"], "before").await;
+    cluster.network.cut("a", "c");
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.core("c").await.refused_alone() == 0 {
+        assert!(Instant::now() < deadline, "c does not find out that the others have the leader");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{TRIES} times nobody was elected before the timers");
+    // c pauses now before it opens its line again by itself.
+    cluster.network.heal();
+    propose(&cluster, &["c"], "meanwhile").await;
+    cluster.kill("a");
+    propose(&cluster, &["b", "c"], "after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

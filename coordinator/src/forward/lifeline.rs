@@ -4,6 +4,10 @@
 //! member asks the other voters whether they have lost the leader too. When a majority has, it no
 //! longer counts on the leader's lease, and asks for votes.
 //!
+//! A member is not asked to see this in one moment: on a host that is busy, its own look or another's
+//! answer may come too late. It looks again for as long as the leader that it had a line to refuses it
+//! and nobody else leads, and stands again when votes were split.
+//!
 //! One member alone may be wrong: a firewall or a proxy refuses in the name of a leader that lives.
 //! The lease that it gave up would not come back while the leader leads on, so that it would take part
 //! in deposing it ever after; hence the question. Raft is safe whenever elections are held. A host that
@@ -38,8 +42,8 @@ const PROBE_TIME: Duration = Duration::from_millis(300);
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 const ANSWER_PROBE_TIME: Duration = Duration::from_millis(100);
 
-/// For how long the others are asked, and the pause before they are asked again: they lose the leader
-/// within the same milliseconds, but not at once.
+/// For how long the others are asked when a line broke, and the pause before they are asked again: they
+/// lose the leader within the same milliseconds, but not at once. Whoever was alone asks once a look.
 const ASKING_TIME: Duration = Duration::from_secs(1);
 const ASKING_PAUSE: Duration = Duration::from_millis(25);
 
@@ -50,26 +54,36 @@ const TURN: Duration = Duration::from_millis(80);
 /// Pause before this member asks again: those that had not yet seen the leader's end have by then.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How often it asks. After that Raft's own timers go on.
+/// How often it asks. After that it looks again.
 const ASKED_MAX: u32 = 5;
 
-/// Pause before a line that broke is opened again.
+/// What a vote takes, some syncs of a disk and a round trip: before, it is not called split. Doubled each
+/// time, and drawn up to twice as long, so that members that stood together do not stand together again.
+const VOTE_TIME: Duration = Duration::from_millis(250);
+
+/// For how long after it stood a member stands again by itself. After that Raft's own timers go on.
+const CANDIDACY: Duration = Duration::from_secs(10);
+
+/// Pause before a line that broke is opened again, and its leader looked at.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs until the member closes.
 pub(crate) async fn run(core: Core) {
     let mut leadership = core.inner.leadership.clone();
     let watch = async {
+        let mut stood = None;
         loop {
             let known = leadership.borrow_and_update().clone();
-            let changed =
-                leadership.wait_for(|now| (now.leader, now.own, now.term) != (known.leader, known.own, known.term));
+            let changed = leadership.wait_for(|now| now.term != known.term || !now.has_same_leader(&known));
             let remote = known.remote_leader().filter(|(id, _)| *id != core.node_id());
             let hold = async {
                 match remote {
-                    Some((id, node)) => hold(&core, id, node).await,
+                    Some((id, node)) => hold(&core, id, node, &mut stood).await,
                     None => {
                         core.inner.lines.close();
+                        if let Some(stood) = stood.filter(|_| known.leader.is_none()) {
+                            stand_again(&core, stood).await;
+                        }
                         std::future::pending().await
                     }
                 }
@@ -88,26 +102,33 @@ pub(crate) async fn run(core: Core) {
 }
 
 /// Holds a line to this leader, and acts when it breaks for good. Dropped when somebody else leads.
-async fn hold(core: &Core, id: NodeId, node: &MemberNode) {
+/// `stood`: when this member stood for election last.
+async fn hold(core: &Core, id: NodeId, node: &MemberNode, stood: &mut Option<Instant>) {
+    let (mut alone, mut said) = (false, false);
     loop {
         // Only a line that was open tells something by its end: where it never was, the leader may be
         // elsewhere.
-        let broke = match core.inner.lines.to(&core.inner.peers, id, &node.address) {
+        let had_line = match core.inner.lines.to(&core.inner.peers, id, &node.address) {
             Ok(line) if line.calls_only() => std::future::pending().await,
             Ok(line) => {
                 line.ended().await;
-                line.was_open()
+                alone &= !line.was_open();
+                line.reached()
             }
             Err(refusal) => {
                 tracing::debug!(%refusal, "no line to the leader");
                 false
             }
         };
-        if broke && is_gone(core, &node.address).await {
-            if is_lost_by_majority(core, id).await {
-                tracing::info!(leader = node.name, "the leader's process is gone");
+        if had_line && is_gone(core, &node.address).await {
+            let asking = if alone { Duration::ZERO } else { ASKING_TIME };
+            if is_lost_by_majority(core, id, asking).await {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!(leader = node.name, "the leader's process is gone");
+                }
+                *stood = Some(Instant::now());
                 stand(core, id).await;
-            } else {
+            } else if !std::mem::replace(&mut alone, true) {
                 core.inner.reachability.is_refused_alone();
                 tracing::warn!(
                     leader = node.name,
@@ -156,14 +177,15 @@ pub(crate) async fn has_lost(core: &Core, leader: NodeId) -> bool {
     !holds && is_refused(core, &address, ANSWER_PROBE_TIME).await
 }
 
-/// Whether a majority of the voters has lost this leader, this member included, which has.
-async fn is_lost_by_majority(core: &Core, gone: NodeId) -> bool {
-    let until = Instant::now() + ASKING_TIME;
+/// Whether a majority of the voters has lost this leader, this member included, which has. They are asked
+/// once, and again within this time.
+async fn is_lost_by_majority(core: &Core, gone: NodeId, time: Duration) -> bool {
+    let until = Instant::now() + time;
     loop {
         if ask_whether_lost(core, gone).await {
             return true;
         }
-        if Instant::now() > until {
+        if Instant::now() >= until {
             return false;
         }
         tokio::time::sleep(ASKING_PAUSE).await;
@@ -225,6 +247,20 @@ async fn stand(core: &Core, gone: NodeId) {
             return;
         }
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Nobody leads, and this member stood lately: its votes were split, or lost on the way.
+async fn stand_again(core: &Core, stood: Instant) {
+    let mut time = VOTE_TIME;
+    loop {
+        let part = f64::from(rand::random::<u8>()) / f64::from(u8::MAX);
+        tokio::time::sleep(time.mul_f64(1.0 + part)).await;
+        time *= 2;
+        if stood.elapsed() > CANDIDACY || core.inner.raft.trigger().elect(true).await.is_err() {
+            return;
+        }
+        tracing::info!("nobody has a majority yet: it stands for election again");
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Line {
     queue: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
     opened: Arc<AtomicBool>,
+    /// Whether this line, or one before it to the same leader, was open.
+    reached: Arc<AtomicBool>,
     calls_only: Arc<AtomicBool>,
 }
 
@@ -95,6 +97,12 @@ impl Line {
     /// Whether its leader ever answered.
     pub fn was_open(&self) -> bool {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Whether its leader ever answered, on this line or one before it: whoever needs a line opens it, and
+    /// one that broke may not be the one that is asked.
+    pub fn reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
     }
 
     /// Whether its leader turned out to know no lines.
@@ -152,17 +160,19 @@ impl Lines {
         let client = peers.member(id, address)?;
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let (opened, calls_only) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let reached = current.as_ref().filter(same).map(|line| Arc::clone(&line.reached)).unwrap_or_default();
         let line = Line {
             id,
             address: address.to_owned(),
             queue,
             room: Arc::new(Semaphore::new(LINE_BYTES_MAX)),
             opened: opened.clone(),
+            reached: reached.clone(),
             calls_only: calls_only.clone(),
         };
         tokio::spawn(async move {
             let mut waiting = waiting;
-            if let Err(status) = run(client, &mut waiting, &opened).await {
+            if let Err(status) = run(client, &mut waiting, [&opened, &reached]).await {
                 let told = refusal_in(&status).is_some();
                 calls_only.store(status.code() == Code::Unimplemented && !told, Ordering::Relaxed);
                 tracing::debug!(member = id, reason = from_status(&status).message, "the line to the leader ended");
@@ -184,12 +194,14 @@ impl Lines {
 type Client = MemberServiceClient<PeerChannel>;
 
 /// Runs a line until it breaks or nobody uses it any more.
-async fn run(mut client: Client, queue: &mut mpsc::Receiver<Waiting>, open: &AtomicBool) -> Result<(), Status> {
+async fn run(mut client: Client, queue: &mut mpsc::Receiver<Waiting>, open: [&AtomicBool; 2]) -> Result<(), Status> {
     let (messages, outgoing) = mpsc::channel(MESSAGES_MAX);
     let opening = client.forward_stream(ReceiverStream::new(outgoing));
     let opened = tokio::time::timeout(OPEN_TIME, opening).await;
     let mut answers = opened.map_err(|_| Status::unavailable("the leader opened no line in time"))??.into_inner();
-    open.store(true, Ordering::Relaxed);
+    for open in open {
+        open.store(true, Ordering::Relaxed);
+    }
     let mut waiting = Table::default();
     let (mut received, mut unsent) = (Vec::new(), VecDeque::new());
     loop {
@@ -270,8 +282,8 @@ mod tests {
     async fn commands_wait_for_room_and_learn_when_the_line_ends() {
         let (queue, mut received) = mpsc::channel(QUEUE_MAX);
         let room = Arc::new(Semaphore::new(LINE_BYTES_MAX));
-        let (opened, calls_only) = (Arc::default(), Arc::default());
-        let line = Line { id: 1, address: "a:1".to_owned(), queue, room, opened, calls_only };
+        let (opened, reached, calls_only) = (Arc::default(), Arc::default(), Arc::default());
+        let line = Line { id: 1, address: "a:1".to_owned(), queue, room, opened, reached, calls_only };
         let forward = |bytes: usize| {
             let line = line.clone();
             tokio::spawn(async move { line.answer(vec![7; bytes].into(), [1; 16]).await })
