@@ -332,9 +332,12 @@ fn state_checks(view: &StateView, checks: &mut Vec<v1::HealthCheck>) {
 fn illegal_check(state: &State, checks: &mut Vec<v1::HealthCheck>) {
     let illegal = state.illegal_volumes();
     if illegal > 0 {
-        let message = format!("{illegal} volumes are illegal: they were not on the storage when that was read");
-        let hint = "`sdm disk list` shows whose (STATE); delete those disks, or bring their files back and repeat \
-                    `sdm backup reconcile`";
+        let message = format!(
+            "{illegal} volumes are illegal: an operator said so, or they were not on the storage when that was read"
+        );
+        let hint = "`sdm disk list` shows whose (STATE), `sdm disk show DISK` which; when the volume is sound again: \
+                    `sdm volume set-legal VOLUME --reason TEXT`; after a restore, bring the files back and repeat \
+                    `sdm backup reconcile`; or delete the disks";
         checks.push(check("ILLEGAL_VOLUMES", "warn", message, hint));
     }
 }

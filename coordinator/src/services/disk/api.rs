@@ -99,6 +99,13 @@ impl DiskService for DiskApi {
         answer(self.convert(request.into_inner()).await)
     }
 
+    async fn flatten_disk(
+        &self,
+        request: Request<v1::FlattenDiskRequest>,
+    ) -> Result<Response<v1::FlattenDiskResponse>, Status> {
+        answer(self.flatten(request.into_inner()).await)
+    }
+
     async fn get_disk(&self, request: Request<v1::GetDiskRequest>) -> Result<Response<v1::GetDiskResponse>, Status> {
         answer(self.get(request.into_inner()).await)
     }

@@ -1,4 +1,4 @@
-//! Disks made from disks: copies, clones, templates; and a disk in another format.
+//! Disks made from disks: copies, clones, templates; a disk in another format, or with layers of its own.
 
 use super::api::DiskApi;
 use super::checks::description;
@@ -10,6 +10,7 @@ use crate::services::mutation::Begun;
 use crate::services::mutation::Mutation;
 use crate::services::mutation::RequestHash;
 use crate::services::resolve;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -123,7 +124,7 @@ impl DiskApi {
             let disk = resolve::disk(state, &request.disk)?;
             let snapshot = resolve::snapshot_if_any(state, disk, &request.snapshot)?;
             let (kind, why) = choose_kind(asked, disk, snapshot.is_some());
-            chosen = Some((kind, why));
+            chosen = Some((kind, format!("{why}{}", new_format(state, kind, disk, snapshot))));
             if kind == v1::CloneKind::Linked {
                 return Ok(Spec::CloneLinked { disk: disk.id, snapshot, name, description });
             }
@@ -133,8 +134,8 @@ impl DiskApi {
             Ok(Spec::CopyDisk { disk, snapshot, name, description, to, format, preallocated, collapse, template })
         };
         let Begun { transaction, plan } = mutation.begin(self.core(), resolve).await?;
-        let (kind, why) = chosen.unwrap_or_else(|| recorded_kind(transaction.as_ref()));
-        Ok(v1::CloneDiskResponse { transaction, plan, kind: kind.into(), kind_reason: why.to_owned() })
+        let (kind, kind_reason) = chosen.unwrap_or_else(|| recorded_kind(transaction.as_ref()));
+        Ok(v1::CloneDiskResponse { transaction, plan, kind: kind.into(), kind_reason })
     }
 
     pub(super) async fn convert(&self, request: v1::ConvertDiskRequest) -> Result<v1::ConvertDiskResponse, Refusal> {
@@ -149,6 +150,14 @@ impl DiskApi {
             |state: &_| Ok(Spec::ConvertDisk { disk: resolve::disk(state, &request.disk)?.id, format, preallocated });
         let Begun { transaction, plan } = mutation.begin(self.core(), resolve).await?;
         Ok(v1::ConvertDiskResponse { transaction, plan })
+    }
+
+    pub(super) async fn flatten(&self, request: v1::FlattenDiskRequest) -> Result<v1::FlattenDiskResponse, Refusal> {
+        let hash = RequestHash::of("disk-flatten").text("disk", &request.disk);
+        let mutation = Mutation::parse(request.header, hash)?;
+        let resolve = |state: &_| Ok(Spec::FlattenDisk { disk: resolve::disk(state, &request.disk)?.id });
+        let Begun { transaction, plan } = mutation.begin(self.core(), resolve).await?;
+        Ok(v1::FlattenDiskResponse { transaction, plan })
     }
 }
 
@@ -174,11 +183,24 @@ fn choose_kind(asked: v1::CloneKind, disk: &Disk, of_snapshot: bool) -> (v1::Clo
 }
 
 /// Of a clone that was begun earlier.
-fn recorded_kind(txn: Option<&v1::Transaction>) -> (v1::CloneKind, &'static str) {
-    match txn.map(|txn| txn.kind.as_str()) {
+fn recorded_kind(txn: Option<&v1::Transaction>) -> (v1::CloneKind, String) {
+    let (kind, why) = match txn.map(|txn| txn.kind.as_str()) {
         Some("disk-clone") => (v1::CloneKind::Linked, "as it was begun"),
         Some(_) => (v1::CloneKind::Full, "as it was begun"),
         None => (v1::CloneKind::Unspecified, "it was begun earlier"),
+    };
+    (kind, why.to_owned())
+}
+
+/// That a clone which shares a raw volume is qcow2 all the same, and of a live disk the source, too.
+fn new_format(state: &State, kind: v1::CloneKind, disk: &Disk, snapshot: Option<VolumeId>) -> &'static str {
+    let seen = snapshot.or_else(|| disk.volumes.last().copied()).and_then(|id| state.volumes.get(&id));
+    match seen.filter(|row| kind == v1::CloneKind::Linked && row.format == Format::Raw) {
+        Some(_) if snapshot.is_none() && !disk.template => {
+            "; its own layer is qcow2, over what is raw in the source, which has a new layer in qcow2, too"
+        }
+        Some(_) => "; its own layer is qcow2, over what is raw in the source",
+        None => "",
     }
 }
 

@@ -1,4 +1,5 @@
-//! `sdm disk copy`, `clone` and `convert`: a disk's content in a new disk, or in another format.
+//! `sdm disk copy`, `clone`, `convert` and `flatten`: a disk's content in a new disk, in another format, or in layers of
+//! its own.
 
 use super::format::DiskFormat;
 use super::format::format_on_the_wire;
@@ -89,6 +90,18 @@ pub struct ConvertDisk {
     change: Change,
 }
 
+/// Options of `flatten`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: sdm disk flatten web-07\n\n\
+    Afterwards the disk shares no volume with any other, and has no layer but its own snapshots and what it holds now. \
+    The space of what was shared is needed once more.")]
+pub struct FlattenDisk {
+    /// Its name or id
+    disk: String,
+    #[command(flatten)]
+    change: Change,
+}
+
 fn reference_or_none(option: &str, text: Option<&str>) -> Result<String, Failure> {
     Ok(text.map(|text| parse_reference(option, text)).transpose()?.unwrap_or_default())
 }
@@ -164,6 +177,18 @@ impl ConvertDisk {
         };
         let convert = async |link| DiskServiceClient::new(link).convert_disk(request.clone()).await;
         let (label, ask) = (format!("convert {}", self.disk), context.cluster.call(convert));
+        let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
+        context.printer.print(&DiskResult::of(context, Verb::Change, txn).await)
+    }
+}
+
+impl FlattenDisk {
+    pub(super) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let header = self.change.mutation.header()?;
+        let disk = parse_reference("DISK", &self.disk)?;
+        let request = v1::FlattenDiskRequest { header: Some(header.clone()), disk };
+        let flatten = async |link| DiskServiceClient::new(link).flatten_disk(request.clone()).await;
+        let (label, ask) = (format!("flatten {}", self.disk), context.cluster.call(flatten));
         let Some(txn) = self.change.carry_out(context, &header, &label, ask).await? else { return Ok(ExitCode::Done) };
         context.printer.print(&DiskResult::of(context, Verb::Change, txn).await)
     }

@@ -9,6 +9,7 @@ use super::changes::ResizeDisk;
 use super::copies::CloneDisk;
 use super::copies::ConvertDisk;
 use super::copies::CopyDisk;
+use super::copies::FlattenDisk;
 use super::create::CreateDisk;
 use super::export::ExportDisk;
 use super::import::ImportDisk;
@@ -39,6 +40,8 @@ pub enum DiskCommand {
     Clone(CloneDisk),
     /// Store a disk in another format
     Convert(ConvertDisk),
+    /// Make a disk whole: it shares nothing any more, and has no layer but its own snapshots
+    Flatten(FlattenDisk),
     /// Give a disk another name
     Rename(RenameDisk),
     /// Write something about a disk
@@ -81,6 +84,7 @@ impl DiskCommand {
             Self::Copy(copy) => copy.run(context).await,
             Self::Clone(clone) => clone.run(context).await,
             Self::Convert(convert) => convert.run(context).await,
+            Self::Flatten(flatten) => flatten.run(context).await,
             Self::Rename(rename) => rename.run(context).await,
             Self::Describe(describe) => describe.run(context).await,
             Self::Resize(resize) => resize.run(context).await,
