@@ -105,7 +105,7 @@ fn care() -> impl Strategy<Value = u8> {
 fn chain_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0u8..4, 0u8..2).prop_map(|(disk, domain)| Step::Create { disk, domain, import: false }),
-        20 => (0u8..4, 0u8..5, 0u8..16, any::<u8>(), any::<bool>())
+        20 => (0u8..4, 0u8..5, 0u8..17, any::<u8>(), any::<bool>())
             .prop_map(|(disk, other, what, which, flag)| Step::Chain { disk, other, what, which, flag }),
         20 => (0u8..3).prop_map(|worker| Step::Work { worker }),
         2 => any::<u16>().prop_map(Step::Pass),
@@ -230,6 +230,7 @@ impl History {
             7..=9 => Spec::CreateSnapshot { disk: id, name: name(&format!("s{}", which % 4)), description },
             10 => Spec::DeleteSnapshot { disk: id, volume, in_place: which.is_multiple_of(16) },
             11 => Spec::RevertSnapshot { disk: id, volume, discard_newer: flag },
+            16 => Spec::FlattenDisk { disk: id },
             12 => Spec::SetVolumeLegality { disk: id, volume, legal: flag || which.is_multiple_of(2) },
             _ => Spec::RepairProjection { disk: id },
         }
@@ -470,6 +471,7 @@ fn the_histories_get_through_every_operation() {
         "template-make",
         "disk-clone",
         "disk-convert",
+        "disk-flatten",
         "snapshot-create",
         "snapshot-delete",
         "snapshot-revert",

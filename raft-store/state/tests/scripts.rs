@@ -37,6 +37,11 @@ fn clones_share_and_copies_do_not() {
 }
 
 #[test]
+fn flattened_disks_share_nothing_and_keep_their_snapshots() {
+    check("flatten");
+}
+
+#[test]
 fn disks_grow_and_change_their_format() {
     check("sizes_and_formats");
 }
@@ -49,4 +54,29 @@ fn volumes_become_illegal_and_words_are_written_anew() {
 #[test]
 fn what_is_aborted_leaves_garbage_alone() {
     check("aborts");
+}
+
+#[test]
+fn hosts_have_disks_and_give_them_back() {
+    check("attachments");
+}
+
+#[test]
+fn workers_are_drained_lost_fenced_and_removed() {
+    check("workers");
+}
+
+#[test]
+fn domains_come_rest_and_go() {
+    check("domains");
+}
+
+#[test]
+fn what_is_deleted_comes_back_or_is_collected_as_planned() {
+    check("collections");
+}
+
+#[test]
+fn lock_sets_queue_are_broken_and_carry_transactions() {
+    check("locks");
 }

@@ -88,7 +88,7 @@ impl State {
         let what = if self.is_flat(disk) {
             "nothing is to be done: no volume is shared, and no layer is there but its own snapshots".to_owned()
         } else {
-            format!("of {} layers {kept} remain, and none is shared", disk.volumes.len())
+            format!("{kept} of {} layers stay, and none is shared", disk.volumes.len())
         };
         let summary = format!("flatten disk {} in {}: {what}", disk.name, domain.name);
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk)]))

@@ -185,6 +185,10 @@ impl Naive {
         let spec = self.txn_mut(txn).spec.clone();
         match self.plan(&spec) {
             Ok(now) if same_set(&now, &wants) => self.start(txn),
+            // What is taken or gone is that to whoever waited, too.
+            Err(reason) if reason.ends_with("_EXISTS") || reason.ends_with("_NOT_FOUND") => {
+                self.end(txn, Phase::Refused(reason));
+            }
             _ => self.end(txn, Phase::Refused("CHANGED_WHILE_WAITING".into())),
         }
     }

@@ -4,9 +4,12 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+mod operators;
+
 use crate::world::World;
 use crate::world::done;
 use crate::world::name;
+use operators::Operators;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
@@ -35,6 +38,9 @@ pub struct Script {
     volumes: Vec<VolumeId>,
     disks: BTreeMap<String, String>,
     last: Option<TxnId>,
+    operators: Operators,
+    /// What stood around after the last command; empty as long as a script does not look.
+    stood: BTreeMap<String, String>,
 }
 
 fn format_of(word: &str) -> Format {
@@ -58,7 +64,17 @@ impl Script {
         let mut world = World::founded();
         let (session, _) = world.with_domain("w1", "d1");
         world.add_domain("w1", session, "d2");
-        Self { world, session, volumes: Vec::new(), disks: BTreeMap::new(), last: None }
+        let mut operators = Operators::default();
+        operators.workers.insert("w1".to_owned(), session);
+        Self {
+            world,
+            session,
+            volumes: Vec::new(),
+            disks: BTreeMap::new(),
+            last: None,
+            operators,
+            stood: BTreeMap::new(),
+        }
     }
 
     /// What becomes of the commands of a script, as the script is to say it.
@@ -137,6 +153,7 @@ impl Script {
                 template: has("template"),
             },
             "convert" => Spec::ConvertDisk { disk: id, format: format_of(second), preallocated: has("preallocated") },
+            "flatten" => Spec::FlattenDisk { disk: id },
             "resize" => Spec::ResizeDisk { disk: id, size: size_of(second) },
             "rename" => Spec::RenameDisk { disk: id, name: name(second) },
             "describe" => Spec::DescribeDisk { disk: id, description: words[2..].join(" ") },
@@ -148,13 +165,16 @@ impl Script {
             "move" => Spec::MoveDisk { disk: id, to: self.domain(second) },
             "export" => Spec::ExportDisk { disk: id },
             "delete" => Spec::DeleteDisk { disk: id },
-            other => panic!("no command {other}"),
+            _ => self.operator_spec(words),
         }
     }
 
     /// Does one command, with all that workers are told because of it.
     fn take(&mut self, command: &str) -> String {
         let words: Vec<&str> = command.split_whitespace().collect();
+        if let Some(out) = self.operate(&words) {
+            return out;
+        }
         let mut out = String::new();
         match words[0] {
             // Of what is begun next, nothing is done: it holds its locks.
@@ -188,15 +208,22 @@ impl Script {
         }
         self.outcome(&mut out);
         self.changes(&mut out);
+        if !self.stood.is_empty() {
+            self.standing(&mut out);
+        }
         out
     }
 
     fn work_once(&mut self, out: &mut String) -> bool {
-        let Some(assignment) = self.world.assignments("w1").into_iter().next() else { return false };
+        let told = self.operators.workers.iter().find_map(|(worker, session)| {
+            Some((worker.clone(), *session, self.world.assignments(worker).into_iter().next()?))
+        });
+        let Some((worker, session, assignment)) = told else { return false };
         let words = self.order_words(&assignment);
-        _ = writeln!(out, "  order: {words}");
+        let whose = if self.operators.workers.len() > 1 { format!(" to {worker}") } else { String::new() };
+        _ = writeln!(out, "  order{whose}: {words}");
         let Some(report) = done(&assignment.order) else { return false };
-        self.world.report(self.session, assignment.token, report);
+        self.world.report(session, assignment.token, report);
         true
     }
 
@@ -267,6 +294,10 @@ impl Script {
             Order::Resize { volume, new_size, .. } => {
                 format!("resize {} to {}", self.label(volume.id), size_word(*new_size))
             }
+            Order::Merge { volumes, .. } => {
+                let words: Vec<String> = volumes.iter().rev().take(2).map(|row| self.label(row.id)).collect();
+                format!("merge in place into {} what {} holds", words[0], words[1])
+            }
             Order::Project { description, disk_description, volumes, .. } => {
                 let words: Vec<String> = volumes.iter().map(|row| self.label(row.id)).collect();
                 let about = if disk_description.is_empty() { String::new() } else { format!(" ({disk_description})") };
@@ -285,7 +316,8 @@ impl Script {
             Phase::Refused(refusal) => format!("refused {}", refusal_words(refusal)),
             _ => format!("{}: {}", txn.phase_word(), txn.summary),
         };
-        let words = self.plain(words);
+        self.label_all();
+        let words = self.labelled(self.plain(words));
         _ = writeln!(out, "  {words}");
     }
 
