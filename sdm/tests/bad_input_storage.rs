@@ -363,6 +363,6 @@ fn a_name_is_taken_from_the_moment_that_somebody_begins_to_use_it() {
         waiting.first().map(|_| ()).ok_or_else(|| "no lock waits".to_owned())
     });
     held.go_on().finish().result();
-    second.finish().refusal().says(5, "CHANGED_WHILE_WAITING", &["one-name"]);
+    second.finish().refusal().says(4, "DISK_EXISTS", &["one-name", "while it waited"]);
     holds(&sdm, "one-name", &file, &work);
 }

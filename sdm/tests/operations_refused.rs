@@ -98,6 +98,9 @@ fn what_a_disk_and_its_chain_do_not_allow_is_refused_by_reason() {
     blocked_by(&shared, "refused-clone");
     let own = sdm.refused(&["snapshot", "delete", "refused-clone", "two"]);
     own.says(3, "SNAPSHOT_NOT_FOUND", &["snapshot of refused-a"]);
+    for refused in [&shared, &own] {
+        assert!(refused.hint().contains("sdm disk flatten refused-clone"), "{}", refused.hint());
+    }
 
     // A template.
     sdm.done(&["template", "make", "refused-plain", "refused-base"]);
@@ -109,6 +112,12 @@ fn what_a_disk_and_its_chain_do_not_allow_is_refused_by_reason() {
     in_use.says(5, "TEMPLATE_IN_USE", &["refused-base", "refused-child"]);
     blocked_by(&in_use, "refused-child");
     sdm.refused(&["disk", "delete", "refused-base"]).says(5, "TEMPLATE_IN_USE", &["refused-base"]);
+    // What is shared lies in one domain.
+    for (moved, other) in [("refused-child", "refused-base"), ("refused-base", "refused-child")] {
+        let stays = sdm.refused(&["disk", "move", moved, "--to", &second]);
+        stays.says(5, "SHARED_VOLUME", &[moved, other]);
+        assert!(stays.hint().contains("sdm disk flatten refused-child"), "{}", stays.hint());
+    }
     sdm.refused(&["disk", "resize", "refused-base", "16MiB"]).says(5, "TEMPLATE_READ_ONLY", &["refused-base"]);
     sdm.refused(&["snapshot", "create", "refused-base", "one"]).says(5, "TEMPLATE_READ_ONLY", &["refused-base"]);
     sdm.refused(&["template", "delete", "refused-plain"]).says(5, "NOT_A_TEMPLATE", &["refused-plain"]);

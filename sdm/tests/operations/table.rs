@@ -73,6 +73,32 @@ fn template(world: &mut World, disk: &str) {
     world.template(disk, &format!("{disk}-base"));
 }
 
+/// A linked clone of a template, into which a guest has written.
+fn cloned(world: &mut World, disk: &str) {
+    template(world, disk);
+    let (base, clone) = (format!("{disk}-base"), format!("{disk}-clone"));
+    world.sdm.done(&["disk", "clone", &base, &clone]);
+    world.has_linked_clone(&base, &clone);
+    world.guest_writes(&clone, 512, 300, 0x66);
+}
+
+/// Three layers, of which the first is used by a linked clone as well, and the second is no snapshot any more but what
+/// was frozen for a clone that is gone.
+fn shared_and_left(world: &mut World, disk: &str) {
+    world.written(disk, "raw");
+    world.snapshot(disk, "one");
+    let child = format!("{disk}-child");
+    world.sdm.done(&["disk", "clone", disk, &child, "--snapshot", "one"]);
+    world.has_linked_clone(disk, &child);
+    world.expected(&child).layers = 2;
+    world.guest_writes(disk, 256, 512, 0x33);
+    let twin = format!("{disk}-twin");
+    world.sdm.done(&["disk", "clone", disk, &twin, "--linked"]);
+    world.expected(disk).layers += 1;
+    world.sdm.done(&["disk", "delete", &twin]);
+    world.guest_writes(disk, 3100, 100, 0x44);
+}
+
 fn trashed(world: &mut World, disk: &str) {
     world.written(disk, "raw");
     world.trash(disk);
@@ -233,6 +259,23 @@ pub const OPERATIONS: &[Operation] = &[
         in_place: false,
     },
     Operation {
+        name: "flatten a clone",
+        prepare: cloned,
+        line: |_, disk| line(&["disk", "flatten", &format!("{disk}-clone")]),
+        done: |world, disk| world.expected(&format!("{disk}-clone")).layers = 1,
+        waits: true,
+        in_place: false,
+    },
+    Operation {
+        name: "flatten a disk with snapshots",
+        prepare: shared_and_left,
+        line: |_, disk| line(&["disk", "flatten", disk]),
+        // Its snapshot stays, and so does the clone that stands on the old one.
+        done: |world, disk| world.expected(disk).layers = 2,
+        waits: true,
+        in_place: false,
+    },
+    Operation {
         name: "snapshot create",
         prepare: raw,
         line: |_, disk| line(&["snapshot", "create", disk, "before"]),
@@ -251,6 +294,30 @@ pub const OPERATIONS: &[Operation] = &[
         },
         waits: true,
         in_place: false,
+    },
+    Operation {
+        name: "snapshot delete in place",
+        prepare: layered,
+        line: |_, disk| line(&["snapshot", "delete", disk, "one", "--in-place"]),
+        done: |world, disk| {
+            let disk = world.expected(disk);
+            disk.snapshots.remove(0);
+            disk.layers -= 1;
+        },
+        waits: true,
+        in_place: true,
+    },
+    Operation {
+        name: "snapshot delete two in place",
+        prepare: layered,
+        line: |_, disk| line(&["snapshot", "delete", disk, "two", "--in-place"]),
+        done: |world, disk| {
+            let disk = world.expected(disk);
+            disk.snapshots.remove(1);
+            disk.layers -= 1;
+        },
+        waits: true,
+        in_place: true,
     },
     Operation {
         name: "snapshot revert",
