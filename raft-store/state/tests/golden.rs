@@ -200,10 +200,9 @@ fn locks_and_orders(world: &mut World, worker: SessionRef, domain: DomainId) {
     world.work("w1", worker);
     world.apply(Command::ReleaseLockOf { session, lock });
     let (lock, _) = take(world, 2, Resource::User("vm".into()));
-    world.apply(Command::BreakLock(BreakLock { lock, reason: "stuck".into(), by: "op".into(), down_session: None }));
+    world.apply(Command::BreakLock(BreakLock { lock, reason: "stuck".into(), by: "op".into() }));
     let (lock, _) = take(world, 3, Resource::Disk(disk));
-    let down_session = Some(session.id);
-    world.apply(Command::BreakLock(BreakLock { lock, reason: "down".into(), by: "op".into(), down_session }));
+    world.apply(Command::BreakLock(BreakLock { lock, reason: "down".into(), by: "op".into() }));
 }
 
 fn words() -> String {
@@ -262,6 +261,10 @@ fn chains(world: &mut World, worker: SessionRef, domain: DomainId) {
     done_by_w1(world, worker, clone(gold, None, "child"));
     done_by_w1(world, worker, clone(disk, Some(third), "cousin"));
     done_by_w1(world, worker, clone(disk, None, "twin"));
+    for flat in ["cousin", "vm"] {
+        let disk = disk_of(world, flat).id;
+        done_by_w1(world, worker, Spec::FlattenDisk { disk });
+    }
 }
 
 /// A domain renamed, detached and attached again, attachments of every kind, workers drained, confirmed down and removed.
@@ -288,11 +291,16 @@ fn care(world: &mut World, worker: SessionRef, domain: DomainId) {
         contents: catalog.map(|catalog| catalog.contents).unwrap_or_default(),
         renamed: true,
         catalog: String::new(),
+        more: None,
     };
     world.begin(Spec::Domain(DomainChange::Attach(Box::new(attach))));
     world.work("w1", worker);
     world.begin(Spec::Domain(DomainChange::Maintenance { domain: moving }));
     world.begin(Spec::Domain(DomainChange::Activate { domain: moving }));
+    let burnt = world.add_domain("w1", worker, "burnt");
+    world.add_disk("w1", worker, "ashes", burnt);
+    world.begin(Spec::Domain(DomainChange::Maintenance { domain: burnt }));
+    world.begin(Spec::Domain(DomainChange::Forget { domain: burnt }));
 
     let disk = world.add_disk("w1", worker, "attached", domain);
     let other = world.add_disk("w1", worker, "read", domain);
