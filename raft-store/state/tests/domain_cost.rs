@@ -62,7 +62,8 @@ impl Filled {
             pool_id: PoolId::derive("cost test", &[]),
             epoch: 1,
             member: member("m1"),
-            settings: Settings::default(),
+            // What is forgotten is not the matter here.
+            settings: Settings { finished_txns_max: u64::MAX, ..Settings::default() },
         };
         let fill = Fill { volumes: disks, disks, domains: 1, waiting: 0 };
         let mut state = fill.state(found).expect("a state");
