@@ -78,6 +78,9 @@ enum Scenario {
         /// What the clients do
         #[arg(long, value_enum, default_value = "disks")]
         workload: sim::Workload,
+        /// Plant a defect that must be found
+        #[arg(long, value_enum)]
+        planted: Option<sim::Planted>,
         /// Simulations at once [default: one a processor]
         #[arg(long)]
         jobs: Option<usize>,
@@ -100,6 +103,8 @@ enum Scenario {
         seed: u64,
         #[arg(long, value_enum)]
         workload: sim::Workload,
+        #[arg(long, value_enum)]
+        planted: Option<sim::Planted>,
         #[arg(long)]
         trace: Option<PathBuf>,
         #[arg(long, default_value = "info")]
@@ -235,12 +240,14 @@ impl Scenario {
                     }
                 })
             }
-            Scenario::Sim { seeds, workload, jobs, check_determinism, keep, log, dir } => {
+            Scenario::Sim { seeds, workload, planted, jobs, check_determinism, keep, log, dir } => {
                 let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
                 let base = base_of(dir.as_ref())?;
-                sim::Batch { seeds, workload, jobs, check_determinism, keep, log, base }.run()
+                sim::Batch { seeds, workload, planted, jobs, check_determinism, keep, log, base }.run()
             }
-            Scenario::SimSeed { seed, workload, trace, log } => sim::SeedRun { seed, workload, trace, log }.run(),
+            Scenario::SimSeed { seed, workload, planted, trace, log } => {
+                sim::SeedRun { seed, workload, planted, trace, log }.run()
+            }
             Scenario::FlippedByte { flips, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
                 FlippedByte { flips, seed, program, base }.run()

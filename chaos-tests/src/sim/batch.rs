@@ -1,6 +1,7 @@
 //! A batch of seeds: one child process a seed, some of them at once; sums up, and tells of each failure the seed, how to
 //! repeat it and its last events.
 
+use super::plan::Planted;
 use super::plan::Workload;
 use anyhow::Context;
 use anyhow::Result;
@@ -25,6 +26,26 @@ const VIOLATIONS_SHOWN: usize = 6;
 /// Files that two runs of a seed must have equal.
 const TRACES: [&str; 4] = ["history.jsonl", "log", "storage", "states"];
 
+/// A batch of so many seeds must have seen all of the following.
+const COVERING_SEEDS: u64 = 50;
+
+/// What every workload can show.
+const MUST_COVER: [&str; 10] = [
+    "leader-in-minority",
+    "partition",
+    "one-way",
+    "held-messages",
+    "kill",
+    "power-cut",
+    "power-cut-of-all",
+    "leases-run-out",
+    "late-writes-refused",
+    "unknown-answers",
+];
+
+/// What needs workers and disks.
+const DISKS_MUST_COVER: [&str; 4] = ["worker-kill", "paused-worker", "hung-storage", "placements-deleted"];
+
 /// A batch, as the command line gave it.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -32,6 +53,8 @@ pub struct Batch {
     pub seeds: Range<u64>,
     /// What the clients do.
     pub workload: Workload,
+    /// A defect that must be found.
+    pub planted: Option<Planted>,
     /// Children at once.
     pub jobs: usize,
     /// Run each seed twice and compare the traces.
@@ -115,6 +138,9 @@ impl Batch {
     fn child(&self, seed: u64, trace: Option<&Path>) -> Result<Report> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("sim-seed").arg(seed.to_string()).arg("--workload").arg(self.workload.word());
+        if let Some(planted) = self.planted {
+            command.arg("--planted").arg(planted.word());
+        }
         if let Some(folder) = trace {
             command.arg("--trace").arg(folder).arg("--log").arg(&self.log);
         }
@@ -164,7 +190,9 @@ impl Batch {
         }
         println!("  history, log and changes of the storage: {}", folder.display());
         let workload = self.workload.word();
-        println!("  again: chaos-tests sim --seeds {seed}..{} --workload {workload} --keep", seed.saturating_add(1));
+        let planted = self.planted.map(|planted| format!(" --planted {}", planted.word())).unwrap_or_default();
+        let after = seed.saturating_add(1);
+        println!("  again: chaos-tests sim --seeds {seed}..{after} --workload {workload}{planted} --keep");
         Ok(())
     }
 
@@ -177,22 +205,38 @@ impl Batch {
             .map(|(what, times)| format!("{what} {times} (in {})", sum.covered_in.get(what).copied().unwrap_or(0)))
             .collect();
         println!("covered, times (in so many seeds): {}", covered.join(", "));
-        let broken = sum.failed.len() + sum.differed.len();
+        let missing = self.missing(sum);
+        if !missing.is_empty() {
+            println!("not covered, and so not passed: {missing:?}");
+        }
+        let passed = match self.planted {
+            None => sum.failed.is_empty() && sum.differed.is_empty() && missing.is_empty(),
+            Some(_) => !sum.failed.is_empty(),
+        };
+        let again = match self.check_determinism {
+            true => format!(", seeds that differed when run again: {:?}", sum.differed),
+            false => String::new(),
+        };
         println!(
-            "{}: {seeds} seeds, {} s simulated in {seconds:.0} s, {} operations, {} unknown, {} comparisons, seeds with violations: {:?}{}",
-            if broken == 0 { "PASSED" } else { "FAILED" },
+            "{}: {seeds} seeds, {} s simulated in {seconds:.0} s, {} operations, {} unknown, {} comparisons, seeds with violations: {:?}{again}",
+            if passed { "PASSED" } else { "FAILED" },
             sum.report.simulated_s,
             sum.report.operations,
             sum.report.unknown,
             sum.report.compared,
             sum.failed,
-            if self.check_determinism {
-                format!(", seeds that differed when run again: {:?}", sum.differed)
-            } else {
-                String::new()
-            },
         );
-        if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// What a batch of this size must have seen and has not.
+    fn missing(&self, sum: &Sum) -> Vec<&'static str> {
+        if sum.seeds < COVERING_SEEDS || self.planted.is_some() {
+            return Vec::new();
+        }
+        let of_disks: &[&str] = if self.workload == Workload::Disks { &DISKS_MUST_COVER } else { &[] };
+        let wanted = MUST_COVER.iter().chain(of_disks);
+        wanted.filter(|what| !sum.covered_in.contains_key(**what)).copied().collect()
     }
 }
 

@@ -26,6 +26,14 @@ const TTL: Duration = Duration::from_secs(3);
 /// Resources that these clients want.
 const NAMES: u32 = 2;
 
+/// What their names begin with.
+const PREFIX: &str = "user/lease/";
+
+/// Whether these clients want this resource.
+pub fn is_lease(resource: &str) -> bool {
+    resource.starts_with(PREFIX)
+}
+
 /// How long one request is repeated.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -134,7 +142,7 @@ impl LeaseClient {
         let (answer, _) = self.endpoints.insist(PATIENCE, call).await;
         let Answer::Done(v1::OpenSessionResponse { session: Some(session), ttl_ms, .. }) = answer else { return };
         let until = sent + Duration::from_millis(ttl_ms);
-        let resource = format!("user/lease/{}", self.random.random_range(0..NAMES));
+        let resource = format!("{PREFIX}{}", self.random.random_range(0..NAMES));
         if let Some((lock, token, until)) = self.acquire(session, &resource, until).await {
             self.hold(session, &resource, token, until).await;
             self.release(session, &resource, &lock).await;

@@ -29,5 +29,6 @@ mod watched;
 
 pub use batch::Batch;
 pub use batch::seeds;
+pub use plan::Planted;
 pub use plan::Workload;
 pub use run::SeedRun;

@@ -2,6 +2,7 @@
 //! everything. It runs between two steps of the simulation, outside every host.
 
 use super::plan::Plan;
+use super::plan::Planted;
 use super::plan::pick;
 use super::shared::Shared;
 use rand::RngExt;
@@ -63,7 +64,7 @@ fn between(one: &[String], other: &[String]) -> BTreeSet<(String, String)> {
 impl Nemesis {
     /// One that has done nothing yet.
     pub fn new(shared: Arc<Shared>) -> Self {
-        let random = StdRng::seed_from_u64(shared.plan.seed ^ 0x6e65_6d65_7369_73);
+        let random = StdRng::seed_from_u64(shared.plan.seed ^ 0x006e_656d_6573_6973);
         Self { shared, random, active: Vec::new(), next: Duration::ZERO }
     }
 
@@ -356,6 +357,9 @@ impl Nemesis {
         };
         self.shared.cuts.set_dark(host, crash != Crash::KeepUnsynced);
         disk.crash(crash);
+        if self.plan().planted == Some(Planted::LyingDisk) && crash != Crash::KeepUnsynced {
+            disk.lose_log_end(2);
+        }
         sim.crash(host);
     }
 

@@ -16,6 +16,25 @@ pub enum Workload {
     Disks,
 }
 
+/// A defect of what the product stands on, planted in the simulation, that must be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Planted {
+    /// A power cut takes the newest batches of the log that were synced: as if the log was not
+    LyingDisk,
+    /// One rename of forty on the storage is answered, and not done
+    LostRename,
+}
+
+impl Planted {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Planted::LyingDisk => "lying-disk",
+            Planted::LostRename => "lost-rename",
+        }
+    }
+}
+
 impl Workload {
     /// As the command line has it.
     pub fn word(self) -> &'static str {
@@ -33,6 +52,8 @@ pub struct Plan {
     pub seed: u64,
     /// What the clients do.
     pub workload: Workload,
+    /// A defect that must be found.
+    pub planted: Option<Planted>,
     /// Members, m1 and on.
     pub members: usize,
     /// Workers, w1 and on.
@@ -74,6 +95,7 @@ impl Plan {
         Self {
             seed,
             workload,
+            planted: None,
             members,
             workers,
             client_hosts: random.random_range(1..=3),

@@ -9,6 +9,7 @@ use super::nemesis::Nemesis;
 use super::observer;
 use super::operator;
 use super::plan::Plan;
+use super::plan::Planted;
 use super::plan::Workload;
 use super::shared::Phase;
 use super::shared::Shared;
@@ -49,6 +50,8 @@ pub struct SeedRun {
     pub seed: u64,
     /// What the clients do.
     pub workload: Workload,
+    /// A defect that must be found.
+    pub planted: Option<Planted>,
     /// Folder for history and log, made if missing.
     pub trace: Option<std::path::PathBuf>,
     /// What the log holds, as in RUST_LOG.
@@ -90,7 +93,7 @@ impl SeedRun {
     }
 
     fn simulate(self, simulated: Simulated) -> Result<ExitCode> {
-        let plan = Plan::draw(self.seed, self.workload);
+        let plan = Plan { planted: self.planted, ..Plan::draw(self.seed, self.workload) };
         let shared = Shared::new(plan.clone(), plan.client_hosts * clients::LOCK_CLIENTS);
         let knowledge = Knowledge::default();
         let mut sim = build(&plan);

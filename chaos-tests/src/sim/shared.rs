@@ -93,7 +93,7 @@ impl Shared {
         let history = Arc::new(History::of_simulation(clients, now_ns.clone()));
         let disks = plan.member_names().into_iter().map(|name| (name, SimulatedDisk::new())).collect();
         let folders = plan.worker_names().into_iter().map(|name| (name.clone(), SimulatedFolder::new(&name))).collect();
-        let storage = Storage::new(plan.seed, plan.call_time, &plan.worker_names(), now_ns.clone());
+        let storage = Storage::new(&plan, now_ns.clone());
         Arc::new(Self {
             plan,
             history,

@@ -3,6 +3,7 @@
 
 use super::disk_client::Known;
 use super::disk_client::Shelf;
+use super::lease_client::is_lease;
 use super::operator::DOMAINS;
 use super::operator::LOOK_EVERY;
 use super::operator::PATIENCE;
@@ -31,9 +32,15 @@ use std::time::Duration;
 /// How long open transactions may take to end, and garbage to be collected, after everything was healed.
 const SETTLE_TIME: Duration = Duration::from_secs(240);
 
+/// How long leases may go on after their clients have finished: the lease, a new leader's patience, and some rest.
+const LEASES_TIME: Duration = Duration::from_secs(30);
+
 /// Judges everything.
 pub async fn judge(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
     if let Err(why) = settle(shared, members).await {
+        shared.violated(Promise::Serves, why);
+    }
+    if let Err(why) = leases_end(members).await {
         shared.violated(Promise::Serves, why);
     }
     agreement(shared, members).await;
@@ -99,6 +106,31 @@ async fn settle(shared: &Shared, members: &mut Endpoints) -> Result<(), String> 
     }
 }
 
+/// Waits until the leases that nobody renews any more are over, and their locks with them.
+async fn leases_end(members: &mut Endpoints) -> Result<(), String> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let mut held = all_locks(members).await?;
+        held.retain(|lock| lock.resources.iter().any(|locked| is_lease(&locked.resource)));
+        if held.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= LEASES_TIME {
+            return Err(format!("locks of sessions that nobody renews are still held: {held:?}"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn all_locks(members: &mut Endpoints) -> Result<Vec<v1::Lock>, String> {
+    let call =
+        |channel| async move { locks(channel).list_locks(v1::ListLocksRequest { page: page(String::new()) }).await };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(list) => Ok(list.items),
+        other => Err(format!("the locks are not listed: {other:?}")),
+    }
+}
+
 /// A lock is taken and given back through every member.
 async fn service(shared: &Shared, members: &Endpoints) {
     for mut member in members.each() {
@@ -147,11 +179,10 @@ async fn no_locks(shared: &Shared, members: &mut Endpoints) {
             shared.violated(Promise::Serves, format!("a session cannot be closed: {why}"));
         }
     }
-    let call =
-        |channel| async move { locks(channel).list_locks(v1::ListLocksRequest { page: page(String::new()) }).await };
-    match members.insist(PATIENCE, call).await.0 {
-        Answer::Done(list) if list.items.is_empty() => {}
-        other => shared.violated(Promise::NoPhantom, format!("locks without a session or transaction: {other:?}")),
+    match all_locks(members).await {
+        Ok(held) if held.is_empty() => {}
+        Ok(held) => shared.violated(Promise::NoPhantom, format!("locks without a session or transaction: {held:?}")),
+        Err(why) => shared.violated(Promise::Serves, why),
     }
 }
 
@@ -223,7 +254,7 @@ async fn catalog(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
 
 async fn domain_ids(members: &mut Endpoints) -> Result<BTreeMap<String, String>, String> {
     let call = |channel| async move {
-        domains(channel).list_domains(v1::ListDomainsRequest { page: page(String::new()), ..Default::default() }).await
+        domains(channel).list_domains(v1::ListDomainsRequest { page: page(String::new()) }).await
     };
     match members.insist(PATIENCE, call).await.0 {
         Answer::Done(list) => Ok(list.items.into_iter().map(|domain| (domain.name, domain.id)).collect()),

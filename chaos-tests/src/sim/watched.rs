@@ -5,6 +5,8 @@
 use super::fencing::Change;
 use super::fencing::Journal;
 use super::fencing::OrderLabel;
+use super::plan::Plan;
+use super::plan::Planted;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
@@ -37,6 +39,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How rarely the planted defect strikes.
+const RENAMES_PER_LOST: u32 = 40;
+
 /// The shared storage, with its gates and its journal.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -45,19 +50,21 @@ pub struct Storage {
     /// What was changed, by whom.
     pub journal: Journal,
     call_time: Duration,
+    loses_renames: bool,
     random: Arc<Mutex<StdRng>>,
     gates: Arc<BTreeMap<String, watch::Sender<bool>>>,
 }
 
 impl Storage {
-    /// An empty one, with a gate for each of these workers.
-    pub fn new(seed: u64, call_time: Duration, workers: &[String], now_ns: Arc<AtomicU64>) -> Self {
-        let gates = workers.iter().map(|name| (name.clone(), watch::Sender::new(false))).collect();
-        let random = StdRng::seed_from_u64(seed ^ 0x5707_a6e5);
+    /// An empty one, with a gate for each worker.
+    pub fn new(plan: &Plan, now_ns: Arc<AtomicU64>) -> Self {
+        let gates = plan.worker_names().into_iter().map(|name| (name, watch::Sender::new(false))).collect();
+        let random = StdRng::seed_from_u64(plan.seed ^ 0x5707_a6e5);
         Self {
             files: SimulatedStorage::new(),
             journal: Journal::new(now_ns),
-            call_time,
+            call_time: plan.call_time,
+            loses_renames: plan.planted == Some(Planted::LostRename),
             random: Arc::new(Mutex::new(random)),
             gates: Arc::new(gates),
         }
@@ -73,6 +80,12 @@ impl Storage {
     /// What runs this worker's orders.
     pub fn runner(&self, worker: &str) -> Runner {
         Runner { storage: self.clone(), worker: worker.to_owned() }
+    }
+
+    /// Whether the planted defect strikes.
+    fn loses_this_rename(&self) -> bool {
+        self.loses_renames
+            && self.random.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..RENAMES_PER_LOST) == 0
     }
 
     fn draw(&self) -> Duration {
@@ -180,6 +193,9 @@ impl DomainDriver for WatchedDriver {
 
     async fn rename(&self, from: &EntryPath, to: &EntryPath) -> Result<(), StorageError> {
         self.storage.pass().await;
+        if self.storage.storage.loses_this_rename() {
+            return Ok(());
+        }
         self.inner.rename(from, to).await?;
         self.storage.note(Change::Rename(self.name(from), self.name(to)));
         Ok(())
