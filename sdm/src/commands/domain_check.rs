@@ -17,7 +17,9 @@ use serde::Serialize;
 
 /// Options of `check`.
 #[derive(Args, Debug)]
-#[command(after_help = "Exits 8 when something differs. What the catalog does not know is told by: sdm gc audit DOMAIN")]
+#[command(
+    after_help = "Exits 8 when something differs. What the catalog does not know is told by: sdm gc audit DOMAIN"
+)]
 pub struct CheckDomain {
     /// Its name or id
     domain: String,

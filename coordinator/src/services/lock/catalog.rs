@@ -47,8 +47,12 @@ fn lockable(state: &State, text: &str) -> Result<Resource, Refusal> {
         Some(Some(("disk" | "domain", name))) if name.parse::<Name>().is_ok() => resource(state, text),
         Some(_) => {
             let shown: String = text.chars().take(64).collect();
-            Err(Refusal::new(Class::Invalid, "BAD_RESOURCE", format!("{shown:?} cannot be locked: it is no name to give"))
-                .hint("name/disk/NAME and name/domain/NAME reserve a name"))
+            Err(Refusal::new(
+                Class::Invalid,
+                "BAD_RESOURCE",
+                format!("{shown:?} cannot be locked: it is no name to give"),
+            )
+            .hint("name/disk/NAME and name/domain/NAME reserve a name"))
         }
     }
 }

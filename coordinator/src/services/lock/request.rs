@@ -208,7 +208,9 @@ mod tests {
 
     #[test]
     fn other_resources_bad_names_and_modes_are_refused() {
-        for text in ["disk/x", "domain/x", "name/x", "backup", "", "user/", "user/a b", "user/a\n", "user/\u{e4}", "user/a:s"] {
+        for text in
+            ["disk/x", "domain/x", "name/x", "backup", "", "user/", "user/a b", "user/a\n", "user/\u{e4}", "user/a:s"]
+        {
             assert_eq!(reason_of(lock_set(&[wanted(text, "X")])), "BAD_RESOURCE", "{text:?}");
         }
         let long = format!("user/{}", "x".repeat(LOCK_NAME_BYTES_MAX + 1));
