@@ -242,6 +242,7 @@ mod tests {
     #[test]
     fn what_broke_off_in_place_says_to_whom_it_is_pinned_and_an_abort_says_what_it_waits_for() {
         let mut sample = Sample::with_disk();
+        sample.state.meta.feature_level = sdm_state::members::FEATURE_LEVEL_MAX;
         let disk = sample.disk("web-01").id;
         let id = sample.begin(Spec::ResizeDisk { disk, size: 1 << 30 });
         let died = Report::Failed { reason: "PROCESS_DIED".into(), message: "signal 9".into(), hint: String::new() };
