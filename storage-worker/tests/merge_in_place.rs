@@ -165,16 +165,18 @@ fn plant(folder: &Path, layers: &[Layer], dice: &mut Dice) {
 
 fn scribble(image: &Path, format: VolumeFormat, bytes: u64, cluster: u64, dice: &mut Dice) {
     let mut commands = Vec::new();
+    // Compressed ones first, each once: QEMU writes none over what is there.
+    let compressed: std::collections::BTreeSet<u64> = (0..dice.below(4)).map(|_| dice.below(bytes / cluster)).collect();
+    if format == VolumeFormat::Qcow2 {
+        let write = |at: u64| format!("write -c -P {} {} {cluster}", 1 + at % 250, at * cluster);
+        commands.extend(compressed.into_iter().map(write));
+    }
     for _ in 0..3 + dice.below(8) {
         let (from, value) = (dice.below(bytes / 512) * 512, 1 + dice.below(250));
         let length = (1 + dice.below(400)) * 512;
         let length = length.min(bytes - from);
-        let aligned = from - from % cluster;
-        commands.push(match dice.below(5) {
+        commands.push(match dice.below(4) {
             0 if format == VolumeFormat::Qcow2 => format!("write -z {from} {length}"),
-            1 if format == VolumeFormat::Qcow2 && aligned + cluster <= bytes => {
-                format!("write -c -P {value} {aligned} {cluster}")
-            }
             _ => format!("write -P {value} {from} {length}"),
         });
     }

@@ -28,10 +28,10 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 const RAW_BLOCK_BYTES: u64 = 4096;
 
 /// What a qcow2 file holds besides data, at most: a header, an L1 table and refcounts of the largest disk ...
-const QCOW2_FIXED_BYTES: u64 = 1 << 20;
+pub(crate) const QCOW2_FIXED_BYTES: u64 = 1 << 20;
 
 /// ... and a share of its data for L2 tables and refcount blocks: 10 bytes for a cluster of 64 KiB, rounded up.
-const QCOW2_SHARE: u64 = 4096;
+pub(crate) const QCOW2_SHARE: u64 = 4096;
 
 /// A placement that is to be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,6 +171,8 @@ impl State {
             Spec::CloneLinked { disk, snapshot: None, .. } => {
                 if self.disks.get(disk).is_some_and(|disk| disk.template) { 1 } else { 2 }
             }
+            // The bytes first, which can be given up at any time; then the chain, which cannot.
+            Spec::DeleteSnapshot { in_place: true, .. } => 2,
             _ => 1,
         }
     }
@@ -198,6 +200,9 @@ impl State {
             Spec::FlattenDisk { disk } => (*disk, self.flattened_ids(*disk, &parts)),
             Spec::ResizeDisk { disk, .. } => (*disk, chain(disk).last().copied().into_iter().collect()),
             Spec::CreateSnapshot { disk, .. } => (*disk, with_leaf(chain(disk), None)),
+            Spec::DeleteSnapshot { disk, volume, in_place: true } if stage == 0 => {
+                (*disk, self.child_in_chain(*disk, *volume).map(|row| row.id).into_iter().collect())
+            }
             Spec::DeleteSnapshot { disk, volume, .. } => {
                 (*disk, chain(disk).into_iter().filter(|id| id != volume).collect())
             }
@@ -275,6 +280,12 @@ impl State {
                 let disk = self.disks.get(disk)?;
                 let source = self.source_of(disk)?;
                 let layers = merged(&source.volumes, *volume)?;
+                Some(of_disk(disk, source, layers))
+            }
+            Spec::DeleteSnapshot { disk, volume, in_place: true } if txn.stage > 0 => {
+                let disk = self.disks.get(disk)?;
+                let source = self.source_of(disk)?;
+                let layers = left_out(&source.volumes, *volume)?;
                 Some(of_disk(disk, source, layers))
             }
             Spec::RevertSnapshot { disk, volume, .. } => {
@@ -356,4 +367,14 @@ fn merged(chain: &[Volume], gone: VolumeId) -> Option<Vec<Layer>> {
     let above = chain.iter().skip(at + 2).map(linked);
     let new = Layer { volume, from: From::Flatten(vec![base.id, child.id]) };
     Some(beneath.chain(std::iter::once(new)).chain(above).collect())
+}
+
+/// The chain without a volume that the one above it needs no more: that one lies over what this one lay over.
+fn left_out(chain: &[Volume], gone: VolumeId) -> Option<Vec<Layer>> {
+    let at = chain.iter().position(|row| row.id == gone)?;
+    let (base, child) = (chain.get(at)?, chain.get(at + 1)?);
+    let child = Volume { parent: base.parent, ..child.clone() };
+    let beneath = chain.iter().take(at).map(linked);
+    let above = chain.iter().skip(at + 2).map(linked);
+    Some(beneath.chain(std::iter::once(linked(&child))).chain(above).collect())
 }

@@ -38,6 +38,8 @@ pub(crate) enum Shape {
         domain: DomainId,
         /// Bytes that it takes there.
         more_bytes: u64,
+        /// Whether it makes a placement, too: then its names are garbage where it does not win.
+        builds: bool,
     },
     /// A job.
     Job(JobShape),
@@ -118,6 +120,7 @@ impl State {
                 ..JobShape::default()
             }),
             Spec::ResizeDisk { disk, size } => self.shape_of_resize(*disk, *size),
+            Spec::DeleteSnapshot { disk, volume, in_place: true } => self.shape_of_merge(txn, *disk, *volume),
             Spec::Noop { .. } => Shape::Anywhere,
             Spec::Domain(DomainChange::Attach(attach)) => {
                 Shape::AtPath { path: attach.path.clone(), local: attach.local, makes: false }

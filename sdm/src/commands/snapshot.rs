@@ -68,8 +68,7 @@ pub struct DeleteSnapshot {
     disk: String,
     /// The snapshot's name or id
     snapshot: String,
-    /// Write into the volume above the snapshot instead of making a new one: takes the space of what that lacks, no more.
-    /// Its file is changed as it lies there, so a lost worker has to be fenced before anybody goes on
+    /// Not open yet: refused (IN_PLACE_UNSUPPORTED). A merge makes new files, and needs the space for them
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]

@@ -30,10 +30,11 @@ impl Place {
             Order::ResizeVolume(order) => Some(order.placement),
             Order::MergeInPlace(order) => Some(order.placement),
             Order::ProjectPlacement(order) => Some(order.placement),
-            Order::RenameDomain(_)
-            | Order::DetachDomain(_)
-            | Order::WriteCatalog(_)
-            | Order::AttachDomain(_) => None,
+            // Its first write goes into a header of the placement that it is built from.
+            Order::BuildChain(order) if order.rebase.is_some() => {
+                order.source.as_ref().map(|source| source.at.placement)
+            }
+            Order::RenameDomain(_) | Order::DetachDomain(_) | Order::WriteCatalog(_) | Order::AttachDomain(_) => None,
             _ => return None,
         };
         Some(Self { domain: order.domain().domain, placement })

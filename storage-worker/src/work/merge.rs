@@ -13,8 +13,8 @@ use super::VolumeFormat;
 use super::VolumeReport;
 use super::VolumeSpec;
 use super::build::Advance;
-use super::resize::open_alone;
 use super::resize::open_to_change;
+use super::resize::require_alone;
 use super::run::open_volume;
 use super::verdict::Unfinished;
 use super::verdict::refused;
@@ -61,9 +61,10 @@ pub(super) async fn merge_in_place<S: Storage>(
         file.sync()?;
         return report(&file, child.volume);
     }
-    let file = open_alone(&domain, order.placement, child.volume).await?;
-    // An earlier attempt on this host may have died before it synced what it wrote.
+    let file = open_to_change(&domain, order.placement, child.volume).await?;
+    // An earlier attempt on this host may have died before it synced what it wrote. Before anything can refuse.
     file.sync()?;
+    require_alone(&file, child.volume)?;
     if !lies_over(&file, beneath.last())? {
         let merged = merge_into(&domain, order.placement, (beneath, gone), &file, child.volume, ports).await;
         if merged.is_err() {

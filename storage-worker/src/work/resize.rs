@@ -31,9 +31,10 @@ pub(super) async fn resize_volume<S: Storage>(
     require_size(order.virtual_bytes)?;
     let domain = Domain::open(storage, &order.domain).await?;
     domain.require_placement(order.placement, &order.token).await?;
-    let file = open_alone(&domain, order.placement, order.volume).await?;
-    // An earlier attempt on this host may have died before it synced what it wrote.
+    let file = open_to_change(&domain, order.placement, order.volume).await?;
+    // An earlier attempt on this host may have died before it synced what it wrote. Before anything can refuse.
     file.sync()?;
+    require_alone(&file, order.volume)?;
     let virtual_bytes = match order.format {
         VolumeFormat::Raw => grow_raw(&file, order)?,
         VolumeFormat::Qcow2 => {
@@ -62,13 +63,8 @@ pub(super) async fn resize_volume<S: Storage>(
     })
 }
 
-/// Opens a volume that nobody else uses and that has no other name.
-pub(super) async fn open_alone<D: DomainDriver>(
-    domain: &Domain<D>,
-    placement: Uuid,
-    volume: Uuid,
-) -> Result<D::File, Unfinished> {
-    let file = open_to_change(domain, placement, volume).await?;
+/// Refuses a volume that has another name.
+pub(super) fn require_alone<F: DomainFile>(file: &F, volume: Uuid) -> Result<(), Unfinished> {
     let links = file.stat()?.links;
     if links != 1 {
         let message = format!("the volume {volume} has {links} names: another placement uses it too");
@@ -76,7 +72,7 @@ pub(super) async fn open_alone<D: DomainDriver>(
                     snapshot first, which gives the disk a volume of its own";
         return Err(refused(RefusalCode::VolumeShared, message, hint));
     }
-    Ok(file)
+    Ok(())
 }
 
 /// Opens a volume that nobody else uses.

@@ -289,8 +289,7 @@ impl State {
                 if let (Some(source), Some(target), false) = (job.source, job.target, job.pull) {
                     self.check_common_worker(source, target)?;
                 }
-                let space = job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes));
-                space.map_err(|refusal| self.name_in_place(&txn.spec, refusal))
+                job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes))
             }
         }
     }

@@ -145,7 +145,8 @@ impl State {
         if let Some(child) = disk.volumes.get(at + 1) {
             self.refuse_shared(disk, *child, &format!("delete {word} of disk {}", disk.name))?;
         }
-        let summary = format!("delete {word} of disk {} in {}", disk.name, domain.name);
+        let how = if in_place { ", merged in place" } else { "" };
+        let summary = format!("delete {word} of disk {} in {}{how}", disk.name, domain.name);
         Ok(plan(own_locks(disk, domain), summary, &[disk_word(disk)]))
     }
 
