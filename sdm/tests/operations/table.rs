@@ -296,30 +296,6 @@ pub const OPERATIONS: &[Operation] = &[
         in_place: false,
     },
     Operation {
-        name: "snapshot delete in place",
-        prepare: layered,
-        line: |_, disk| line(&["snapshot", "delete", disk, "one", "--in-place"]),
-        done: |world, disk| {
-            let disk = world.expected(disk);
-            disk.snapshots.remove(0);
-            disk.layers -= 1;
-        },
-        waits: true,
-        in_place: true,
-    },
-    Operation {
-        name: "snapshot delete two in place",
-        prepare: layered,
-        line: |_, disk| line(&["snapshot", "delete", disk, "two", "--in-place"]),
-        done: |world, disk| {
-            let disk = world.expected(disk);
-            disk.snapshots.remove(1);
-            disk.layers -= 1;
-        },
-        waits: true,
-        in_place: true,
-    },
-    Operation {
         name: "snapshot revert",
         prepare: layered,
         line: |_, disk| line(&["snapshot", "revert", disk, "one", "--discard-newer"]),
