@@ -30,11 +30,34 @@ pub enum Victim {
 /// All of them.
 pub const VICTIMS: [Victim; 3] = [Victim::Leader, Victim::Initiator, Victim::Worker];
 
+/// How often a kill is tried that is to land between two entries, which may be less than a millisecond apart.
+const LANDINGS_TRIED: usize = 4;
+
 /// How long the next entry of an operation may take: the collectors take their time.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs the operation once undisturbed, then once for each victim and each entry that `chosen` picks out of
-/// their number (0 is before the first one). Answers with how many were killed.
+/// Where kills landed.
+#[derive(Debug, Default)]
+pub struct Kills {
+    /// Cases in which the process was dead before the next entry came.
+    pub landed: usize,
+    /// Those in which it never was, in words: there, something else was shown than what was meant.
+    pub missed: Vec<String>,
+}
+
+impl Kills {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.landed += others.landed;
+        self.missed.extend(others.missed);
+        self
+    }
+}
+
+/// Runs the operation once undisturbed, then for each victim and each entry that `chosen` picks out of their number (0
+/// is before the first one): as often as it takes until the victim died between that entry and the next one, by what
+/// a third member tells.
 ///
 /// # Panics
 /// Something was neither done nor undone.
@@ -44,19 +67,36 @@ pub fn kill_after_each_entry(
     operation: &Operation,
     victims: &[Victim],
     chosen: impl Fn(usize) -> Vec<usize>,
-) -> usize {
+) -> Kills {
     let unique = format!("k{}", world.number());
     let entries = count_entries(cluster, world, operation, &format!("{unique}-whole"));
     let chosen = chosen(entries);
+    let mut kills = Kills::default();
     for victim in victims {
         for after in &chosen {
+            let case = format!("{}: {victim:?} killed after entry {after} of {entries}", operation.name);
             let disk = format!("{unique}-{}-{after}", format!("{victim:?}").to_lowercase());
-            eprintln!("---- {}: {victim:?} killed after entry {after} of {entries}", operation.name);
-            let phase = kill_once(cluster, world, operation, *victim, *after, &disk);
-            eprintln!("     {phase}");
+            // Before its report there is no second entry: with the worker standing still the kill lands for sure.
+            let held = *after == 1 && operation.waits;
+            let landed = (0..LANDINGS_TRIED).any(|time| {
+                eprintln!("---- {case}");
+                // The worker itself is to die at work, if that can be had.
+                let hold = held && (*victim != Victim::Worker || time + 1 == LANDINGS_TRIED);
+                kill_once(cluster, world, operation, (*victim, hold), *after, &format!("{disk}-{time}"))
+            });
+            kills.landed += usize::from(landed);
+            if !landed {
+                kills.missed.push(case);
+            }
         }
     }
-    victims.len() * chosen.len()
+    kills
+}
+
+/// How many cases `kill_after_each_entry` has for all entries: the operation is run once undisturbed.
+pub fn count_cases(cluster: &Cluster, world: &mut World, operation: &Operation) -> usize {
+    let disk = format!("n{}", world.number());
+    VICTIMS.len() * (count_entries(cluster, world, operation, &disk) + 1)
 }
 
 /// Entries of an undisturbed run, to the last one of the garbage that it leaves.
@@ -71,14 +111,15 @@ fn count_entries(cluster: &Cluster, world: &mut World, operation: &Operation, di
     entries.until_now()
 }
 
+/// Answers whether the victim died between that entry and the next one.
 fn kill_once(
     cluster: &mut Cluster,
     world: &mut World,
     operation: &Operation,
-    victim: Victim,
+    (victim, hold): (Victim, bool),
     after: usize,
     disk: &str,
-) -> String {
+) -> bool {
     (operation.prepare)(world, disk);
     world.settle();
     let leader = cluster.leader();
@@ -97,14 +138,14 @@ fn kill_once(
     if after == 0 {
         cluster.kill(&victim);
     }
-    // Before its report there is no second entry: with the worker standing still the member dies between the two.
-    let between = after == 1 && operation.waits && victim != world.host;
-    let stopped = between.then(|| Stopped::new(vec![cluster.pid(world.host)]));
+    let stopped = hold.then(|| Stopped::new(vec![cluster.pid(world.host)]));
     let command = operator.start(&words);
+    let mut dead_at = 0;
     if after > 0 {
         entries.await_entry(after);
         cluster.kill(&victim);
-        eprintln!("     the log was at entry {} of the operation when {victim} was dead", entries.so_far());
+        // Counted once the process is gone: it died no later than that.
+        dead_at = entries.so_far();
     }
     drop(stopped);
     cluster.start_node(&victim);
@@ -125,7 +166,8 @@ fn kill_once(
     }
     world.check();
     nothing_is_open(&world.sdm);
-    phase
+    eprintln!("     {phase}; the log was at entry {dead_at} of the operation when {victim} was dead");
+    dead_at == after
 }
 
 /// How the transaction ended; "unknown" when there is none.

@@ -15,8 +15,10 @@ mod world;
 
 pub use expected::Expected;
 pub use expected::Frozen;
+pub use kills::Kills;
 pub use kills::VICTIMS;
 pub use kills::Victim;
+pub use kills::count_cases;
 pub use kills::kill_after_each_entry;
 pub use spare::SPARE;
 pub use spare::Stands;
