@@ -22,8 +22,11 @@ pub(crate) struct LogImage {
     unsynced: Vec<Change>,
     current: Pairs,
     /// What each of the last batches changed, as it was before, so that they can be lost again.
-    before: VecDeque<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    before: VecDeque<Before>,
 }
+
+/// Keys, and what stood under each before a change.
+type Before = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// Batches that can be lost after they were synced.
 const REMEMBERED: usize = 4;
@@ -40,7 +43,7 @@ fn concerned(pairs: &Pairs, change: &Change) -> Vec<Vec<u8>> {
 }
 
 /// Makes the change; answers with what was there before.
-fn apply(pairs: &mut Pairs, change: &Change) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn apply(pairs: &mut Pairs, change: &Change) -> Before {
     let keys = concerned(pairs, change);
     let replaced = keys.into_iter().map(|key| {
         let before = match change {
