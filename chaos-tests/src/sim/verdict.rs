@@ -28,6 +28,9 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
+use tonic::Response;
+use tonic::Status;
+use tonic::transport::Channel;
 
 /// How long open transactions may take to end, and garbage to be collected, after everything was healed.
 const SETTLE_TIME: Duration = Duration::from_secs(240);
@@ -38,6 +41,11 @@ const LEASES_TIME: Duration = Duration::from_secs(30);
 /// Judges everything.
 pub async fn judge(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
     if let Err(why) = settle(shared, members).await {
+        shared.violated(Promise::Serves, why);
+    }
+    if shared.plan.workload == Workload::Disks
+        && let Err(why) = audit(shared, members).await
+    {
         shared.violated(Promise::Serves, why);
     }
     if let Err(why) = leases_end(members).await {
@@ -104,6 +112,37 @@ async fn settle(shared: &Shared, members: &mut Endpoints) -> Result<(), String> 
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What a hung call left on the storage after its garbage had been collected is an orphan: an audit finds it, and
+/// makes garbage of it that is collected.
+async fn audit(shared: &Shared, members: &mut Endpoints) -> Result<(), String> {
+    for (name, _) in DOMAINS {
+        let id = uuid::Uuid::from_bytes(rand::random()).to_string();
+        shared.history.record().request_ids.insert(id.clone());
+        let header = Some(v1::MutationHeader { request_id: id, ..v1::MutationHeader::default() });
+        let request = v1::AuditDomainRequest { header, domain: name.to_owned(), grace_ms: 1_000, apply: true };
+        let call = |channel| audited(channel, request.clone());
+        match members.insist(PATIENCE, call).await.0 {
+            Answer::Done(summary) => {
+                shared.coverage().add("orphans-collected", summary.adopted);
+                shared.history.record().request_ids.extend(summary.transaction_ids);
+            }
+            other => return Err(format!("domain {name} cannot be audited: {other:?}")),
+        }
+    }
+    settle(shared, members).await
+}
+
+async fn audited(channel: Channel, request: v1::AuditDomainRequest) -> Result<Response<v1::AuditSummary>, Status> {
+    let mut stream = garbage(channel).audit_domain(request).await?.into_inner();
+    let mut summary = None;
+    while let Some(said) = stream.message().await? {
+        if let Some(v1::audit_domain_response::Message::Summary(last)) = said.message {
+            summary = Some(last);
+        }
+    }
+    summary.map(Response::new).ok_or_else(|| Status::unavailable("an audit without a summary"))
 }
 
 /// Waits until the leases that nobody renews any more are over, and their locks with them.
