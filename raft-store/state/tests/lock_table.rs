@@ -488,6 +488,6 @@ fn a_dry_run_under_a_token_says_what_the_operation_under_it_would_do() {
     assert!(plan.waits_for.is_empty(), "{plan:?}");
     let stale = Under { session: scene.client, token: Token { ordinal: 9, ..token } };
     assert!(scene.world.state.dry_run(&detach, Some(stale)).is_err());
-    let id = scene.begin_under(1, detach, token);
+    let id = scene.begin_under(90, detach, token);
     assert_eq!(scene.world.phase(id), &Phase::Running, "and so it is");
 }
