@@ -105,6 +105,15 @@ impl Book {
             Spec::DeleteSnapshot { disk, volume, .. } => {
                 self.disk_mut(*disk)?.shots.retain(|shot| shot.volume != *volume);
             }
+            Spec::FlattenDisk { disk } => {
+                // What was shared is this disk's alone now: a snapshot keeps its name, and has another volume.
+                let state = moment.after.disks.get(disk);
+                for shot in &mut self.disk_mut(*disk)?.shots {
+                    let name = shot.name.parse().map_err(|_| "a snapshot without a name".to_owned())?;
+                    let row = state.and_then(|state| moment.after.snapshot_named(state, &name));
+                    shot.volume = row.map_or(shot.volume, |row| row.id);
+                }
+            }
             Spec::RevertSnapshot { disk, volume, .. } => self.reverted(*disk, *volume, moment)?,
             Spec::SetVolumeLegality { volume, legal: true, .. } => _ = self.illegal.remove(volume),
             Spec::SetVolumeLegality { volume, legal: false, .. } => _ = self.illegal.insert(*volume),

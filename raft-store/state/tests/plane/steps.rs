@@ -72,16 +72,18 @@ impl History {
             self.apply(Command::Tick)?;
         }
         match self.dice.below(100) {
-            0..=21 => {
+            0..=29 => {
                 let spec = self.disk_spec();
-                self.begin(spec).map(drop)
+                self.begin(spec)?;
+                self.often_done()
             }
-            22..=32 => {
+            30..=41 => {
                 let spec = self.care_spec();
-                self.begin(spec).map(drop)
+                self.begin(spec)?;
+                self.often_done()
             }
-            33..=60 => self.work(),
-            61..=67 => self.guest_writes(),
+            42..=58 => self.work(),
+            59..=67 => self.guest_writes(),
             68..=72 => {
                 let (at, rebooted) = (self.at(), self.dice.chance(30));
                 self.machine_starts(at, rebooted)
@@ -102,6 +104,16 @@ impl History {
             96 => self.audit(),
             _ => self.client_opens(),
         }
+    }
+
+    /// Mostly what was begun is done at once, or nothing would ever get far.
+    fn often_done(&mut self) -> Told {
+        if self.dice.chance(70) {
+            for at in 0..WORKERS.len() {
+                self.do_all(at)?;
+            }
+        }
+        Ok(())
     }
 
     fn machine_starts(&mut self, at: usize, rebooted: bool) -> Told {
@@ -244,20 +256,26 @@ impl History {
                 let session = if self.dice.chance(60) { self.dice.pick(&self.clients.clone()) } else { None };
                 Spec::Attachment(AttachmentChange::Attach { disk: self.disk(), worker: self.worker(), access, session })
             }
-            9..=15 => {
+            9..=18 => {
                 let attached: Vec<DiskId> = self.book.attached.iter().map(|at| at.disk).collect();
                 let disk = self.dice.pick(&attached).unwrap_or_default();
                 let disk = if self.dice.chance(10) { self.disk() } else { disk };
                 let worker = if self.dice.chance(40) { Some(self.worker()) } else { None };
                 Spec::Attachment(AttachmentChange::Detach { disk, worker, stopped: self.dice.chance(40) })
             }
-            16..=26 => self.domain_spec(),
-            27..=32 => self.worker_spec(),
+            19..=28 => self.domain_spec(),
+            29..=33 => self.worker_spec(),
             _ => Spec::Garbage(self.order()),
         }
     }
 
     fn domain_spec(&mut self) -> Spec {
+        if !self.book.away.is_empty() && self.dice.chance(40) {
+            let name = name(&format!("d{}", self.dice.below(9)));
+            if let Some(attach) = self.attach_spec(name) {
+                return Spec::Domain(DomainChange::Attach(Box::new(attach)));
+            }
+        }
         let domain = self.domain();
         let number = self.dice.below(4);
         let (name, path) = (name(&format!("d{number}")), format!("/srv/d{number}"));
@@ -419,7 +437,21 @@ impl History {
         Ok(())
     }
 
+    /// Where nobody has a disk, somebody gets one, writes, and gives it back.
     fn guest_writes(&mut self) -> Told {
+        if self.guests.is_empty() {
+            let (disk, worker) = (self.disk(), self.worker());
+            let access = Access::Write;
+            self.begin(Spec::Attachment(AttachmentChange::Attach { disk, worker, access, session: None }))?;
+            self.guest_writes_once()?;
+            self.guest_writes_once()?;
+            let detach = AttachmentChange::Detach { disk, worker: Some(worker), stopped: true };
+            return self.begin(Spec::Attachment(detach)).map(drop);
+        }
+        self.guest_writes_once()
+    }
+
+    fn guest_writes_once(&mut self) -> Told {
         let guests: Vec<_> = self.guests.iter().map(|(guest, file)| (*guest, *file)).collect();
         let Some(((disk, at), file)) = self.dice.pick(&guests) else { return Ok(()) };
         let host = &self.book.hosts[at];
