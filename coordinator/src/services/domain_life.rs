@@ -215,8 +215,16 @@ fn parse_catalog(state: &State, id: DomainId, page: &wire::InspectDomainResponse
     let half_taken = ours && page.cluster_id == state.cluster_id().to_string() && !state.domains.contains(&id);
     if ours && !half_taken {
         let message = format!("domain {id} is not detached: it belongs to cluster {}", page.cluster_id);
-        return Err(Refusal::new(Class::Precondition, "DOMAIN_NOT_DETACHED", message)
-            .hint("detach it there first: sdm domain maintenance NAME, sdm domain detach NAME"));
+        let restored = state.meta.restored.as_ref();
+        let before = restored.is_some_and(|at| at.ancestors.iter().any(|id| id.to_string() == page.cluster_id));
+        let hint = if before {
+            "this cluster was restored from a backup of that one, which took the domain after it or never gave it up: \
+             where that one is gone, import the files of its disks (sdm disk import FILE --name NAME --domain ANOTHER \
+             --format FORMAT)"
+        } else {
+            "detach it there first: sdm domain maintenance NAME, sdm domain detach NAME"
+        };
+        return Err(Refusal::new(Class::Precondition, "DOMAIN_NOT_DETACHED", message).hint(hint));
     }
     if page.catalog.is_empty() {
         let message = format!("domain {id} carries no catalog of its disks: it was not detached by sdm");

@@ -89,7 +89,8 @@ impl Reconciliation {
     }
 
     async fn all(&self, to: &Outgoing) -> Result<v1::ReconcileSummary, Refusal> {
-        let domains: Vec<Domain> = self.view.state.domains.values().cloned().collect();
+        let (hidden, domains): (Vec<Domain>, Vec<Domain>) =
+            self.view.state.domains.values().cloned().partition(|domain| domain.state.is_hidden());
         let read: Vec<Read> = futures_util::stream::iter(domains)
             .map(|domain| async {
                 let outcome = self.read(&domain).await;
@@ -118,6 +119,10 @@ impl Reconciliation {
             if to.send(Ok(message)).await.is_err() {
                 return Err(Refusal::new(Class::Aborted, "NOBODY_LISTENS", "whoever asked is gone"));
             }
+        }
+        for domain in &hidden {
+            let message = v1::ReconcileResponse { message: Some(Message::Domain(left_out(domain))) };
+            let _ = to.send(Ok(message)).await;
         }
         let view = self.core.view();
         let state = &view.state;
@@ -267,6 +272,18 @@ fn unread(domain: &Domain) -> v1::DomainReading {
         state: "failed".to_owned(),
         ..Default::default()
     }
+}
+
+/// A domain that was on its way into the catalog, or out of it, when the backup was made: it leaves after the release.
+fn left_out(domain: &Domain) -> v1::DomainReading {
+    let (folder, local) = (format!("{}/{}", domain.path, domain.id), if domain.local { " --local" } else { "" });
+    let message = "it was being attached, detached or forgotten when the backup was made: it leaves the catalog after \
+                   the release, and nothing is done on its storage";
+    let hint = format!(
+        "when its mark says that it was given up, it can be attached then: `sdm domain attach {folder}{local}`"
+    );
+    let refusal = Refusal::new(Class::Precondition, "DOMAIN_LEFT_OUT", message).hint(hint);
+    with_refusal(v1::DomainReading { state: "left out".to_owned(), ..unread(domain) }, refusal)
 }
 
 fn with_refusal(told: v1::DomainReading, refusal: Refusal) -> v1::DomainReading {

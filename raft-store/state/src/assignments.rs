@@ -390,6 +390,10 @@ impl State {
                     _ => Order::WriteCatalog { target, catalog },
                 })
             }
+            Spec::Domain(DomainChange::Attach(attach)) if txn.gives_back() => Some(Order::DetachDomain {
+                target: self.target(attach.domain)?,
+                catalog: Box::new(self.catalog_given_back(attach)?),
+            }),
             Spec::Domain(DomainChange::Attach(attach)) if txn.reads_catalog() => Some(Order::ReadCatalog {
                 target: Target { domain: attach.domain, path: attach.path.clone(), local: attach.local },
                 piece: txn.handover.as_ref()?.piece,

@@ -4,6 +4,7 @@
 
 use crate::catalog::Disk;
 use crate::catalog::Volume;
+use crate::domain_change::AttachDomain;
 use crate::domain_change::DomainChange;
 use crate::domain_change::DomainContents;
 use crate::state::State;
@@ -62,13 +63,27 @@ pub struct Handover {
     /// The first disk of the piece that is written; None: the head, or pieces that are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<DiskId>,
+    /// What was taken of a domain is given back: it is not attached after all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gives_back: bool,
 }
 
 impl Txn {
     /// Whether its steps only read pieces of a catalog any more.
     #[must_use]
     pub fn reads_catalog(&self) -> bool {
-        self.handover.is_some() && matches!(self.spec, Spec::Domain(DomainChange::Attach(_)))
+        self.hands_over_to_us(false)
+    }
+
+    /// Whether it ends an attach: the mark of a domain that was taken without all of its disks is released again.
+    #[must_use]
+    pub fn gives_back(&self) -> bool {
+        self.hands_over_to_us(true)
+    }
+
+    fn hands_over_to_us(&self, gives_back: bool) -> bool {
+        let handover = self.handover.as_ref().filter(|handover| handover.gives_back == gives_back);
+        handover.is_some() && matches!(self.spec, Spec::Domain(DomainChange::Attach(_)))
     }
 }
 
@@ -143,8 +158,8 @@ impl State {
         let domain = self.domains.get(&id)?;
         let (piece, pieces, first) = match handover {
             None => (0, 0, DiskId::default()),
-            Some(Handover { piece, from: Some(first) }) => (*piece, 0, *first),
-            Some(Handover { piece, from: None }) => (0, *piece, DiskId::default()),
+            Some(Handover { piece, from: Some(first), .. }) => (*piece, 0, *first),
+            Some(Handover { piece, from: None, .. }) => (0, *piece, DiskId::default()),
         };
         let mut contents = self.contents_from(id, first).0;
         contents.retention_ms = domain.retention_ms.filter(|_| piece == 0);
@@ -159,6 +174,30 @@ impl State {
             contents,
             piece,
             pieces,
+        })
+    }
+
+    /// The head of a catalog in pieces, as it was read from a domain that is not attached after all: the mark names it
+    /// again, and the pieces lie there as they did.
+    pub(crate) fn catalog_given_back(&self, attach: &AttachDomain) -> Option<DomainCatalog> {
+        let more = attach.more.as_ref()?;
+        let mut contents = attach.contents.clone();
+        for disk in &mut contents.disks {
+            if let Some(Ok(name)) = disk.name.as_str().strip_prefix(more.prefix.as_str()).map(str::parse) {
+                disk.name = name;
+            }
+        }
+        Some(DomainCatalog {
+            version: DOMAIN_CATALOG_VERSION,
+            pool: self.meta.pool_id,
+            cluster: self.cluster_id(),
+            epoch: self.meta.epoch,
+            domain: attach.domain,
+            detached_at: more.detached_at,
+            name: attach.name.clone(),
+            contents,
+            piece: 0,
+            pieces: more.pieces,
         })
     }
 }

@@ -130,12 +130,13 @@ impl State {
     }
 
     pub(crate) fn not_adopted(&self, without: &[DomainId]) -> Option<Refusal> {
-        let mut open: Vec<_> =
-            self.domains.values().filter(|row| !without.contains(&row.id) && !self.is_adopted(row.id)).collect();
+        // Those that leave are not taken over: they go with the first Tick after the release.
+        let known = || self.domains.values().filter(|row| !row.state.is_hidden());
+        let mut open: Vec<_> = known().filter(|row| !without.contains(&row.id) && !self.is_adopted(row.id)).collect();
         if open.is_empty() {
             return None;
         }
-        let message = format!("{} of {} domains are not read and adopted yet", open.len(), self.domains.len());
+        let message = format!("{} of {} domains are not read and adopted yet", open.len(), known().count());
         let mut refusal = Refusal::new(Class::Precondition, "NOT_RECONCILED", message).hint(
             "make them reachable for a worker and run `sdm backup reconcile`, or leave one out: --release --without DOMAIN",
         );

@@ -8,6 +8,8 @@ use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::VolumeId;
 use sdm_proto::limits::COMMAND_BYTES_MAX;
+use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
 use sdm_proto::token::Token;
 use sdm_state::Command;
 use sdm_state::assignments::Order;
@@ -159,23 +161,125 @@ fn a_worker_that_dies_between_two_pieces_loses_nothing() {
 }
 
 #[test]
-fn an_attach_that_is_aborted_between_two_pieces_takes_out_what_had_come() {
+fn a_detach_that_is_aborted_while_a_piece_is_written_leaves_the_domain_where_it_is() {
+    let (mut world, session, domain) = domain_with_disks(two_disks_a_piece());
+    let id = begin_detach(&mut world, domain);
+    let first = world.assignments("w1").remove(0);
+    abort(&mut world, id);
+    assert_eq!(world.phase(id), &Phase::Running, "its worker still writes");
+    world.report(session, first.token, done(&first.order).expect("a report"));
+    assert_eq!(world.refusal_of(id).reason, "ABORTED");
+    assert!(world.assignments("w1").is_empty() && world.state.locks.is_empty());
+    assert_eq!(visible(&world), DISKS);
+    // Whoever wants it later begins at the first piece.
+    let id = world.begin(Spec::Domain(DomainChange::Detach { domain }));
+    assert_eq!(detach(&mut world, session, id).len(), 4);
+}
+
+#[test]
+fn a_detach_that_is_aborted_while_its_head_is_written_is_done_all_the_same_and_says_so() {
+    let (mut world, session, domain) = domain_with_disks(two_disks_a_piece());
+    let id = begin_detach(&mut world, domain);
+    while !matches!(world.assignments("w1")[0].order, Order::DetachDomain { .. }) {
+        world.work("w1", session);
+    }
+    abort(&mut world, id);
+    world.work("w1", session);
+    while world.state.domains.contains(&domain) {
+        world.apply(Command::Tick);
+    }
+    assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+}
+
+fn abort(world: &mut World, txn: TxnId) {
+    world.apply(Command::Abort { txn, reason: "another time".into() });
+}
+
+/// A domain of which one piece has arrived, the attach, and the catalog.
+fn half_attached(prefix: &str) -> (World, SessionRef, TxnId, Vec<DomainCatalog>) {
     let (mut world, session, domain) = domain_with_disks(two_disks_a_piece());
     let id = begin_detach(&mut world, domain);
     let written = detach(&mut world, session, id);
-    let id = world.begin(attach(&written[0], ""));
+    let id = world.begin(attach(&written[0], prefix));
     world.work("w1", session);
-    let reading = world.assignments("w1").remove(0);
+    let orders = world.assignments("w1");
+    let reading = orders.iter().find(|at| matches!(at.order, Order::ReadCatalog { .. })).expect("a piece to read");
     world.report(session, reading.token, piece(&written[1]));
     assert!(world.state.disks.len() > 2 && visible(&world) == 0);
-    world.apply(Command::Abort { txn: id, reason: "another time".into() });
+    (world, session, id, written)
+}
+
+/// The order to give a domain back that is not attached after all.
+fn giving_back(world: &World) -> (Token, DomainCatalog) {
+    let found = world.assignments("w1").into_iter().find_map(|at| match at.order {
+        Order::DetachDomain { catalog, .. } => Some((at.token, *catalog)),
+        _ => None,
+    });
+    found.expect("its mark is to be released")
+}
+
+#[test]
+fn an_attach_that_is_aborted_between_two_pieces_gives_the_domain_back_and_takes_out_what_had_come() {
+    let (mut world, session, id, mut written) = half_attached("old-");
+    let domain = written[0].domain;
+    abort(&mut world, id);
+    let (token, head) = giving_back(&world);
+    assert_eq!((&head.contents, head.detached_at), (&written[0].contents, written[0].detached_at));
+    assert_eq!((head.piece, head.pieces), (0, written[0].pieces));
+    assert!(world.state.domains.contains(&domain) && visible(&world) == 0, "it is this cluster's until then");
+    // One call that fails is no reason to keep it.
+    let failed = Report::Failed { reason: "BUSY".into(), message: "not now".into(), hint: String::new() };
+    world.report(session, token, failed);
+    assert_eq!(world.phase(id), &Phase::Running);
+    world.pass(60_000);
+    let (token, head) = giving_back(&world);
+    world.report(session, token, Report::Done { volumes: Vec::new(), bytes: 0 });
     while world.state.domains.contains(&domain) {
         world.apply(Command::Tick);
     }
     assert_eq!(world.refusal_of(id).reason, "ABORTED");
+    assert!(!world.refusal_of(id).message.contains("mark"), "{}", world.refusal_of(id));
     assert!(world.state.disks.is_empty() && world.state.volumes.is_empty() && world.state.locks.is_empty());
-    assert!(world.assignments("w1").is_empty());
+    assert!(world.assignments("w1").is_empty() && world.state.projections.is_empty());
     assert!(world.state.forgotten.is_empty(), "it may be attached again");
+
+    written[0] = head;
+    let id = world.begin(attach(&written[0], ""));
+    world.work("w1", session);
+    for catalog in &written[1..] {
+        let token = world.assignments("w1").remove(0).token;
+        world.report(session, token, piece(catalog));
+    }
+    assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+    assert_eq!(visible(&world), DISKS);
+}
+
+#[test]
+fn an_attach_that_ends_where_nobody_can_give_the_domain_back_says_so() {
+    let says = |world: &World, id: TxnId| {
+        let refusal = world.refusal_of(id);
+        assert!(refusal.message.contains("may name this cluster"), "{refusal}");
+        assert!(refusal.hint.contains("sdm domain attach /srv/d1/"), "{refusal}");
+        assert_eq!((refusal.reason.as_str(), world.state.disks.len()), ("ABORTED", 0));
+    };
+    // A worker says that it will never do.
+    let (mut world, session, id, written) = half_attached("");
+    abort(&mut world, id);
+    let (token, _) = giving_back(&world);
+    let never = Refusal::new(Class::Denied, "OTHER_CLUSTERS_DOMAIN", "it is another's");
+    world.report(session, token, Report::Refused(never));
+    while world.state.domains.contains(&written[0].domain) {
+        world.apply(Command::Tick);
+    }
+    says(&world, id);
+    // Nobody reaches it: nobody is waited for.
+    let (mut world, session, id, written) = half_attached("");
+    world.unreach(session, written[0].domain);
+    abort(&mut world, id);
+    while world.state.domains.contains(&written[0].domain) {
+        world.apply(Command::Tick);
+    }
+    says(&world, id);
 }
 
 #[test]
@@ -198,6 +302,8 @@ fn a_piece_of_another_detach_or_with_a_name_that_is_taken_ends_the_attach() {
         let reading = world.assignments("w1").remove(0);
         spoil(&mut written[1]);
         world.report(session, reading.token, piece(&written[1]));
+        let (token, _) = giving_back(&world);
+        world.report(session, token, Report::Done { volumes: Vec::new(), bytes: 0 });
         while world.state.domains.contains(&domain) {
             world.apply(Command::Tick);
         }

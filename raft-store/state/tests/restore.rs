@@ -4,6 +4,8 @@ mod world;
 
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
+use sdm_proto::ids::DomainId;
+use sdm_proto::ids::TxnId;
 use sdm_state::Command;
 use sdm_state::Reply;
 use sdm_state::RestoreAs;
@@ -14,9 +16,14 @@ use sdm_state::command::AcquireLocks;
 use sdm_state::command::OpenSession;
 use sdm_state::command::SessionOwner;
 use sdm_state::command::SessionRef;
+use sdm_state::domain_catalog::DomainCatalog;
+use sdm_state::domain_change::AttachDomain;
+use sdm_state::domain_change::DomainChange;
+use sdm_state::domain_change::MorePieces;
 use sdm_state::invariants;
 use sdm_state::locks::Mode;
 use sdm_state::locks::Resource;
+use sdm_state::settings::Settings;
 use sdm_state::suspension::MARKED_DISKS_MAX;
 use sdm_state::suspension::Reconcile;
 use sdm_state::txns::Phase;
@@ -264,6 +271,82 @@ fn disks_whose_bytes_are_gone_are_illegal_until_they_are_found() {
     let many = vec![DiskId::default(); MARKED_DISKS_MAX + 1];
     let refused = world.refused(Command::Reconcile(Reconcile::MarkDisks { missing: many, found: Vec::new() }));
     assert_eq!(refused.reason, "TOO_MANY_DISKS");
+}
+
+/// What a large domain is detached with: the head, and its pieces.
+fn written(world: &mut World, session: SessionRef, domain: DomainId) -> (TxnId, Vec<DomainCatalog>) {
+    world.begin(Spec::Domain(DomainChange::Maintenance { domain }));
+    let id = world.begin(Spec::Domain(DomainChange::Detach { domain }));
+    let mut written = Vec::new();
+    while let Some(at) = world.assignments("w1").into_iter().next() {
+        match &at.order {
+            Order::WriteCatalog { catalog, .. } => written.push((**catalog).clone()),
+            Order::DetachDomain { catalog, .. } => written.insert(0, (**catalog).clone()),
+            other => panic!("{other:?}"),
+        }
+        world.report(session, at.token, world::done(&at.order).expect("a report"));
+    }
+    (id, written)
+}
+
+/// One in which few rows leave with each entry.
+fn with_seven_disks() -> (World, SessionRef, DomainId) {
+    let mut world = World::founded_with(Settings { domain_rows_max: 6, work_per_entry: 2, ..Settings::default() });
+    let (session, domain) = world.with_domain("w1", "d1");
+    world.add_domain("w1", session, "d2");
+    for number in 0..7 {
+        world.add_disk("w1", session, &format!("disk-{number}"), domain);
+    }
+    (world, session, domain)
+}
+
+fn released_without_it(world: &mut World, domain: DomainId) {
+    assert!(world.state.domains.get(&domain).is_some_and(|row| row.state.is_hidden()));
+    restore(world, 1);
+    let (epoch, other) = (world.state.meta.epoch, world.state.domain_named(&name("d2")).expect("d2").id);
+    let refused = world.refused(Command::Reconcile(Reconcile::Release { without: Vec::new() }));
+    assert_eq!((refused.reason.as_str(), refused.blockers.len()), ("NOT_RECONCILED", 1), "d2 alone");
+    assert_eq!(step(world, Reconcile::Adopted { domain: other, epoch }), Reply::Done);
+    world.pass(60_000);
+    assert!(world.state.domains.contains(&domain), "nothing leaves before the release");
+    assert_eq!(release(world), Reply::Done);
+    assert!(world.state.next_due_ms().is_some_and(|at| at <= world.now_ms), "its rows are due to leave");
+    for _ in 0..10 {
+        world.apply(Command::Tick);
+    }
+    assert!(!world.state.domains.contains(&domain) && world.state.disks.is_empty() && world.state.volumes.is_empty());
+}
+
+#[test]
+fn a_domain_that_was_leaving_at_the_backup_leaves_after_the_release_and_its_end_stays_what_it_was() {
+    let (mut world, session, domain) = with_seven_disks();
+    let (id, _) = written(&mut world, session, domain);
+    assert_eq!(world.phase(id), &Phase::Running, "its rows are leaving");
+    released_without_it(&mut world, domain);
+    assert!(matches!(world.phase(id), Phase::Committed(_)), "{:?}", world.phase(id));
+}
+
+#[test]
+fn a_domain_that_was_arriving_at_the_backup_leaves_after_the_release() {
+    let (mut world, session, domain) = with_seven_disks();
+    let (_, written) = written(&mut world, session, domain);
+    while world.state.domains.contains(&domain) {
+        world.apply(Command::Tick);
+    }
+    let head = &written[0];
+    let id = world.begin(Spec::Domain(DomainChange::Attach(Box::new(AttachDomain {
+        domain,
+        name: head.name.clone(),
+        path: "/srv/d1".to_owned(),
+        local: true,
+        contents: head.contents.clone(),
+        renamed: false,
+        catalog: String::new(),
+        more: Some(MorePieces { pieces: head.pieces, detached_at: head.detached_at, prefix: String::new() }),
+    }))));
+    world.work("w1", session);
+    released_without_it(&mut world, domain);
+    assert_eq!(world.refusal_of(id).reason, "RESTORED");
 }
 
 #[test]

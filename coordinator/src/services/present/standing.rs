@@ -43,10 +43,12 @@ pub(crate) fn standing(state: &State, txn: &Txn) -> Option<v1::Standing> {
     }
     if let Some(ending) = &txn.ending {
         // Asked for already: another abort would change nothing.
-        standing.awaits = format!(
-            "{}; then it is aborted ({}), unless the change in place is done by then: that is committed",
-            standing.awaits, ending.message
-        );
+        let end = if txn.gives_back() {
+            "what was taken of the domain is given back first"
+        } else {
+            "unless the change in place is done by then: that is committed"
+        };
+        standing.awaits = format!("{}; then it is aborted ({}), {end}", standing.awaits, ending.message);
     } else if !state.is_leaving_for(txn) {
         standing.next_commands.push(abort);
     }

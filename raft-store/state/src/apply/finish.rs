@@ -82,8 +82,7 @@ impl State {
         self.close_attempt(turn, owner, &format!("transaction {id} was aborted: {}", refusal.message), leaves_names);
         let Some(mut txn) = self.txns.get(&id).cloned() else { return };
         if let Some(domain) = self.arriving_for(&txn) {
-            txn.ending = Some(refusal);
-            return self.begin_leaving(turn, txn, domain);
+            return self.return_domain(turn, txn, domain, refusal);
         }
         let waiting = matches!(txn.phase, Phase::Waiting { .. });
         self.note(&mut txn, format!("{}: {refusal}", if waiting { "refused" } else { "aborted" }));
@@ -120,6 +119,9 @@ impl State {
         bytes: u64,
     ) {
         let Some(txn) = self.txns.get(&id).cloned() else { return };
+        if let Some(domain) = self.arriving_for(&txn).filter(|_| txn.gives_back()) {
+            return self.given_back(turn, txn, attempt, domain);
+        }
         if let Err(refusal) = self.check_commit(&txn, volumes) {
             return self.abort(turn, id, refusal, true);
         }

@@ -28,24 +28,34 @@ impl State {
     /// Where the handing over of a domain begins; None where its catalog is one piece.
     pub(super) fn first_handover(&self, change: &DomainChange) -> Option<Handover> {
         let DomainChange::Detach { domain } = change else { return None };
-        self.contents_from(*domain, DiskId::default()).1.map(|from| Handover { piece: 1, from: Some(from) })
+        self.contents_from(*domain, DiskId::default()).1.map(|from| Handover {
+            piece: 1,
+            from: Some(from),
+            gives_back: false,
+        })
     }
 
     /// A step is done: the next piece follows, or the domain is given up or taken.
     pub(super) fn handed_over(&mut self, turn: &mut Turn, mut txn: Txn, attempt: &Attempt, change: &DomainChange) {
         match change {
             DomainChange::Detach { domain } => match txn.handover.clone() {
-                Some(Handover { piece, from: Some(first) }) => {
+                Some(Handover { piece, from: Some(first), .. }) => {
+                    // Pieces say nothing to anybody without their head: there is a way back still.
+                    if let Some(ending) = txn.ending.clone() {
+                        return self.abort(turn, txn.id, ending, false);
+                    }
                     let (contents, next) = self.contents_from(*domain, first);
                     if let Err(refusal) = self.refuse_sharers(*domain, &contents) {
                         return self.abort(turn, txn.id, refusal, false);
                     }
                     let piece = if next.is_some() { piece.saturating_add(1) } else { piece };
-                    txn.handover = Some(Handover { piece, from: next });
+                    txn.handover = Some(Handover { piece, from: next, gives_back: false });
                     self.next_piece(turn, txn, true);
                 }
                 _ => {
                     let Some(domain) = self.domains.get(domain).cloned() else { return };
+                    // Whoever asked for an abort meanwhile asked too late.
+                    txn.ending = None;
                     self.note(&mut txn, format!("attempt {} ({}) gave it up", attempt.number, attempt.token));
                     self.begin_leaving(turn, txn, domain);
                 }
@@ -56,7 +66,12 @@ impl State {
                 if attach.more.is_none() {
                     return self.arrived(turn, txn, attach.domain);
                 }
-                txn.handover = Some(Handover { piece: 1, from: None });
+                txn.handover = Some(Handover { piece: 1, from: None, gives_back: false });
+                if let Some(ending) = txn.ending.clone() {
+                    let id = txn.id;
+                    self.put_txn(txn);
+                    return self.abort(turn, id, ending, false);
+                }
                 self.next_piece(turn, txn, false);
             }
             _ => {}
@@ -96,6 +111,27 @@ impl State {
         (domain.state == DomainState::Arriving { txn: txn.id }).then(|| domain.clone())
     }
 
+    /// A domain that was taken is not attached after all. Its mark names this cluster, so that is released before its rows
+    /// leave, while somebody reaches it: nobody could attach it elsewhere else. Where that fails, or is not wanted, the
+    /// words say how it stands.
+    pub(super) fn return_domain(&mut self, turn: &mut Turn, mut txn: Txn, domain: Domain, refusal: Refusal) {
+        if txn.gives_back() || self.index.contents.reaching(domain.id).next().is_none() {
+            let refusal = txn.ending.take().unwrap_or(refusal);
+            txn.ending = Some(still_taken(refusal, &domain));
+            return self.begin_leaving(turn, txn, domain);
+        }
+        self.note(&mut txn, format!("to be aborted when the domain is given back: {refusal}"));
+        txn.ending = Some(refusal);
+        txn.handover = Some(Handover { piece: 0, from: None, gives_back: true });
+        self.next_piece(turn, txn, true);
+    }
+
+    /// It is nobody's again.
+    pub(super) fn given_back(&mut self, turn: &mut Turn, mut txn: Txn, attempt: &Attempt, domain: Domain) {
+        self.note(&mut txn, format!("attempt {} ({}) gave it back", attempt.number, attempt.token));
+        self.begin_leaving(turn, txn, domain);
+    }
+
     /// A worker read a piece. What it says was written by others: it is held against the rules before it is believed.
     pub(super) fn take_piece(&mut self, turn: &mut Turn, owner: Owner, says: (u64, u32), contents: &DomainContents) {
         let Some(mut txn) = self.txn_of(owner).and_then(|id| self.txns.get(&id)).cloned() else { return };
@@ -124,7 +160,8 @@ impl State {
                 if handover.piece >= more.pieces {
                     return self.arrived(turn, txn, attach.domain);
                 }
-                txn.handover = Some(Handover { piece: handover.piece.saturating_add(1), from: None });
+                txn.handover =
+                    Some(Handover { piece: handover.piece.saturating_add(1), from: None, gives_back: false });
                 self.next_piece(turn, txn, false);
             }
         }
@@ -146,6 +183,16 @@ impl State {
             }
         }
     }
+}
+
+/// Why an attach ended, where the domain could not be given back.
+fn still_taken(refusal: Refusal, domain: &Domain) -> Refusal {
+    let (folder, local) = (format!("{}/{}", domain.path, domain.id), if domain.local { " --local" } else { "" });
+    let message = format!("{}; the domain's mark on the storage may name this cluster all the same", refusal.message);
+    Refusal { message, ..refusal }.hint(format!(
+        "only this cluster can take it then, and give it up after that: `sdm domain attach {folder}{local}`, with \
+         --rename-prefix where names of its disks are taken here"
+    ))
 }
 
 fn with_prefix(contents: &DomainContents, prefix: &str) -> Result<DomainContents, Refusal> {

@@ -35,6 +35,26 @@ const PROCESS_DIED: &str = "PROCESS_DIED";
 /// What a worker says of a call to the storage that failed after the order had begun.
 const IO_FAILED: &str = "IO_FAILED";
 
+/// Refusals of work in place on a volume that a worker comes to only after it has made durable what an earlier attempt left
+/// on its host. Any other may have come before.
+const SETTLED_FIRST: [&str; 15] = [
+    "VOLUME_IN_USE",
+    LEAF_LINKED,
+    "STORAGE_UNSUPPORTED",
+    "NO_SPACE",
+    "SIZE_INVALID",
+    "IMAGE_EMPTY",
+    "QCOW2_INVALID",
+    "QCOW2_UNSUPPORTED",
+    "QCOW2_BACKING_FILE",
+    "QCOW2_DATA_FILE",
+    "QCOW2_ENCRYPTED",
+    "QCOW2_TRUNCATED",
+    "QCOW2_DIRTY",
+    "QCOW2_CORRUPT",
+    "HASH_MISMATCH",
+];
+
 /// Whether an attempt ended after it may have written something that is not synced.
 fn broke_off(report: &Report) -> bool {
     match report {
@@ -143,8 +163,7 @@ impl State {
         if ends && !serves_source {
             if broke_off(report) {
                 self.pin_in_place(owner, worker, session.id);
-            } else if matches!(report, Report::Done { .. } | Report::Refused(_)) {
-                // Whoever comes to such an end has synced first what an earlier attempt left there.
+            } else if self.settles(owner, report) {
                 self.unpin(owner);
             }
             self.settle_in_place(owner);
@@ -170,6 +189,18 @@ impl State {
             }
         }
         Ok(Reply::Done)
+    }
+
+    /// Whether whoever comes to such an end has made durable first what an earlier attempt left there.
+    fn settles(&self, owner: Owner, report: &Report) -> bool {
+        let txn = self.txn_of(owner).and_then(|id| self.txns.get(&id));
+        match report {
+            Report::Done { .. } => true,
+            // What is written of a domain itself are small files, each of them durable before it gets its name.
+            Report::Refused(_) if txn.is_some_and(|txn| matches!(txn.spec, Spec::Domain(_))) => true,
+            Report::Refused(refusal) => SETTLED_FIRST.contains(&refusal.reason.as_str()),
+            _ => false,
+        }
     }
 
     fn put_attempt(&mut self, owner: Owner, attempt: Attempt) {
@@ -235,7 +266,9 @@ impl State {
             let who = self.worker_word(worker);
             return self.attempt_failed(turn, owner, &format!("refused at worker {who}: {refusal}"), false);
         };
-        if refusal.reason == LEAF_LINKED {
+        // What an earlier attempt wrote there may still come to the storage.
+        let is_pinned = self.work_of(owner).is_some_and(|work| work.pinned.is_some());
+        if is_pinned || refusal.reason == LEAF_LINKED {
             let who = self.worker_word(worker);
             return self.attempt_failed(turn, owner, &format!("refused at worker {who}: {refusal}"), false);
         }
@@ -278,7 +311,9 @@ impl State {
         let attempts = work.attempts;
         self.put_work(owner, work);
         let Some(txn) = self.txn_of(owner) else { return };
-        if let Some(ending) = self.txns.get(&txn).and_then(|txn| txn.ending.clone()) {
+        // To give a domain back is tried again: it is what an abort does.
+        let ending = self.txns.get(&txn).filter(|txn| !txn.gives_back()).and_then(|txn| txn.ending.clone());
+        if let Some(ending) = ending {
             return self.abort(turn, txn, ending, true);
         }
         if used_up {

@@ -4,6 +4,9 @@
 
 use crate::apply::Turn;
 use crate::apply::cluster::member;
+use crate::catalog::Domain;
+use crate::catalog::DomainState;
+use crate::catalog::Leaving;
 use crate::catalog::Volume;
 use crate::command::AddMember;
 use crate::garbage::Hold;
@@ -12,7 +15,9 @@ use crate::state::State;
 use crate::suspension::MARKED_DISKS_MAX;
 use crate::suspension::Reconcile;
 use crate::suspension::Restored;
+use crate::txns::Outcome;
 use crate::txns::Phase;
+use crate::txns::Spec;
 use crate::work::Work;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::ids::DiskId;
@@ -67,6 +72,7 @@ impl State {
         for id in self.index.open_txns.clone() {
             self.abort_at_restore(id);
         }
+        self.give_up_hidden();
         for mut projection in self.projections.values().cloned().collect::<Vec<_>>() {
             projection.work = Work::default();
             self.put_projection(projection);
@@ -92,6 +98,17 @@ impl State {
         }
         self.doubt_trash();
         self
+    }
+
+    /// Domains that were on their way out or in: those that came go as well. The old cluster may have taken one in and used
+    /// it since, so what the backup holds of it is not believed. Their rows leave after the release.
+    fn give_up_hidden(&mut self) {
+        for domain in self.domains.values().filter(|row| row.state.is_hidden()).cloned().collect::<Vec<_>>() {
+            if let DomainState::Arriving { txn } = domain.state {
+                let leaving = Leaving { since_ms: self.meta.clock_ms, txn, disks: 0, garbage: 0 };
+                self.put_domain(Domain { state: DomainState::Leaving(leaving), describing: None, ..domain });
+            }
+        }
     }
 
     /// Whether trash was deleted after the backup nobody here knows: what comes back is illegal until a reading of
@@ -144,6 +161,15 @@ impl State {
             step.attempt = None;
         }
         txn.built.clear();
+        if let Spec::Domain(change) = &txn.spec
+            && txn.ending.is_none()
+            && self.is_leaving_for(&txn)
+        {
+            // Decided before the backup: the last rows leave after the release.
+            let outcome = Outcome { domain: Some(change.domain()), ..Outcome::default() };
+            self.note(&mut txn, "committed: the domain leaves the catalog of the restored cluster, too");
+            return self.finish(txn, Phase::Committed(outcome));
+        }
         let message = "it was open when the backup was made that this cluster was restored from; whether it was done \
                        afterwards the backup does not know";
         let refusal = Refusal::new(Class::Aborted, "RESTORED", message)

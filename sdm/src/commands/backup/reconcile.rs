@@ -148,7 +148,10 @@ impl Report for Reconciled {
             self.epoch,
             plural(self.illegal_disks, "disk")
         ));
-        if self.suspended && !self.dry_run && self.domains.iter().all(|domain| domain.state == "adopted") {
+        if self.suspended
+            && !self.dry_run
+            && self.domains.iter().all(|domain| domain.state == "adopted" || domain.state == "left out")
+        {
             text.push_str("next: sdm backup reconcile --release\n");
         }
         text
