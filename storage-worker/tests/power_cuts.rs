@@ -221,6 +221,43 @@ async fn a_power_cut_at_any_call_of_a_resize_leaves_a_sound_image_of_the_old_or_
     }
 }
 
+#[tokio::test]
+async fn a_sync_that_failed_is_not_believed_by_the_attempt_after_it() {
+    for bytes in [3 * MIB, 5 << 40] {
+        let mut failed = 0;
+        for number in 1.. {
+            let (storage, domain) = stage().await;
+            storage.lose_at_sync(number);
+            let outcome = execute(&storage, resize(&domain, bytes)).await;
+            if !storage.has_lost() {
+                assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+                break;
+            }
+            // A refusal would let others go on, who see what is on the storage by now.
+            assert!(matches!(outcome, Outcome::Failed(_)), "sync {number}: {outcome:?}");
+            failed += 1;
+            assert!(matches!(execute(&storage, resize(&domain, bytes)).await, Outcome::Done(_)), "sync {number}");
+            storage.crash();
+            assert_eq!(size_of(&storage, &domain).await, bytes, "what sync {number} lost was taken for done");
+        }
+        assert!(failed > 4, "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_attempt_left_is_made_durable_before_a_user_of_the_image_refuses_the_next() {
+    let (storage, domain) = stage().await;
+    // As if its process had died before it synced.
+    let opened = Domain::open(&storage, &domain).await.expect("it opens");
+    let file = opened.change_volume(Uuid::from_u128(0xF000_0001), LEAF).await.expect("a volume");
+    file.write_at(&(3 * MIB).to_be_bytes(), 24).expect("written");
+    storage.use_image(Path::new(file.entry())).expect("it is there");
+    let Outcome::Refused(refusal) = execute(&storage, resize(&domain, 4 * MIB)).await else { panic!("it is used") };
+    assert_eq!(refusal.code.as_str(), "VOLUME_IN_USE");
+    storage.crash();
+    assert_eq!(size_of(&storage, &domain).await, 3 * MIB, "it may come to the storage after others were let in");
+}
+
 /// What a guest sees of the leaf, whose tables must be sound and whose data must be there.
 async fn size_of(storage: &SimulatedStorage, domain: &DomainRoot) -> u64 {
     let files = content(storage, domain, 1).await.expect("the placement");

@@ -83,12 +83,19 @@ fn order(order: &Order) -> WireOrder {
                 whole_domain: *whole_domain,
             })
         }
-        Order::Build { new, source, layers, shared, rebase } => WireOrder::Build(v1::BuildOrder {
-            rebase_volume_id: rebase.map(|volume| volume.to_string()).unwrap_or_default(),
-            target: Some(placement(new)),
-            source: source.as_ref().map(build_source),
-            layers: (0..).zip(layers).map(|(at, row)| layer(new.template, layers.len(), at, row, shared)).collect(),
-        }),
+        Order::Build { new, source, layers, shared, rebase } => {
+            let build = v1::BuildOrder {
+                target: Some(placement(new)),
+                source: source.as_ref().map(build_source),
+                layers: (0..).zip(layers).map(|(at, row)| layer(new.template, layers.len(), at, row, shared)).collect(),
+            };
+            match rebase {
+                None => WireOrder::Build(build),
+                Some(volume) => {
+                    WireOrder::BuildRebased(v1::BuildRebasedOrder { build: Some(build), volume_id: volume.to_string() })
+                }
+            }
+        }
         Order::Resize { target, placement, made_by, volume: row, new_size } => WireOrder::Resize(v1::ResizeOrder {
             domain: Some(domain(target)),
             placement_id: placement.to_string(),

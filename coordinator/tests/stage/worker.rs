@@ -177,6 +177,7 @@ fn is_job(assignment: &Assignment) -> bool {
     match &assignment.order {
         Some(Order::Copy(_) | Order::Receive(_) | Order::Send(_)) => true,
         Some(Order::Build(order)) => order.layers.iter().any(moves_data),
+        Some(Order::BuildRebased(order)) => order.build.iter().flat_map(|build| &build.layers).any(moves_data),
         _ => false,
     }
 }
@@ -210,6 +211,9 @@ pub fn success(assignment: &Assignment) -> Outcome {
         Order::Receive(order) => order.volume.iter().cloned().collect(),
         Order::Send(order) => order.volume.iter().cloned().collect(),
         Order::Build(order) => order.layers.iter().filter_map(|layer| layer.volume.clone()).collect(),
+        Order::BuildRebased(order) => {
+            order.build.iter().flat_map(|build| &build.layers).filter_map(|layer| layer.volume.clone()).collect()
+        }
         Order::Resize(order) => grown(order).into_iter().collect(),
         Order::CreateDomain(_)
         | Order::ServeSource(_)

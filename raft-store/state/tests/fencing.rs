@@ -418,6 +418,37 @@ fn attempts_that_are_used_up_do_not_give_up_the_locks_of_what_is_pinned() {
 }
 
 #[test]
+fn a_refusal_that_may_have_come_before_anything_was_made_durable_leaves_it_to_its_host() {
+    let (mut world, s1, s2, id) = broken_off();
+    for reason in ["PLACEMENT_MISSING", "VOLUME_MISSING", "OTHER_CLUSTERS_DOMAIN", "INVALID_ORDER", "EVIDENCE_MISMATCH"]
+    {
+        world.pass(60_000);
+        let token = world.assignments("w1")[0].token;
+        let refusal = Refusal::new(sdm_proto::refusal::Class::NotFound, reason, "it is not there");
+        world.report(s1, token, Report::Refused(refusal));
+        assert_eq!(world.phase(id), &Phase::Running, "{reason}");
+        assert!(holds_its_locks(&world, id) && world.assignments("w2").is_empty(), "{reason}");
+        assert!(world.assignments("w1").is_empty(), "{reason}: not again at once");
+    }
+    world.apply(Command::ExpireSessions { sessions: vec![s1] });
+    confirm(&mut world, "w1", s1.id).unwrap();
+    world.pass(60_000);
+    world.work("w2", s2);
+    assert!(world.state.txns.get(&id).unwrap().phase.is_final());
+    assert!(world.state.locks.is_empty());
+}
+
+#[test]
+fn a_first_attempt_that_is_refused_wrote_nothing_and_ends() {
+    let (mut world, s1, _, _, id) = growing();
+    let token = world.assignments("w1")[0].token;
+    let refusal = Refusal::new(sdm_proto::refusal::Class::NotFound, "PLACEMENT_MISSING", "it is not there");
+    world.report(s1, token, Report::Refused(refusal));
+    assert_eq!(world.refusal_of(id).reason, "PLACEMENT_MISSING");
+    assert!(world.state.locks.is_empty());
+}
+
+#[test]
 fn a_refusal_at_the_host_itself_ends_what_is_pinned_there() {
     let (mut world, s1, _, id) = broken_off();
     world.pass(60_000);

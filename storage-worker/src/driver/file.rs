@@ -222,9 +222,11 @@ impl DomainDriver for FileDriver {
         let buffered = self.open_file(path, how.access)?;
         let direct = match how.caching {
             Caching::Buffered => None,
-            Caching::DirectIfPossible => self.open_direct(path, how.access, buffered.as_fd())?,
+            Caching::DirectIfPossible | Caching::ReadPastCache => {
+                self.open_direct(path, how.access, buffered.as_fd())?
+            }
         };
-        Ok(FileHandle::new(self.name(path), buffered, direct))
+        Ok(FileHandle::new(self.name(path), buffered, direct, how.caching))
     }
 
     async fn beneath(&self, path: &EntryPath) -> Result<Self, StorageError> {

@@ -8,10 +8,12 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::Advice;
 use rustix::fs::FallocateFlags;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use super::Caching;
 use super::DIRECT_ALIGNMENT;
 use super::DomainFile;
 use super::EntryStat;
@@ -28,16 +30,21 @@ pub struct FileHandle {
     name: String,
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
+    caching: Caching,
 }
 
+/// Most that is read at once past the cache into memory of our own.
+const PAST_CACHE_BYTES: usize = 256 << 10;
+
 impl FileHandle {
-    pub(super) fn new(name: String, buffered: OwnedFd, direct: Option<OwnedFd>) -> Self {
-        Self { name, buffered, direct }
+    pub(super) fn new(name: String, buffered: OwnedFd, direct: Option<OwnedFd>, caching: Caching) -> Self {
+        Self { name, buffered, direct, caching }
     }
 
     /// How many leading bytes of a request can go through the O_DIRECT descriptor.
     fn direct_part(&self, memory: *const u8, length: usize, offset: u64) -> usize {
         let aligned = self.direct.is_some()
+            && self.caching == Caching::DirectIfPossible
             && offset.is_multiple_of(DIRECT_ALIGNMENT as u64)
             && memory.addr().is_multiple_of(DIRECT_ALIGNMENT);
         if aligned { length - length % DIRECT_ALIGNMENT } else { 0 }
@@ -54,6 +61,32 @@ impl FileHandle {
             done += read;
             // A short direct read has met the end of the file; the rest is no longer aligned for another one.
             if read % DIRECT_ALIGNMENT != 0 && self.direct.is_some() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads from the storage whatever the page cache holds; the kernel writes that out first. Of any alignment.
+    fn read_past_cache(&self, direct: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let bytes = buffer.len().saturating_add(2 * DIRECT_ALIGNMENT).min(PAST_CACHE_BYTES);
+        let bytes = bytes.next_multiple_of(DIRECT_ALIGNMENT);
+        let mut memory = vec![0; bytes + DIRECT_ALIGNMENT];
+        let skew = memory.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let lead = (at % DIRECT_ALIGNMENT as u64) as usize;
+            let wanted = (lead + rest.len()).next_multiple_of(DIRECT_ALIGNMENT).min(bytes);
+            let block = memory.get_mut(skew..skew.saturating_add(wanted)).unwrap_or_default();
+            let read = self.read_through(direct, block, at - lead as u64)?;
+            let found = block.get(lead..read).unwrap_or_default();
+            let length = found.len().min(rest.len());
+            for (to, from) in rest.iter_mut().zip(found) {
+                *to = *from;
+            }
+            done += length;
+            if read < wanted {
                 break;
             }
         }
@@ -89,6 +122,12 @@ impl DomainFile for FileHandle {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        if let (Some(direct), Caching::ReadPastCache) = (&self.direct, self.caching) {
+            match self.read_past_cache(direct, buffer, offset) {
+                Err(error) if wants_page_cache(&error) => {}
+                answer => return answer,
+            }
+        }
         let direct_part = self.direct_part(buffer.as_ptr(), buffer.len(), offset);
         let mut done = 0;
         if let (Some(direct), true) = (&self.direct, direct_part > 0) {
@@ -176,7 +215,13 @@ impl DomainFile for FileHandle {
         if let Some(direct) = &self.direct {
             call("storage.fsync", &self.name, || rustix::fs::fdatasync(direct))?;
         }
-        call("storage.fsync", &self.name, || rustix::fs::fdatasync(&self.buffered))
+        call("storage.fsync", &self.name, || rustix::fs::fdatasync(&self.buffered))?;
+        if self.caching == Caching::ReadPastCache {
+            // What an earlier sync failed to write looks clean: parts of a page must not be written over it. No promise,
+            // so no error; reads do not rely on it where there is direct I/O.
+            let _ = rustix::fs::fadvise(&self.buffered, 0, None, Advice::DontNeed);
+        }
+        Ok(())
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {

@@ -202,8 +202,8 @@ impl OpenHow {
     /// Read a volume's bytes.
     pub const READ_VOLUME: Self = Self { access: Access::Read, caching: Caching::DirectIfPossible };
 
-    /// Change a volume in place, through the page cache: for a few small writes.
-    pub const CHANGE_VOLUME: Self = Self { access: Access::Change, caching: Caching::Buffered };
+    /// Change a volume in place by small writes.
+    pub const CHANGE_VOLUME: Self = Self { access: Access::Change, caching: Caching::ReadPastCache };
 
     /// Create a small file.
     pub fn create(mode: u32) -> Self {
@@ -237,6 +237,9 @@ pub enum Caching {
     Buffered,
     /// They do where the file system can. A range must not be used both aligned and unaligned without a sync.
     DirectIfPossible,
+    /// Writes go through the page cache; reads see what the storage has, where the file system can, and a sync lets go of
+    /// what the cache holds. A sync that failed may have left bytes there that look written: a later one says Ok.
+    ReadPastCache,
 }
 
 /// What kind of thing lies under a name.

@@ -17,6 +17,7 @@ use std::sync::PoisonError;
 use rustix::io::Errno;
 
 use super::Access;
+use super::Caching;
 use super::DomainDriver;
 use super::DomainFile;
 use super::Entry;
@@ -53,6 +54,8 @@ struct State {
     calls: u64,
     /// The call at which the power goes, and what decides which of the unsynced pages were written all the same.
     cut_at: Option<(u64, Option<u64>)>,
+    /// How many syncs of files still pass before one loses what it was to write.
+    loses_after: Option<u64>,
     /// Whether files can share blocks, and files grow by reservation.
     shares_blocks: bool,
     reserves_blocks: bool,
@@ -80,6 +83,7 @@ impl SimulatedStorage {
             boot: 0,
             calls: 0,
             cut_at: None,
+            loses_after: None,
             shares_blocks: false,
             reserves_blocks: true,
         })))
@@ -157,6 +161,17 @@ impl SimulatedStorage {
         self.state().faults.insert(operation.to_owned(), (after, errno));
     }
 
+    /// The sync of a file with this number from now on, counted from 1, fails: what it was to write is lost, looks clean,
+    /// and later syncs say Ok. The storage's other syncs pass.
+    pub fn lose_at_sync(&self, number: u64) {
+        self.state().loses_after = Some(number.saturating_sub(1));
+    }
+
+    /// Whether that has happened, or was not asked for.
+    pub fn has_lost(&self) -> bool {
+        self.state().loses_after.is_none()
+    }
+
     /// Takes all planted faults away.
     pub fn heal(&self) {
         self.state().faults.clear();
@@ -187,6 +202,20 @@ impl SimulatedStorage {
 }
 
 impl State {
+    fn sync_file(&mut self, id: NodeId, caching: Caching) -> io::Result<()> {
+        match &mut self.loses_after {
+            Some(0) => {
+                self.loses_after = None;
+                self.tree.lose(id)?;
+                return Err(errno(Errno::IO));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.tree.sync(id)?;
+        if caching == Caching::ReadPastCache { self.tree.drop_cache(id) } else { Ok(()) }
+    }
+
     /// Takes an operation's fault into account.
     fn pass(&mut self, operation: &str) -> io::Result<()> {
         self.calls += 1;
@@ -283,7 +312,8 @@ impl DomainDriver for SimulatedDriver {
             let kind = StorageErrorKind::UnexpectedEntry(kind);
             return Err(StorageError::of_kind("open", self.name(path), kind));
         }
-        Ok(SimulatedFile { storage: self.storage.clone(), node, boot: self.boot, name: self.name(path) })
+        let (name, caching) = (self.name(path), how.caching);
+        Ok(SimulatedFile { storage: self.storage.clone(), node, boot: self.boot, name, caching })
     }
 
     async fn beneath(&self, path: &EntryPath) -> Result<Self, StorageError> {
@@ -382,6 +412,7 @@ pub struct SimulatedFile {
     node: NodeId,
     boot: u64,
     name: String,
+    caching: Caching,
 }
 
 impl SimulatedFile {
@@ -410,7 +441,10 @@ impl DomainFile for SimulatedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.call("read", |state| Ok(state.tree.content(self.node)?.read(buffer, offset)))
+        self.call("read", |state| match self.caching {
+            Caching::ReadPastCache => Ok(state.tree.beneath_cache(self.node)?.read(buffer, offset)),
+            _ => Ok(state.tree.content(self.node)?.read(buffer, offset)),
+        })
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
@@ -419,8 +453,7 @@ impl DomainFile for SimulatedFile {
             if state.tree.used_bytes() + more > state.capacity_bytes {
                 return Err(errno(Errno::NOSPC));
             }
-            state.tree.content_mut(self.node)?.write(bytes, offset);
-            Ok(())
+            state.tree.write(self.node, bytes, offset)
         })
     }
 
@@ -482,7 +515,7 @@ impl DomainFile for SimulatedFile {
     fn begin_sync(&self) {}
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.call("fsync", |state| state.tree.sync(self.node))
+        self.call("fsync", |state| state.sync_file(self.node, self.caching))
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {

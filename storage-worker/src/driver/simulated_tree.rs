@@ -3,6 +3,7 @@
 //! Pure memory without faults of its own; `simulated.rs` adds those and the driver's calls.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -85,6 +86,8 @@ pub(super) enum Node {
 pub(super) struct Tree {
     nodes: BTreeMap<NodeId, Node>,
     durable: BTreeMap<NodeId, Node>,
+    /// Pages that look clean and were never written: a sync of them failed.
+    lost: BTreeMap<NodeId, BTreeSet<u64>>,
     next: NodeId,
 }
 
@@ -101,12 +104,65 @@ pub(super) fn errno(errno: Errno) -> io::Error {
 impl Tree {
     pub fn new() -> Self {
         let root = Node::Folder(BTreeMap::new());
-        Self { nodes: BTreeMap::from([(ROOT, root.clone())]), durable: BTreeMap::from([(ROOT, root)]), next: ROOT + 1 }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root.clone())]),
+            durable: BTreeMap::from([(ROOT, root)]),
+            lost: BTreeMap::new(),
+            next: ROOT + 1,
+        }
     }
 
     /// Forgets what was not synced.
     pub fn crash(&mut self) {
         self.nodes = self.durable.clone();
+        self.lost.clear();
+    }
+
+    /// A sync of a file fails: what it was to write stays in memory, looks clean, and is never written.
+    pub fn lose(&mut self, id: NodeId) -> io::Result<()> {
+        let now = self.content(id)?;
+        let durable = match self.durable.get(&id) {
+            Some(Node::File(durable)) => durable.pages.clone(),
+            _ => BTreeMap::new(),
+        };
+        let lost: Vec<u64> =
+            now.pages.iter().filter(|(page, bytes)| durable.get(page) != Some(bytes)).map(|(page, _)| *page).collect();
+        self.lost.entry(id).or_default().extend(lost);
+        Ok(())
+    }
+
+    /// A file as the storage would have it after a sync: without the pages that were lost.
+    pub fn beneath_cache(&self, id: NodeId) -> io::Result<Content> {
+        let mut content = self.content(id)?.clone();
+        for page in self.lost.get(&id).into_iter().flatten() {
+            let durable = match self.durable.get(&id) {
+                Some(Node::File(durable)) => durable.pages.get(page),
+                _ => None,
+            };
+            match durable {
+                Some(bytes) => content.pages.insert(*page, bytes.clone()),
+                None => content.pages.remove(page),
+            };
+        }
+        Ok(content)
+    }
+
+    /// Lets go of what is in memory of a file that was synced.
+    pub fn drop_cache(&mut self, id: NodeId) -> io::Result<()> {
+        let content = self.beneath_cache(id)?;
+        *self.content_mut(id)? = content;
+        self.lost.remove(&id);
+        Ok(())
+    }
+
+    /// Writes into a file; a page that was lost is to be written out again, all of it.
+    pub fn write(&mut self, id: NodeId, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.content_mut(id)?.write(bytes, offset);
+        if let (Some(lost), false) = (self.lost.get_mut(&id), bytes.is_empty()) {
+            let pages = offset / PAGE_BYTES as u64..=(offset + bytes.len() as u64 - 1) / PAGE_BYTES as u64;
+            lost.retain(|page| !pages.contains(page));
+        }
+        Ok(())
     }
 
     /// Makes a part of what was not synced durable, page by page; a seed determines which. Names stay as they were.
@@ -128,7 +184,10 @@ impl Tree {
 
     /// Makes a node's present state durable: a file's content, or a folder's names.
     pub fn sync(&mut self, id: NodeId) -> io::Result<()> {
-        let node = self.nodes.get(&id).ok_or_else(|| errno(Errno::STALE))?.clone();
+        let mut node = self.nodes.get(&id).ok_or_else(|| errno(Errno::STALE))?.clone();
+        if let Node::File(content) = &mut node {
+            *content = self.beneath_cache(id)?;
+        }
         if let Node::Folder(names) = &node {
             // A durable name leads to something: what was never synced itself is then an empty file or folder.
             for child in names.values() {

@@ -121,6 +121,7 @@ impl Reading<'_> {
             }
             WireOrder::Delete(order) => Way::Step(self.delete(order)?),
             WireOrder::Build(order) => self.build(assignment, order)?,
+            WireOrder::BuildRebased(order) => self.build_rebased(assignment, order)?,
             WireOrder::Resize(order) => Way::Step(Order::ResizeVolume(self.resize(assignment, order)?)),
             // As long as a copy.
             WireOrder::MergeInPlace(order) => Way::Build(Order::MergeInPlace(self.merge_in_place(order)?)),

@@ -19,6 +19,7 @@ use crate::work::Order;
 use crate::work::Source;
 use crate::work::SourceChain;
 use sdm_proto::wire::internal::v1 as wire;
+use uuid::Uuid;
 
 impl Reading<'_> {
     /// A copy of volumes as they are.
@@ -43,6 +44,28 @@ impl Reading<'_> {
 
     /// A chain, layer by layer.
     pub(super) fn build(&self, assignment: &wire::Assignment, order: &wire::BuildOrder) -> Result<Way, Unreadable> {
+        self.build_over(assignment, order, None)
+    }
+
+    /// A chain, one of whose volumes is made to lie over another one first.
+    pub(super) fn build_rebased(
+        &self,
+        assignment: &wire::Assignment,
+        order: &wire::BuildRebasedOrder,
+    ) -> Result<Way, Unreadable> {
+        let build = order.build.as_ref().ok_or_else(|| missing("what is built"))?;
+        if build.source.as_ref().is_none_or(|source| source.pull.is_some()) {
+            return Err(Unreadable("a volume can be changed only where its source is read".to_owned()));
+        }
+        self.build_over(assignment, build, Some(id(&order.volume_id, "volume")?))
+    }
+
+    fn build_over(
+        &self,
+        assignment: &wire::Assignment,
+        order: &wire::BuildOrder,
+        rebase: Option<Uuid>,
+    ) -> Result<Way, Unreadable> {
         let target = order.target.as_ref().ok_or_else(|| missing("the target"))?;
         let specs = order.layers.iter().map(layer_spec).collect::<Result<Vec<_>, _>>()?;
         let placement = self.new_placement(assignment, target, specs)?;
@@ -58,8 +81,6 @@ impl Reading<'_> {
             LayerSource::Fresh => !spec.preallocated,
             LayerSource::Bytes { .. } | LayerSource::Flatten { .. } => false,
         });
-        let rebase = Some(order.rebase_volume_id.as_str()).filter(|volume| !volume.is_empty());
-        let rebase = rebase.map(|volume| id(volume, "volume")).transpose()?;
         let order = Order::BuildChain(BuildChain { placement, source, layers, rebase });
         Ok(if is_short { Way::Step(order) } else { Way::Build(order) })
     }
@@ -123,7 +144,6 @@ pub(super) mod tests {
     use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
     use sdm_proto::wire::internal::v1::layer::From as WireFrom;
     use std::path::PathBuf;
-    use uuid::Uuid;
 
     pub(in crate::supervisor) fn copy() -> wire::CopyOrder {
         let target = wire::PlacementTarget { domain: domain("/b"), placement_id: ID.into(), ..Default::default() };
@@ -162,7 +182,7 @@ pub(super) mod tests {
             domain: domain("/a"),
             pull: None,
         };
-        wire::BuildOrder { target: Some(target), source: Some(source), layers, ..Default::default() }
+        wire::BuildOrder { target: Some(target), source: Some(source), layers }
     }
 
     pub(in crate::supervisor) fn bytes() -> WireFrom {
@@ -196,6 +216,28 @@ pub(super) mod tests {
         let mut preallocated = build(vec![layer(fresh(), Role::Leaf, 1)]);
         preallocated.layers[0].volume.as_mut().unwrap().preallocated = true;
         assert!(matches!(read(Some(WireOrder::Build(preallocated))).unwrap().way, Way::Build(_)));
+    }
+
+    #[test]
+    fn a_chain_over_another_layer_is_an_order_of_its_own() {
+        use wire::layer::Role;
+        let link = || layer(Some(WireFrom::Link(wire::LinkLayer {})), Role::Leaf, 1);
+        let rebased = |build, volume: &str| {
+            read(Some(WireOrder::BuildRebased(wire::BuildRebasedOrder { build, volume_id: volume.into() })))
+        };
+        let Way::Step(Order::BuildChain(order)) = rebased(Some(build(vec![link()])), ID).unwrap().way else {
+            panic!("links are a step")
+        };
+        assert_eq!(order.rebase, Uuid::try_parse(ID).ok());
+        let Way::Step(Order::BuildChain(order)) = read(Some(WireOrder::Build(build(vec![link()])))).unwrap().way else {
+            panic!("links are a step")
+        };
+        assert_eq!(order.rebase, None);
+        assert!(rebased(Some(build(vec![link()])), "").is_err(), "which one is not guessed");
+        assert!(rebased(None, ID).is_err());
+        let mut pulled = build(vec![layer(Some(bytes()), Role::Leaf, 1)]);
+        pulled.source.as_mut().unwrap().pull = Some(wire::PullSource::default());
+        assert!(rebased(Some(pulled), ID).is_err(), "nobody could change it");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::VolumeSpec;
 use super::build::Advance;
 use super::resize::open_to_change;
 use super::resize::require_alone;
+use super::resize::settle;
 use super::run::open_volume;
 use super::verdict::Unfinished;
 use super::verdict::refused;
@@ -58,18 +59,15 @@ pub(super) async fn merge_in_place<S: Storage>(
     domain.require_placement(order.placement, &order.token).await?;
     if order.settle_only {
         let file = open_to_change(&domain, order.placement, child.volume).await?;
-        file.sync()?;
         return report(&file, child.volume);
     }
     let file = open_to_change(&domain, order.placement, child.volume).await?;
-    // An earlier attempt on this host may have died before it synced what it wrote. Before anything can refuse.
-    file.sync()?;
     require_alone(&file, child.volume)?;
     if !lies_over(&file, beneath.last())? {
         let merged = merge_into(&domain, order.placement, (beneath, gone), &file, child.volume, ports).await;
         if merged.is_err() {
             // Whatever ends it here, nothing of it may reach the storage after others were told so.
-            file.sync()?;
+            settle(&file)?;
         }
         merged?;
     }

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::Failure;
 use super::PlacementReport;
 use super::Ports;
 use super::RefusalCode;
@@ -18,32 +19,41 @@ use crate::domain::Placed;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::Storage;
+use crate::driver::StorageError;
 use crate::driver::StorageErrorKind;
+use crate::driver::chain;
 use crate::volume::RAW_ALIGNMENT;
 use crate::volume::qcow2;
 use crate::volume::qcow2::Backing;
+use crate::volume::qcow2::Qcow2Error;
 
 pub(super) async fn resize_volume<S: Storage>(
     storage: &S,
     order: &ResizeVolume,
     ports: &Ports,
 ) -> Result<PlacementReport, Unfinished> {
-    require_size(order.virtual_bytes)?;
     let domain = Domain::open(storage, &order.domain).await?;
     domain.require_placement(order.placement, &order.token).await?;
     let file = open_to_change(&domain, order.placement, order.volume).await?;
-    // An earlier attempt on this host may have died before it synced what it wrote. Before anything can refuse.
-    file.sync()?;
+    require_size(order.virtual_bytes)?;
     require_alone(&file, order.volume)?;
-    let virtual_bytes = match order.format {
-        VolumeFormat::Raw => grow_raw(&file, order)?,
+    let grown = match order.format {
+        VolumeFormat::Raw => grow_raw(&file, order),
         VolumeFormat::Qcow2 => {
             let parent = order.parent.map(|parent| parent.to_string());
             let backing = parent.as_deref().map_or(Backing::None, Backing::Named);
             let wanted = order.virtual_bytes.next_multiple_of(512);
-            qcow2::grow(&file, backing, wanted, &ports.cancel)?
+            qcow2::grow(&file, backing, wanted, &ports.cancel).map_err(|error| match error {
+                Qcow2Error::Storage(error) if error.operation == "fsync" => not_settled(&error),
+                error => error.into(),
+            })
         }
     };
+    if grown.is_err() {
+        // Whatever ends it here, nothing of it may reach the storage after others were told so.
+        settle(&file)?;
+    }
+    let virtual_bytes = grown?;
     let placed = Placed { placement: order.placement, made_by: &order.token, attempt: &order.attempt };
     domain.record_growth(placed, order.volume, virtual_bytes).await?;
     let stat = file.stat()?;
@@ -75,7 +85,18 @@ pub(super) fn require_alone<F: DomainFile>(file: &F, volume: Uuid) -> Result<(),
     Ok(())
 }
 
-/// Opens a volume that nobody else uses.
+/// Makes durable what was written. A failure is never a refusal, whatever the reason: nobody knows what is on the storage
+/// then, so the next attempt is made on this host, where it is read again.
+pub(super) fn settle<F: DomainFile>(file: &F) -> Result<(), Unfinished> {
+    file.sync().map_err(|error| not_settled(&error))
+}
+
+fn not_settled(error: &StorageError) -> Unfinished {
+    let hint = "look at the storage; the next attempt reads what is there and writes what is missing";
+    Unfinished::Failed(Failure { message: chain(error), hint: hint.to_owned() })
+}
+
+/// Opens a volume that nobody else uses, what earlier attempts wrote made durable.
 pub(super) async fn open_to_change<D: DomainDriver>(
     domain: &Domain<D>,
     placement: Uuid,
@@ -88,6 +109,9 @@ pub(super) async fn open_to_change<D: DomainDriver>(
         }
         answer => answer?,
     };
+    // An earlier attempt on this host may have died before it synced what it wrote. Before anything can refuse: from here
+    // on a refusal says that nothing of that comes late any more.
+    settle(&file)?;
     file.lock_as_writer()?;
     Ok(file)
 }
@@ -106,6 +130,6 @@ fn grow_raw<F: DomainFile>(file: &F, order: &ResizeVolume) -> Result<u64, Unfini
         }
     }
     // Also when it is long enough: the call that made it so may not have lived to sync.
-    file.sync()?;
+    settle(file)?;
     Ok(file.stat()?.bytes)
 }
