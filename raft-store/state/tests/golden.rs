@@ -27,6 +27,8 @@ use sdm_state::command::SessionRef;
 use sdm_state::command::Under;
 use sdm_state::domain_change::AttachDomain;
 use sdm_state::domain_change::DomainChange;
+use sdm_state::domain_change::DomainContents;
+use sdm_state::domain_change::MorePieces;
 use sdm_state::envelope::decode_entry;
 use sdm_state::envelope::encode_entry;
 use sdm_state::garbage::Garbage;
@@ -359,7 +361,30 @@ fn garbage_orders(world: &mut World, worker: SessionRef, domain: DomainId) {
     order(world, GarbageOrder::PlanCollection { domain: None, kind: None, trash: false });
 }
 
-/// A clone whose first stage is done, a projection that nobody wrote, a resize whose worker is lost and that is to be
+/// An attach whose first piece was read, and which is aborted: the domain is to be given back.
+fn arriving(world: &mut World, worker: SessionRef) {
+    let domain = DomainId::derive("large domain", &[]);
+    let id = world.begin(Spec::Domain(DomainChange::Attach(Box::new(AttachDomain {
+        domain,
+        name: name("large"),
+        path: "/srv/large".into(),
+        local: true,
+        contents: DomainContents::default(),
+        renamed: true,
+        catalog: String::new(),
+        more: Some(MorePieces { pieces: 2, detached_at: 7, prefix: "old-".into() }),
+    }))));
+    let token_of = |world: &World| world.assignments("w1").into_iter().find(|at| at.txn == id).expect("a step").token;
+    let token = token_of(world);
+    world.report(worker, token, Report::Done { volumes: Vec::new(), bytes: 0 });
+    let token = token_of(world);
+    let contents = Box::default();
+    world.report(worker, token, Report::Catalog { detached_at: 7, piece: 1, contents });
+    world.apply(Command::Abort { txn: id, reason: "another time".into() });
+    assert!(world.state.txns.get(&id).is_some_and(sdm_state::txns::Txn::gives_back));
+}
+
+/// A clone whose first stage is done, a domain on its way back out, a projection that nobody wrote, a resize whose worker is lost and that is to be
 /// aborted.
 fn unfinished(world: &mut World, worker: SessionRef, domain: DomainId) {
     let first = world.add_disk("w1", worker, "first", domain);
@@ -368,6 +393,7 @@ fn unfinished(world: &mut World, worker: SessionRef, domain: DomainId) {
     let snapshot = None;
     world.begin(Spec::CloneLinked { disk: first, snapshot, name: name("half"), description: words() });
     world.work("w1", worker);
+    arriving(world, worker);
     world.begin(Spec::RenameDisk { disk: second, name: name("renamed") });
     let resize = world.begin(Spec::ResizeDisk { disk: third, size: 4 << 20 });
     world.apply(Command::ExpireSessions { sessions: vec![worker] });
