@@ -48,7 +48,7 @@ struct DomainView {
     id: String,
     name: String,
     path: String,
-    /// adopted, read or failed.
+    /// adopted, read, failed, or left out.
     state: String,
     worker: String,
     found_cluster_id: String,
