@@ -3,7 +3,8 @@
 //! ```text
 //! <data-dir>/worker.json          identity and membership; replaced as a whole, fsynced
 //! <data-dir>/worker.lock          exclusive: one process per folder
-//! <data-dir>/processes/<nonce>    shared lock of one process and all its children
+//! <data-dir>/processes/<nonce>    shared lock of one process and of children that may touch anything
+//! <data-dir>/processes/<nonce>.N  shared lock of its children that serve the paths that stand in it (JSON)
 //! ```
 //!
 //! A file under `processes` whose lock can be had exclusively belongs to a process whose children
@@ -13,6 +14,7 @@ use super::ChildrenLock;
 use super::FolderError;
 use super::Identity;
 use super::Membership;
+use super::Remains;
 use super::WorkerFolder;
 use super::host;
 use rustix::fs::FlockOperation;
@@ -20,6 +22,8 @@ use sdm_proto::failpoint;
 use sdm_proto::ids::WorkerId;
 use serde::Deserialize;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::io::Write;
@@ -35,6 +39,8 @@ const LOCK: &str = "worker.lock";
 const PROCESSES: &str = "processes";
 /// What mkfs leaves in a fresh file system.
 const LOST_AND_FOUND: &str = "lost+found";
+/// Sets of paths that get a lock of their own: more than one worker's domains and the copies between them.
+const LOCKS_MAX: usize = 256;
 /// Form of the identity file.
 const VERSION: u32 = 1;
 /// Nobody's identity file is longer.
@@ -165,30 +171,83 @@ impl DiskFolder {
         std::fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
         let path = folder.join(nonce);
         open_lock(&path)?;
-        // Children get this description as their standard output: read-only, so that a stray line
-        // printed by a library goes nowhere.
-        let file = File::open(&path).map_err(failed("open", &path))?;
-        try_lock(&file, FlockOperation::NonBlockingLockShared, &path)?;
-        Ok(ChildrenLock::new(file.into()))
+        let whole = hold(&path)?;
+        Ok(ChildrenLock::new(Locks { path, whole, of_paths: Mutex::default() }))
     }
 
-    fn earlier(&self) -> Result<usize, FolderError> {
+    fn earlier(&self) -> Result<Remains, FolderError> {
         let folder = self.path.join(PROCESSES);
-        let mut living = 0;
+        let own = &self.identity.process_nonce;
+        let mut remains = Remains::default();
         for entry in std::fs::read_dir(&folder).map_err(failed("read", &folder))? {
             let entry = entry.map_err(failed("read", &folder))?;
-            if entry.file_name().to_string_lossy() == self.identity.process_nonce {
+            if entry.file_name().to_string_lossy().starts_with(own) {
                 continue;
             }
             let path = entry.path();
             let file = open_lock(&path)?;
             if try_lock(&file, FlockOperation::NonBlockingLockExclusive, &path)? {
                 std::fs::remove_file(&path).map_err(failed("remove", &path))?;
-            } else {
-                living += 1;
+                continue;
+            }
+            remains.groups += 1;
+            match std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<BTreeSet<PathBuf>>(&bytes).ok()) {
+                Some(paths) => remains.paths.extend(paths),
+                None => remains.anywhere = true,
             }
         }
-        Ok(living)
+        Ok(remains)
+    }
+}
+
+/// Opens a file and takes its lock as one of many. Children get this description as their standard output: read-only, so
+/// that a stray line printed by a library goes nowhere.
+fn hold(path: &Path) -> Result<OwnedFd, FolderError> {
+    let file = File::open(path).map_err(failed("open", path))?;
+    try_lock(&file, FlockOperation::NonBlockingLockShared, path)?;
+    Ok(file.into())
+}
+
+/// The locks of one process's children.
+#[derive(Debug)]
+pub struct Locks {
+    path: PathBuf,
+    /// Held by the process itself and by children that may touch anything.
+    whole: OwnedFd,
+    of_paths: Mutex<BTreeMap<Vec<PathBuf>, OwnedFd>>,
+}
+
+impl Locks {
+    /// One more holder of the lock for children that serve these paths; none: anything.
+    pub(super) fn share(&self, paths: &[PathBuf]) -> io::Result<OwnedFd> {
+        let mut of_paths = self.of_paths.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = of_paths.get(paths) {
+            return file.try_clone();
+        }
+        if paths.is_empty() || of_paths.len() >= LOCKS_MAX {
+            return self.whole.try_clone();
+        }
+        match self.of_paths(of_paths.len(), paths) {
+            Ok(file) => {
+                let shared = file.try_clone();
+                of_paths.insert(paths.to_vec(), file);
+                shared
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a child is taken for one that may touch anything");
+                self.whole.try_clone()
+            }
+        }
+    }
+
+    fn of_paths(&self, number: usize, paths: &[PathBuf]) -> Result<OwnedFd, FolderError> {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        let path = PathBuf::from(name);
+        let bytes = serde_json::to_vec(paths).map_err(|error| failed("encode", &path)(io::Error::other(error)))?;
+        // Whoever reads it does so after this process ended, on the same boot: nothing needs to be durable.
+        std::fs::write(&path, bytes).map_err(failed("write", &path))?;
+        hold(&path)
     }
 }
 
@@ -216,11 +275,11 @@ impl WorkerFolder for DiskFolder {
         self.children.clone()
     }
 
-    fn earlier_processes(&self) -> usize {
+    fn earlier_processes(&self) -> Remains {
         self.earlier().unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot see whether earlier I/O processes are gone");
             // What is changed in place waits until that is known.
-            1
+            Remains { groups: 1, paths: BTreeSet::new(), anywhere: true }
         })
     }
 }
@@ -284,9 +343,30 @@ mod tests {
         let child = first.children_lock().share().unwrap();
         drop(first);
         let second = DiskFolder::open(folder.path()).unwrap();
-        assert_eq!(second.earlier_processes(), 1);
+        assert!(second.earlier_processes().may_touch(Path::new("/anything")), "nothing is known of it");
         drop(child);
-        assert_eq!(second.earlier_processes(), 0);
+        assert!(second.earlier_processes().is_nothing());
         assert_eq!(std::fs::read_dir(folder.path().join(PROCESSES)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_child_of_an_earlier_process_is_waited_for_only_on_the_paths_that_it_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DiskFolder::open(folder.path()).unwrap();
+        let paths = ["/mnt/nfs1", "/mnt/nfs3"].map(PathBuf::from);
+        let children = first.children_lock();
+        let child = children.serving(&paths).share().unwrap();
+        let sibling = children.serving(&paths).share().unwrap();
+        let other = children.serving(&[PathBuf::from("/mnt/nfs2")]).share().unwrap();
+        drop((first, children, other));
+        let second = DiskFolder::open(folder.path()).unwrap();
+        let remains = second.earlier_processes();
+        assert_eq!(remains.groups, 1);
+        assert!(remains.may_touch(&paths[0]) && remains.may_touch(&paths[1].join("within")));
+        assert!(!remains.may_touch(Path::new("/mnt/nfs2")) && !remains.may_touch(Path::new("/mnt/nfs11")));
+        drop(child);
+        assert!(!second.earlier_processes().is_nothing(), "its sibling lives");
+        drop(sibling);
+        assert!(second.earlier_processes().is_nothing());
     }
 }

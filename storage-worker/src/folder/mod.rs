@@ -14,8 +14,11 @@ pub use simulated::SimulatedFolder;
 use sdm_proto::ids::WorkerId;
 use serde::Deserialize;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Who this worker is.
@@ -40,23 +43,58 @@ pub struct Membership {
     pub epoch: u64,
 }
 
-/// A shared lock that a worker's children inherit: while one of them lives, so does the lock.
+/// Shared locks that a worker's children inherit: while one of them lives, so does its lock.
 #[derive(Debug, Clone, Default)]
-pub struct ChildrenLock(Option<Arc<OwnedFd>>);
+pub struct ChildrenLock {
+    locks: Option<Arc<disk::Locks>>,
+    paths: Vec<PathBuf>,
+}
 
 impl ChildrenLock {
-    /// A lock on this open file.
-    #[must_use]
-    pub fn new(file: OwnedFd) -> Self {
-        Self(Some(Arc::new(file)))
+    fn new(locks: disk::Locks) -> Self {
+        Self { locks: Some(Arc::new(locks)), paths: Vec::new() }
     }
 
-    /// One more holder; none where nothing is locked (a simulation).
+    /// For a child that touches nothing outside of these paths, so that nobody else has to wait for its end.
+    #[must_use]
+    pub fn serving(&self, paths: &[PathBuf]) -> Self {
+        let mut paths = paths.to_vec();
+        paths.sort();
+        paths.dedup();
+        Self { locks: self.locks.clone(), paths }
+    }
+
+    /// One more holder; none where nothing is locked (a simulation). Blocks shortly.
     ///
     /// # Errors
     /// No file descriptors are left.
     pub fn share(&self) -> io::Result<Option<OwnedFd>> {
-        self.0.as_ref().map(|file| file.try_clone()).transpose()
+        self.locks.as_ref().map(|locks| locks.share(&self.paths)).transpose()
+    }
+}
+
+/// What is left of earlier processes of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Groups of children that serve the same paths.
+    pub groups: usize,
+    /// What they serve.
+    pub paths: BTreeSet<PathBuf>,
+    /// Of some it is not known.
+    pub anywhere: bool,
+}
+
+impl Remains {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.groups == 0
+    }
+
+    /// Whether one of them may still write beneath this path.
+    #[must_use]
+    pub fn may_touch(&self, path: &Path) -> bool {
+        self.anywhere || self.paths.iter().any(|served| served.starts_with(path) || path.starts_with(served))
     }
 }
 
@@ -73,6 +111,6 @@ pub trait WorkerFolder: Send + Sync + std::fmt::Debug + 'static {
     fn join(&self, membership: &Membership) -> Result<(), FolderError>;
     /// What children inherit.
     fn children_lock(&self) -> ChildrenLock;
-    /// How many earlier processes of this folder still have living children. Blocks shortly.
-    fn earlier_processes(&self) -> usize;
+    /// What is left of the children of earlier processes of this folder. Blocks shortly.
+    fn earlier_processes(&self) -> Remains;
 }

@@ -4,6 +4,7 @@ use super::ChildrenLock;
 use super::FolderError;
 use super::Identity;
 use super::Membership;
+use super::Remains;
 use super::WorkerFolder;
 use super::host;
 use sdm_proto::ids::WorkerId;
@@ -85,7 +86,7 @@ impl WorkerFolder for OpenFolder {
         ChildrenLock::default()
     }
 
-    fn earlier_processes(&self) -> usize {
-        0
+    fn earlier_processes(&self) -> Remains {
+        Remains::default()
     }
 }

@@ -135,7 +135,7 @@ impl Attempt {
 
     async fn turn(&self, order: &Order) -> Option<Turn> {
         match Place::of(order) {
-            Some(place) => Some(self.workshop.turns.take(place).await),
+            Some(place) => Some(self.workshop.turns.take(place, &self.task.paths()).await),
             None => None,
         }
     }
@@ -162,7 +162,7 @@ impl Attempt {
             () = self.workshop.unreaped.room(&paths) => {}
             () = self.stop.cancelled() => return Err(Answer::Stopped(wire::Stopped {})),
         }
-        let child = self.workshop.processes.start(self.workshop.lock.clone()).await.map_err(|error| {
+        let child = self.workshop.processes.start(self.workshop.lock.serving(&paths)).await.map_err(|error| {
             let message = format!("no I/O process can be started: {error}");
             answers::failed("NO_PROCESS", message, "see the limits on processes and memory of the worker's host")
         })?;

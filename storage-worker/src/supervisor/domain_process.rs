@@ -218,7 +218,8 @@ impl WatchedDomain {
         }
         self.process = None;
         let permit = Arc::clone(&self.children).try_acquire_owned().map_err(|_| NotStarted::Hung)?;
-        let child = self.from.processes.start(self.from.lock.clone()).await;
+        let lock = self.from.lock.serving(std::slice::from_ref(&self.root.path));
+        let child = self.from.processes.start(lock).await;
         let process = IoProcess::new(child.map_err(|error| NotStarted::NoProcess(error.to_string()))?);
         tracing::debug!(domain = self.id, pid = process.pid(), "an I/O process serves the domain");
         let exit = process.exit();

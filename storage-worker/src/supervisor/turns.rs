@@ -2,11 +2,13 @@
 //! host can write no more, its process reaped. So whoever hears that the later one is done knows that the earlier one
 //! is over, too, although nobody waited for its answer.
 //!
-//! That holds across a restart of the worker: what its predecessor left behind is waited for first, however long the
-//! kernel takes.
+//! That holds across a restart of the worker: what its predecessor left behind on the same paths is waited for first,
+//! however long the kernel takes.
 
+use crate::folder::Remains;
 use crate::work::Order;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -47,7 +49,7 @@ type Queues = BTreeMap<Place, Arc<tokio::sync::Mutex<()>>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
     queues: Arc<Mutex<Queues>>,
-    predecessor_gone: watch::Receiver<bool>,
+    predecessor: watch::Receiver<Remains>,
 }
 
 /// One attempt's turn, until this is dropped.
@@ -59,18 +61,19 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// `predecessor_gone` turns true when no process of an earlier worker of this folder is left.
-    pub(crate) fn new(predecessor_gone: watch::Receiver<bool>) -> Self {
-        Self { queues: Arc::default(), predecessor_gone }
+    /// `predecessor` is what is left of earlier workers of this folder.
+    pub(crate) fn new(predecessor: watch::Receiver<Remains>) -> Self {
+        Self { queues: Arc::default(), predecessor }
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for its turn.
-    pub(super) async fn take(&self, place: Place) -> Turn {
-        if self.predecessor_gone.clone().wait_for(|gone| *gone).await.is_err() {
+    /// Waits for its turn; the order touches these paths.
+    pub(super) async fn take(&self, place: Place, paths: &[PathBuf]) -> Turn {
+        let is_free = |remains: &Remains| !paths.iter().any(|path| remains.may_touch(path));
+        if self.predecessor.clone().wait_for(is_free).await.is_err() {
             // Nobody looks any more: the worker ends.
             std::future::pending::<()>().await;
         }
@@ -99,12 +102,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_files_are_changed_by_one_at_a_time_and_others_meanwhile() {
-        let (_gone, predecessor_gone) = watch::channel(true);
-        let turns = Turns::new(predecessor_gone);
-        let first = turns.take(place(1)).await;
-        let mut second = Box::pin(turns.take(place(1)));
+        let (_left, predecessor) = watch::channel(Remains::default());
+        let turns = Turns::new(predecessor);
+        let first = turns.take(place(1), &[]).await;
+        let mut second = Box::pin(turns.take(place(1), &[]));
         assert!(futures_util::poll!(&mut second).is_pending());
-        drop(turns.take(place(2)).await);
+        drop(turns.take(place(2), &[]).await);
         drop(first);
         drop(second.await);
         assert!(turns.queues().is_empty(), "nothing is kept of those who had their turn");
@@ -112,11 +115,15 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_changed_in_place_while_the_predecessor_may_still_write() {
-        let (gone, predecessor_gone) = watch::channel(false);
-        let turns = Turns::new(predecessor_gone);
-        let mut first = Box::pin(turns.take(place(1)));
+        let hung = PathBuf::from("/mnt/nfs1");
+        let remains = Remains { groups: 1, paths: [hung.clone()].into(), anywhere: false };
+        let (left, predecessor) = watch::channel(remains);
+        let turns = Turns::new(predecessor);
+        let paths = [PathBuf::from("/mnt/nfs2"), hung];
+        let mut first = Box::pin(turns.take(place(1), &paths));
         assert!(futures_util::poll!(&mut first).is_pending());
-        gone.send_replace(true);
+        drop(turns.take(place(2), &paths[..1]).await);
+        left.send_replace(Remains::default());
         first.await;
     }
 }

@@ -9,6 +9,7 @@ use super::unreaped::Unreaped;
 use crate::folder::DiskFolder;
 use crate::folder::FolderError;
 use crate::folder::Membership;
+use crate::folder::Remains;
 use crate::folder::WorkerFolder;
 use crate::gateway::Gateway;
 use crate::gateway::GatewayError;
@@ -155,14 +156,14 @@ pub async fn run_in_folder(
     let worker = folder.identity().worker;
     tracing::info!(address, %worker, name = config.name, "listening");
     tokio::pin!(shutdown);
-    let all_gone = tokio::select! {
+    let remains = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        all_gone = await_earlier_processes(&folder, config.pool, &config.clock) => all_gone,
+        remains = await_earlier_processes(&folder, config.pool, &config.clock) => remains,
     };
-    let (gone, predecessor_gone) = watch::channel(all_gone);
+    let (gone, predecessor) = watch::channel(remains);
     let watching = watch_stuck_processes(Arc::clone(&folder), config.pool, Arc::clone(&config.clock), gone);
     let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
-    Parts::new(config, folder, address, Turns::new(predecessor_gone)).run(incoming, shutdown).await
+    Parts::new(config, folder, address, Turns::new(predecessor)).run(incoming, shutdown).await
 }
 
 /// Has the folder forget the cluster that it belonged to.
@@ -178,17 +179,24 @@ async fn readmit(folder: &Arc<dyn WorkerFolder>, cluster: ClusterId, pool: Block
     Ok(written.unwrap_or_else(|source| Err(FolderError::Io { action: "write", path: "worker.json".into(), source }))?)
 }
 
-/// Waits for what an earlier process of this folder left behind, but not for ever. Answers with whether all is gone.
-async fn await_earlier_processes(folder: &Arc<dyn WorkerFolder>, pool: BlockingPool, clock: &Arc<dyn Clock>) -> bool {
+/// Waits for what an earlier process of this folder left behind, but not for ever. Answers with what is still there.
+async fn await_earlier_processes(
+    folder: &Arc<dyn WorkerFolder>,
+    pool: BlockingPool,
+    clock: &Arc<dyn Clock>,
+) -> Remains {
     let give_up_ms = clock.now_ms() + EARLIER_PROCESSES_WAIT_MS;
     loop {
         let looked_at = Arc::clone(folder);
         // The pool fails only while the runtime ends.
-        let Ok(living @ 1..) = pool.run(move || looked_at.earlier_processes()).await else { return true };
+        let remains = pool.run(move || looked_at.earlier_processes()).await.unwrap_or_default();
         let now_ms = clock.now_ms();
+        if remains.is_nothing() {
+            return remains;
+        }
         if now_ms >= give_up_ms {
-            tracing::warn!(living, "I/O processes of an earlier worker are still there: their storage hangs");
-            return false;
+            tracing::warn!(paths = ?remains.paths, "I/O processes of an earlier worker are still there: their storage hangs");
+            return remains;
         }
         clock.sleep_until(now_ms + EARLIER_PROCESSES_LOOK_MS).await;
     }
@@ -199,15 +207,16 @@ async fn watch_stuck_processes(
     folder: Arc<dyn WorkerFolder>,
     pool: BlockingPool,
     clock: Arc<dyn Clock>,
-    gone: watch::Sender<bool>,
+    left: watch::Sender<Remains>,
 ) {
-    while !*gone.borrow() {
+    while !left.borrow().is_nothing() {
         clock.sleep_until(clock.now_ms() + STUCK_PROCESSES_LOOK_MS).await;
         let looked_at = Arc::clone(&folder);
-        if matches!(pool.run(move || looked_at.earlier_processes()).await, Ok(0)) {
+        let Ok(remains) = pool.run(move || looked_at.earlier_processes()).await else { continue };
+        if remains.is_nothing() {
             tracing::info!("the I/O processes of an earlier worker are gone");
-            gone.send_replace(true);
         }
+        left.send_replace(remains);
     }
     // The sender stays: whoever asks later hears it, too.
     std::future::pending::<()>().await;

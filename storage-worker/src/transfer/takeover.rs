@@ -142,7 +142,8 @@ impl Takeover {
         let busy =
             || Refusal::new(Class::Unavailable, "WORKER_BUSY", "too many domains are being read").hint("try again");
         let _slot = self.slots.try_acquire().map_err(|_| busy())?;
-        let child = self.processes.start(self.lock.clone()).await.map_err(|error| {
+        let lock = self.lock.serving(std::slice::from_ref(&order.domain().path));
+        let child = self.processes.start(lock).await.map_err(|error| {
             Refusal::new(Class::Unavailable, "NO_PROCESS", format!("no I/O process can be started: {error}"))
         })?;
         let process = IoProcess::new(child);
