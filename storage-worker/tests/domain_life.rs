@@ -344,6 +344,12 @@ async fn a_check_finds_what_is_not_as_the_catalog_says() {
     std::fs::remove_file(place.join(format!("{VOLUME}.meta"))).expect("gone");
     std::fs::write(place.join("notes"), "x").expect("written");
     assert_eq!(check(&expected, false).await, [FindingReason::UnknownName, FindingReason::MetadataWrong]);
+    // The dirty bit: QEMU was cut off, and repairs the image when it opens it.
+    let mut image = std::fs::read(place.join(VOLUME.to_string())).expect("the image");
+    image[79] |= 1;
+    std::fs::write(place.join(VOLUME.to_string()), image).expect("as if not closed");
+    let found = check(&expected, false).await;
+    assert!(found.contains(&FindingReason::NotClosed) && !found.contains(&FindingReason::FormatWrong), "{found:?}");
     std::fs::write(place.join(VOLUME.to_string()), vec![0; 4096]).expect("spoilt");
     assert!(check(&expected, false).await.contains(&FindingReason::FormatWrong));
     std::fs::remove_file(place.join(VOLUME.to_string())).expect("gone");

@@ -179,6 +179,9 @@ pub(super) fn judged(before: &State, after: &State, finding: wire::PlacementFind
         "HASH_WRONG" | "FORMAT_WRONG" | "SIZE_WRONG" => {
             "its bytes are not what was written: look at the storage before anything is copied from it".to_owned()
         }
+        "NOT_CLOSED" => {
+            "whoever wrote it last was cut off: QEMU repairs it when a guest starts on it, else: qemu-img check -r leaks".to_owned()
+        }
         _ => format!("sdm disk show {name}"),
     };
     Some(v1::DomainFinding {

@@ -44,13 +44,21 @@ pub(super) fn kind_of(text: &str) -> Result<Option<Kind>, Refusal> {
 
 /// The trash that this text names: its id, or the name or id of the disk in it.
 pub(super) fn trash_id(state: &State, text: &str) -> Result<Token, Refusal> {
-    if let Ok(id) = text.parse::<Token>() {
-        return Ok(id);
-    }
+    let id = text.parse::<Token>().ok();
     let of_it = |disk: &Disk| disk.name.as_str() == text || disk.id.to_string() == text;
     let rows = state.garbage.values().filter_map(|row| Some((row, row.trash.as_ref()?)));
     let found: Vec<_> = rows.filter(|(_, trash)| of_it(&trash.disk)).take(SAME_NAME_SHOWN + 1).collect();
     let shown: String = text.chars().take(64).collect();
+    // A disk may be called what another row's id is: then neither is guessed.
+    match (id, found.as_slice()) {
+        (Some(id), []) => return Ok(id),
+        (Some(id), [_, ..]) if state.garbage.get(&id).is_some() => {
+            let message = format!("{shown} is the id of one row of garbage and the name of a deleted disk");
+            return Err(Refusal::new(Class::Invalid, "AMBIGUOUS_NAME", message)
+                .hint("name the disk by its id, or its row by the disk's: sdm gc trash list"));
+        }
+        _ => {}
+    }
     match found.as_slice() {
         [(row, _)] => Ok(row.id),
         [] => Err(Refusal::new(Class::NotFound, "TRASH_NOT_FOUND", format!("there is no disk {shown:?} in the trash"))

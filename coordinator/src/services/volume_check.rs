@@ -13,8 +13,8 @@ use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_state::State;
 
-/// Findings about a disk's words, which no guest reads.
-const HARMLESS: [&str; 2] = ["METADATA_WRONG", "UNKNOWN_NAME"];
+/// Findings about a disk's words, which no guest reads; and an image that was not closed, which QEMU repairs.
+const HARMLESS: [&str; 3] = ["METADATA_WRONG", "UNKNOWN_NAME", "NOT_CLOSED"];
 
 /// Findings that are named.
 const NAMED_MAX: usize = 8;

@@ -108,7 +108,10 @@ impl Report for MaintenanceResult {
     fn text(&self) -> String {
         let (domain, mark) = (&self.domain, self.transaction.mark());
         let mut text = format!("domain {domain} is in maintenance: nothing new begins in it{mark}\n");
-        let next = format!("next: sdm domain detach {domain}, or back: sdm domain activate {domain}\n");
+        let next = format!(
+            "next: sdm domain detach {domain}, or back: sdm domain activate {domain}; if its storage is lost for good: \
+             sdm domain forget {domain} --reason TEXT --confirm {domain}\n"
+        );
         if self.still_running.is_empty() {
             return text + "nothing runs in it any more\n" + &next;
         }

@@ -131,7 +131,11 @@ impl<D: DomainDriver> Check<'_, D> {
             VolumeFormat::Qcow2 => match self.qcow2(&file, beneath) {
                 Ok(virtual_bytes) => virtual_bytes,
                 Err(error) => {
-                    self.find(Some(spec.volume), FindingReason::FormatWrong, error.to_string());
+                    let reason = match error {
+                        qcow2::Qcow2Error::Dirty => FindingReason::NotClosed,
+                        _ => FindingReason::FormatWrong,
+                    };
+                    self.find(Some(spec.volume), reason, error.to_string());
                     return Ok(());
                 }
             },

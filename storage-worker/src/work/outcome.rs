@@ -95,6 +95,8 @@ pub enum FindingReason {
     MetadataWrong,
     /// The file is not what its format says, or damaged.
     FormatWrong,
+    /// Whoever wrote the image last did not close it: QEMU repairs it when it opens it.
+    NotClosed,
     /// The file's bytes are not those whose hash is known.
     HashWrong,
     /// Something else lies in the folder.
@@ -113,6 +115,7 @@ impl FindingReason {
             Self::SizeWrong => "SIZE_WRONG",
             Self::MetadataWrong => "METADATA_WRONG",
             Self::FormatWrong => "FORMAT_WRONG",
+            Self::NotClosed => "NOT_CLOSED",
             Self::HashWrong => "HASH_WRONG",
             Self::UnknownName => "UNKNOWN_NAME",
             Self::Unreadable => "UNREADABLE",

@@ -86,7 +86,8 @@ fn txn_holds(state: &State, lock: &LockSet, txn: Option<&Txn>, told: &mut v1::Ex
                 ),
             ];
             told.not_safe.push(format!(
-                "lock break or txn abort before that: worker {name} is lost, not fenced, and may still write in place"
+                "lock break before that: worker {name} is lost, not fenced, and may still write in place (an abort is recorded, and \
+                 takes effect with its word)"
             ));
         }
         Some((worker, _)) => {

@@ -134,8 +134,8 @@ impl State {
             words.join(", ")
         );
         Err(Refusal::new(Class::Precondition, "TOKEN_DOES_NOT_COVER", message).hint(format!(
-            "take the whole set at once: sdm lock acquire {} {} -- COMMAND; or run the command without SDM_LOCK_TOKEN, so \
-             that it takes locks of its own; {NEW_ID}",
+            "take the whole set at once: sdm lock acquire {} {} -- COMMAND; or give this lock back first: the command \
+             then takes locks of its own; {NEW_ID}",
             self.set_in_words(lock),
             words.join(" ")
         )))

@@ -95,7 +95,8 @@ impl State {
                 .hint("start it on its data folder, or choose another host: sdm worker list"));
         }
         if let Some(draining) = &host.draining {
-            let message = format!("worker {name} is drained by {} ({})", draining.by, draining.reason);
+            let why = if draining.reason.is_empty() { String::new() } else { format!(" ({})", draining.reason) };
+            let message = format!("worker {name} is drained by {}{why}", draining.by);
             return Err(Refusal::new(Class::Precondition, "WORKER_DRAINING", message)
                 .hint(format!("sdm worker undrain {name}, or choose another host")));
         }
