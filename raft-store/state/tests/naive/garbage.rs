@@ -128,6 +128,7 @@ impl Naive {
                 let wanted = |row: &&Garbage| {
                     (row.due <= now || (trash && row.trash.is_some()))
                         && row.held.is_none()
+                        && row.work.attempt.is_none()
                         && domain.is_none_or(|domain| row.domain == domain)
                         && kind.is_none_or(|kind| row.kind == kind)
                 };
