@@ -91,8 +91,9 @@ impl Leading<'_> {
         let announced = |known: &AnnouncedMember| known.name.as_str() == who;
         if self.view.state.meta.announced_members.iter().any(announced) {
             let message = format!("{who} is expected and has not joined yet");
-            return Err(Refusal::new(Class::Precondition, "NOT_JOINED", message)
-                .hint(format!("start it: sdm coordinator --name {who} --listen HOST:PORT --data-dir DIR --join MEMBER")));
+            return Err(Refusal::new(Class::Precondition, "NOT_JOINED", message).hint(format!(
+                "start it: sdm coordinator --name {who} --listen HOST:PORT --data-dir DIR --join MEMBER"
+            )));
         }
         let member = self.member(who)?;
         if self.picture.nodes.contains_key(&member.id) {

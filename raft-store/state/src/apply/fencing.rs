@@ -47,7 +47,9 @@ impl State {
 
     /// Whether the next attempt of this work will change in place what lies there.
     pub(crate) fn will_write_in_place(&self, owner: Owner) -> bool {
-        self.txn_of(owner).and_then(|id| self.txns.get(&id)).is_some_and(|txn| txn.spec.is_in_place() && !txn.reads_catalog())
+        self.txn_of(owner)
+            .and_then(|id| self.txns.get(&id))
+            .is_some_and(|txn| txn.spec.is_in_place() && !txn.reads_catalog())
     }
 
     /// Whether an attempt is out that changes in place what lies there.

@@ -217,8 +217,9 @@ impl State {
                 changed.len(),
                 plan.items.len()
             );
-            let refusal = Refusal::new(Class::Precondition, "PLAN_CHANGED", message)
-                .hint(format!("look at a new one: sdm gc plan; or do the rest of this one: sdm gc apply {id} --skip-changed"));
+            let refusal = Refusal::new(Class::Precondition, "PLAN_CHANGED", message).hint(format!(
+                "look at a new one: sdm gc plan; or do the rest of this one: sdm gc apply {id} --skip-changed"
+            ));
             let blockers = changed.into_iter().take(CHANGED_SHOWN);
             return Err(blockers.fold(refusal, |refusal, (id, why)| refusal.blocker("garbage", id.to_string(), why)));
         }

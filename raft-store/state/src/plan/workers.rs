@@ -76,8 +76,9 @@ impl State {
         let name = &worker.identity.name;
         if let Some(live) = worker.session {
             let message = format!("worker {name} is live: its session {live} is");
-            return Err(Refusal::new(Class::Precondition, "WORKER_LIVE", message)
-                .hint(format!("stop it, or its host, and wait until its session ends; `sdm worker show {name}` shows it")));
+            return Err(Refusal::new(Class::Precondition, "WORKER_LIVE", message).hint(format!(
+                "stop it, or its host, and wait until its session ends; `sdm worker show {name}` shows it"
+            )));
         }
         let last = worker.last_session().unwrap_or_default();
         if session != last {
