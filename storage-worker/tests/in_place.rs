@@ -37,6 +37,10 @@ use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
+/// Held by each test: a tool that another one starts has, from its fork to its exec, every file that is open here, and
+/// with it the lock on an image that was just closed.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn execute(order: Order) -> Outcome {
     run(order, Ports::silent()).await
 }
@@ -80,6 +84,7 @@ fn metadata(domain: &DomainRoot) -> VolumeMetadata {
 
 #[tokio::test]
 async fn a_raw_volume_grows_and_never_shrinks_however_late_the_smaller_size_comes() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let domain = disk(folder.path(), VolumeFormat::Raw, MIB).await;
     std::fs::write(file(&domain), vec![7; 1 << 20]).expect("written");
@@ -99,6 +104,7 @@ async fn a_raw_volume_grows_and_never_shrinks_however_late_the_smaller_size_come
 
 #[tokio::test]
 async fn a_preallocated_volume_keeps_all_its_blocks_reserved() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let domain = root(folder.path(), 1);
     done(execute(Order::CreateDomain(create_domain(domain.clone()))).await);
@@ -114,6 +120,7 @@ async fn a_preallocated_volume_keeps_all_its_blocks_reserved() {
 
 #[tokio::test]
 async fn a_volume_with_two_names_or_another_mark_or_a_user_is_not_changed() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let domain = disk(folder.path(), VolumeFormat::Raw, MIB).await;
     let order = resize(&domain, VolumeFormat::Raw, 2 * MIB);
@@ -145,6 +152,7 @@ fn planted(domain: &DomainRoot, options: &str, bytes: u64) {
 
 #[tokio::test]
 async fn an_image_grows_with_its_tables_and_qemu_finds_it_sound() {
+    let _alone = ALONE.lock().await;
     if !has_qemu_img("an_image_grows_with_its_tables") {
         return;
     }
@@ -190,6 +198,7 @@ async fn an_image_grows_with_its_tables_and_qemu_finds_it_sound() {
 
 #[tokio::test]
 async fn an_image_with_bitmaps_or_too_small_clusters_does_not_grow() {
+    let _alone = ALONE.lock().await;
     if !has_qemu_img("an_image_with_bitmaps_does_not_grow") {
         return;
     }
@@ -209,6 +218,7 @@ async fn an_image_with_bitmaps_or_too_small_clusters_does_not_grow() {
 
 #[tokio::test]
 async fn a_projection_writes_what_it_was_told_and_keeps_when_the_volume_was_made() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let domain = disk(folder.path(), VolumeFormat::Raw, MIB).await;
     let before = metadata(&domain);

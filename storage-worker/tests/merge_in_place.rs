@@ -206,6 +206,10 @@ async fn new_domain<S: Storage>(storage: &S, path: &Path) -> DomainRoot {
     domain
 }
 
+/// Held by each test on real files: a tool that another one starts has, from its fork to its exec, every file that is
+/// open here, and with it the lock on an image that was just closed.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn execute(order: Order) -> Outcome {
     run_on(&FileStorage, order, Ports::silent()).await
 }
@@ -220,6 +224,7 @@ const CHAINS: [&[Layer]; 4] = [
 
 #[tokio::test]
 async fn whatever_the_layers_hold_a_guest_sees_the_same_over_either() {
+    let _alone = ALONE.lock().await;
     if !has_qemu_img("whatever_the_layers_hold_a_guest_sees_the_same_over_either") {
         return;
     }
@@ -263,6 +268,7 @@ async fn whatever_the_layers_hold_a_guest_sees_the_same_over_either() {
 
 #[tokio::test]
 async fn what_is_not_of_our_own_making_or_not_alone_is_left_as_it_is() {
+    let _alone = ALONE.lock().await;
     if !has_qemu_img("what_is_not_of_our_own_making_is_left_as_it_is") {
         return;
     }
