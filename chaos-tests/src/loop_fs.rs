@@ -62,7 +62,6 @@ impl fmt::Display for FsKind {
 /// An image and where it is mounted. Dropping it unmounts.
 #[derive(Debug)]
 pub struct LoopFs {
-    kind: FsKind,
     image: PathBuf,
     mount_point: PathBuf,
     mounted: bool,
@@ -81,14 +80,9 @@ impl LoopFs {
         drop(file);
         std::fs::create_dir(&mount_point)?;
         tool(kind.maker(), &["-q".as_ref(), image.as_os_str()])?;
-        let mut fs = Self { kind, image, mount_point, mounted: false };
+        let mut fs = Self { image, mount_point, mounted: false };
         fs.mount()?;
         Ok(fs)
-    }
-
-    /// Which it is.
-    pub fn kind(&self) -> FsKind {
-        self.kind
     }
 
     /// Where it is mounted.

@@ -15,9 +15,6 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long a process may take to stop: a moment, unless its machine is very busy.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
-
 /// What members and workers are processes of.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -105,39 +102,6 @@ impl Process {
     /// Sends the signal of a power cut, without waiting.
     pub fn send_kill(&mut self) {
         _ = self.child.kill();
-    }
-
-    /// Stops it where it is, and waits until none of its threads runs. One that is in a call of the kernel may end that
-    /// call, and does nothing after it.
-    ///
-    /// # Errors
-    /// It still runs after some seconds.
-    pub fn freeze(&self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
-        // One that has ended does nothing any more.
-        if rustix::process::kill_process(pid, Signal::STOP).is_err() {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        while self.runs()? {
-            anyhow::ensure!(begun.elapsed() < STOPS_WITHIN, "process {} still runs after SIGSTOP", self.child.id());
-            std::thread::yield_now();
-        }
-        Ok(())
-    }
-
-    /// Whether a thread of it is neither stopped nor waiting for a disk.
-    fn runs(&self) -> Result<bool> {
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end while it is looked for.
-            let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
-            // The name in parentheses may hold anything; what follows it does not.
-            let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-            if !matches!(state, Some("T" | "D" | "Z" | "X")) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Tells it to end in order.

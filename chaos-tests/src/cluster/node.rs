@@ -89,14 +89,6 @@ impl Node {
         self.fs.switch()
     }
 
-    /// Stops its process, without ending it.
-    ///
-    /// # Errors
-    /// It goes on.
-    pub fn freeze(&self) -> Result<()> {
-        self.process.as_ref().map_or(Ok(()), Process::freeze)
-    }
-
     /// Kills its process, without waiting for its end.
     pub fn send_kill(&mut self) {
         if let Some(process) = &mut self.process {

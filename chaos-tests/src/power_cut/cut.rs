@@ -1,7 +1,6 @@
 //! One cut: power, then processes, then power again.
 
 use crate::cluster::Cluster;
-use crate::loop_fs::FsKind;
 use crate::loop_fs::PowerSwitch;
 use anyhow::Result;
 use std::path::Path;
@@ -12,19 +11,12 @@ use std::time::Duration;
 /// acknowledge then must be durable all the same), kills them, and mounts what is left. They are not
 /// started. The images as the cut left them are copied to `crash_images` first.
 ///
-/// On XFS the processes are stopped before the cut: an fdatasync that is under way while XFS is shut down can end
-/// without an error and without what it was to write (its inode is let go by the shutdown, and then there is nothing to
-/// wait for). After a real cut nobody is left to acknowledge that.
-///
 /// # Errors
 /// A tool fails.
 pub fn cut_power(cluster: &mut Cluster, victims: &[usize], linger: Duration, crash_images: &Path) -> Result<()> {
     let mut switches = Vec::new();
     for node in pick(cluster, victims) {
         switches.push(node.switch()?);
-    }
-    for node in pick(cluster, victims).filter(|node| node.fs().kind() == FsKind::Xfs) {
-        node.freeze()?;
     }
     throw(switches)?;
     std::thread::sleep(linger);
