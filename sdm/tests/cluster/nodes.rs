@@ -42,6 +42,8 @@ struct Node {
     address: String,
     arguments: Vec<String>,
     process: Option<Process>,
+    /// Bytes of its log that processes before this one wrote.
+    said_before: usize,
 }
 
 impl Cluster {
@@ -120,7 +122,7 @@ impl Cluster {
     }
 
     fn add(&mut self, name: &str, arguments: Vec<String>) {
-        let node = Node { address: self.address(), arguments, process: None };
+        let node = Node { address: self.address(), arguments, process: None, said_before: 0 };
         self.nodes.insert(name.to_owned(), node);
     }
 
@@ -211,6 +213,7 @@ impl Cluster {
         let log = self.log_of(name);
         let node = self.nodes.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"));
         assert!(node.process.is_none(), "{name} runs already");
+        node.said_before = std::fs::read_to_string(&log).map_or(0, |said| said.len());
         let mut command = self.binary.as_deref().map_or_else(program, Command::new);
         command.args(&node.arguments).env("RUST_LOG", "info,openraft=warn");
         node.process = Some(Process::start(name, command, &log));
@@ -332,9 +335,23 @@ impl Cluster {
     pub fn await_worker_state(&self, name: &str, state: &str) {
         until(&format!("{name} is {state}"), || {
             let workers = list(&self.sdm(), "worker");
-            let found = workers.iter().any(|worker| worker["name"] == name && worker["state"] == state);
-            if found { Ok(()) } else { Err(format!("{workers:?}")) }
+            let found = workers.iter().find(|worker| worker["name"] == name && worker["state"] == state);
+            let of_now = |worker: &Value| state != "live" || self.is_session_of_now(name, worker);
+            if found.is_some_and(of_now) { Ok(()) } else { Err(format!("{workers:?}")) }
         });
+    }
+
+    /// Whether the cluster's session of a worker is the one of the process that runs now. Right after a
+    /// start the cluster still has the session of the process before it, which reaches what it reached;
+    /// for a worker that this cluster does not run any session will do.
+    fn is_session_of_now(&self, name: &str, worker: &Value) -> bool {
+        let Some(node) = self.nodes.get(name).filter(|node| node.process.is_some()) else { return true };
+        let said = self.said(name);
+        let welcomes =
+            said.get(node.said_before..).unwrap_or_default().lines().filter(|line| line.contains(": welcomed "));
+        let session =
+            welcomes.last().and_then(|line| line.split_once("session=\"")).and_then(|(_, rest)| rest.split_once('"'));
+        session.is_some_and(|(session, _)| worker["session_id"] == session)
     }
 
     /// Makes a folder and a domain of the same name in it; answers with the domain's own folder.
@@ -355,10 +372,15 @@ impl Cluster {
     #[track_caller]
     pub fn await_reach(&self, domain: &str, workers: &[&str]) {
         until(&format!("{workers:?} reach {domain}"), || {
+            // The sessions first: what is shown after them is what these, or later ones, reach.
+            let sessions = list(&self.sdm(), "worker");
             let shown = self.sdm().done(&["domain", "show", domain]);
             let reached = shown["workers"].as_array().cloned().unwrap_or_default();
-            let all = workers.iter().all(|name| reached.iter().any(|worker| worker == name));
-            if all { Ok(()) } else { Err(shown.to_string()) }
+            let of_now = |name: &str| {
+                sessions.iter().any(|worker| worker["name"] == name && self.is_session_of_now(name, worker))
+            };
+            let reaches = |name: &str| reached.iter().any(|worker| worker == name) && of_now(name);
+            if workers.iter().all(|name| reaches(name)) { Ok(()) } else { Err(format!("{shown} {sessions:?}")) }
         });
     }
 
