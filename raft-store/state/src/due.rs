@@ -4,6 +4,7 @@
 use crate::catalog::Domain;
 use crate::catalog::DomainState;
 use crate::garbage::Garbage;
+use crate::garbage::Kind;
 use crate::locks::LockSet;
 use crate::settings::Settings;
 use crate::work::Attempt;
@@ -86,7 +87,11 @@ pub type GarbagePlace = Option<DomainId>;
 /// Garbage that no attempt is deleting, by place and by the time from which it may be deleted: a
 /// collector finds what is due where somebody can delete it without a look at all the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct WaitingGarbage(imbl::OrdSet<(GarbagePlace, u64, Token)>);
+pub struct WaitingGarbage {
+    all: imbl::OrdSet<(GarbagePlace, u64, Token)>,
+    /// The same by kind, for who asks for one of them in a heap of others.
+    by_kind: imbl::OrdSet<(Kind, GarbagePlace, u64, Token)>,
+}
 
 impl WaitingGarbage {
     fn key(garbage: &Garbage) -> (GarbagePlace, u64, Token) {
@@ -96,21 +101,25 @@ impl WaitingGarbage {
 
     pub(crate) fn insert(&mut self, garbage: &Garbage) {
         if garbage.work.attempt.is_none() && garbage.held.is_none() {
-            self.0.insert(Self::key(garbage));
+            let (place, from_ms, id) = Self::key(garbage);
+            self.all.insert((place, from_ms, id));
+            self.by_kind.insert((garbage.kind, place, from_ms, id));
         }
     }
 
     pub(crate) fn remove(&mut self, garbage: &Garbage) {
-        self.0.remove(&Self::key(garbage));
+        let (place, from_ms, id) = Self::key(garbage);
+        self.all.remove(&(place, from_ms, id));
+        self.by_kind.remove(&(garbage.kind, place, from_ms, id));
     }
 
     /// The places at which there is some.
     pub fn places(&self) -> impl Iterator<Item = GarbagePlace> + '_ {
         let last = Token { epoch: u64::MAX, index: u64::MAX, ordinal: u32::MAX };
-        let first = self.0.get_min().map(|(place, _, _)| *place);
+        let first = self.all.get_min().map(|(place, _, _)| *place);
         std::iter::successors(first, move |place| {
             let after = (*place, u64::MAX, last);
-            self.0.range(after..).find(|(next, _, _)| next != place).map(|(next, _, _)| *next)
+            self.all.range(after..).find(|(next, _, _)| next != place).map(|(next, _, _)| *next)
         })
     }
 
@@ -123,6 +132,21 @@ impl WaitingGarbage {
     /// The same without what may be deleted before this.
     pub fn from(&self, place: GarbagePlace, from_ms: u64) -> impl Iterator<Item = (u64, Token)> + '_ {
         let from = (place, from_ms, Token::default());
-        self.0.range(from..).take_while(move |(at, _, _)| *at == place).map(|(_, from_ms, id)| (*from_ms, *id))
+        self.all.range(from..).take_while(move |(at, _, _)| *at == place).map(|(_, from_ms, id)| (*from_ms, *id))
+    }
+
+    /// The same of one kind; of all without one.
+    pub(crate) fn of_kind(
+        &self,
+        kind: Option<Kind>,
+        place: GarbagePlace,
+        from_ms: u64,
+    ) -> impl Iterator<Item = (u64, Token)> + '_ {
+        let of = kind.map(|kind| {
+            let from = (kind, place, from_ms, Token::default());
+            self.by_kind.range(from..).take_while(move |row| (row.0, row.1) == (kind, place)).map(|row| (row.2, row.3))
+        });
+        let all = kind.is_none().then(|| self.from(place, from_ms));
+        of.into_iter().flatten().chain(all.into_iter().flatten())
     }
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 /// Why something is garbage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Names of an attempt that did not win.
     ClosedAttempt,

@@ -32,6 +32,9 @@ pub struct GcPlan {
     pub items: Vec<PlanItem>,
     /// Rows that would belong in it and found no place: another plan takes them.
     pub left_out: u64,
+    /// The heap was too large to be looked at as a whole: more may belong in it than were counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// The transaction that carried it out.
     pub applied: Option<TxnId>,
 }

@@ -89,6 +89,43 @@ fn an_abort_takes_effect_only_when_nobody_writes_in_place_any_more() {
     assert!(world.state.locks.is_empty());
 }
 
+/// An attempt that broke off may have come as far as `.meta`, which would then tell a size that the disk never got.
+#[test]
+fn what_the_storage_tells_is_written_anew_after_an_abort_of_work_in_place_that_began() {
+    let (mut world, s1, _, disk, id) = growing();
+    let placement = world.state.disks.get(&disk).unwrap().placement;
+    world.apply(Command::Abort { txn: id, reason: "no more".into() });
+    assert!(world.state.projections.is_empty(), "it is not over");
+    world.report(s1, world.assignments("w1")[0].token, failed());
+    assert_eq!(world.refusal_of(id).reason, "ABORTED");
+    let assigned = world.assignments("w1").into_iter().chain(world.assignments("w2"));
+    let told: Vec<_> = assigned
+        .filter_map(|assignment| match assignment.order {
+            Order::Project { placement, volumes, .. } => Some((placement, volumes[0].virtual_size)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(placement, 1 << 20)]);
+}
+
+#[test]
+fn an_abort_of_work_in_place_that_never_began_has_nothing_to_write_anew() {
+    let (mut world, s1, s2, disk, id) = growing();
+    world.work("w1", s1);
+    assert!(matches!(world.phase(id), Phase::Committed(_)));
+    for (worker, session) in [("w1", s1), ("w2", s2), ("w1", s1)] {
+        world.work(worker, session);
+    }
+    assert!(world.state.projections.is_empty());
+    for session in [s1, s2] {
+        world.apply(Command::ExpireSessions { sessions: vec![session] });
+    }
+    let id = world.begin(Spec::ResizeDisk { disk, size: 40 << 20 });
+    world.apply(Command::Abort { txn: id, reason: "no more".into() });
+    assert!(matches!(world.phase(id), Phase::Aborted(_) | Phase::Refused(_)), "{:?}", world.phase(id));
+    assert!(world.state.projections.is_empty());
+}
+
 #[test]
 fn what_was_done_in_place_is_committed_although_an_abort_was_asked_for() {
     let (mut world, s1, _, disk, id) = growing();

@@ -440,3 +440,53 @@ fn trash_of_a_restored_cluster_is_held_because_somebody_may_use_the_disk_by_now(
     assert!(row.held.is_none() && row.trash.is_none() && state.volumes.is_empty());
     assert_eq!(sdm_state::invariants::check(&state), Ok(()));
 }
+
+/// Plans of two rows at most, which look at sixteen; so many disks are deleted, and an attempt is given up after that.
+fn heap(disks: usize, retention_ms: u64) -> Kept {
+    let mut kept = Kept::new();
+    kept.world.state.meta.settings.gc_plan_items_max = 2;
+    let (session, domain) = (kept.session, kept.domain);
+    kept.done(GarbageOrder::SetRetention { domain, retention_ms: Some(retention_ms) });
+    for number in 0..disks {
+        let disk = kept.world.add_disk("w1", session, &format!("heap-{number}"), domain);
+        kept.world.begin(Spec::DeleteDisk { disk });
+    }
+    kept.world.pass(1_000);
+    kept.abandoned_attempt();
+    kept
+}
+
+fn plan_of(kept: &mut Kept, kind: Option<Kind>) -> sdm_state::gc_plans::GcPlan {
+    kept.done(GarbageOrder::PlanCollection { domain: None, kind, trash: false });
+    let id = kept.world.index;
+    kept.world.state.gc_plans.get(&id).expect("the plan").clone()
+}
+
+#[test]
+fn a_plan_of_one_kind_finds_it_behind_any_heap_of_another() {
+    let mut kept = heap(20, 0);
+    let plan = plan_of(&mut kept, Some(Kind::ClosedAttempt));
+    let [item] = &plan.items[..] else { panic!("{plan:?}") };
+    let row = kept.world.state.garbage.get(&item.garbage).expect("it is there");
+    assert_eq!((row.kind, plan.left_out, plan.cut), (Kind::ClosedAttempt, 0, false));
+}
+
+#[test]
+fn a_plan_says_when_it_did_not_look_at_all_of_a_heap() {
+    let mut kept = heap(20, 0);
+    let plan = plan_of(&mut kept, None);
+    assert_eq!((plan.items.len(), plan.left_out, plan.cut), (2, 14, true));
+    let mut kept = heap(10, 0);
+    let plan = plan_of(&mut kept, None);
+    assert_eq!((plan.items.len(), plan.left_out, plan.cut), (2, 9, false));
+}
+
+/// What will be due in a moment is looked at behind all that is: it never hides that, also in another domain.
+#[test]
+fn what_is_due_is_planned_before_what_will_be() {
+    let mut kept = heap(20, 30_000);
+    let plan = plan_of(&mut kept, None);
+    let [item] = &plan.items[..] else { panic!("{plan:?}") };
+    let row = kept.world.state.garbage.get(&item.garbage).expect("it is there");
+    assert_eq!((row.kind, plan.left_out, plan.cut), (Kind::ClosedAttempt, 0, true));
+}

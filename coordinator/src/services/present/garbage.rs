@@ -147,6 +147,7 @@ pub(crate) fn collection_plan(state: &State, plan: &GcPlan) -> v1::CollectionPla
         bytes: bytes.fold(0, u64::saturating_add),
         items,
         left_out: plan.left_out,
+        cut: plan.cut,
         applied_by: plan.applied.map(|txn| txn.to_string()).unwrap_or_default(),
         clock_ms: state.meta.clock_ms,
     }

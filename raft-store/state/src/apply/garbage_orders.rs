@@ -15,6 +15,16 @@ use crate::work::Owner;
 use sdm_proto::ids::DomainId;
 use sdm_proto::token::Token;
 
+/// What a plan takes in.
+struct PlannedRows<'s> {
+    /// By rising id.
+    rows: Vec<&'s Garbage>,
+    /// How many were seen that found no place.
+    left_out: u64,
+    /// There is more that was not looked at.
+    cut: bool,
+}
+
 impl State {
     /// Does it; its plan was asked in this very entry.
     pub(super) fn commit_garbage_order(&mut self, turn: &mut Turn, mut txn: Txn, order: GarbageOrder) {
@@ -61,7 +71,7 @@ impl State {
         let (plans_max, items_max) = (settings.gc_plans_max, settings.gc_plan_items_max);
         let expires_ms = now.saturating_add(settings.gc_plan_kept_ms);
         let most = usize::try_from(items_max).unwrap_or(usize::MAX);
-        let (rows, left_out) = self.rows_for_plan(domain, kind, trash, most);
+        let PlannedRows { rows, left_out, cut } = self.rows_for_plan(domain, kind, trash, most);
         let bytes = rows.iter().map(|row| row.bytes).fold(0, u64::saturating_add);
         let item = |row: &&Garbage| PlanItem { garbage: row.id, placement: row.placement, hash: row.content_hash() };
         let items: Vec<PlanItem> = rows.iter().map(item).collect();
@@ -73,39 +83,37 @@ impl State {
             self.remove_gc_plan(id);
         }
         let id = self.meta.applied_index;
-        self.note(txn, format!("plan {id}: {} rows, {bytes} bytes, {left_out} left out", items.len()));
-        let plan =
-            GcPlan { id, txn: txn.id, made_ms: now, expires_ms, domain, kind, trash, items, left_out, applied: None };
+        let least = if cut { "at least " } else { "" };
+        self.note(txn, format!("plan {id}: {} rows, {bytes} bytes, {least}{left_out} left out", items.len()));
+        let (made_ms, applied) = (now, None);
+        let plan = GcPlan { id, txn: txn.id, made_ms, expires_ms, domain, kind, trash, items, left_out, cut, applied };
         self.put_gc_plan(plan);
         Outcome { domain, bytes, ..Outcome::default() }
     }
 
-    /// What a plan takes in, by rising id, and how many found no place in it, of a heap at least so many: what is due
-    /// first comes first, and no more is looked at than a few plans' worth.
-    fn rows_for_plan(
-        &self,
-        domain: Option<DomainId>,
-        kind: Option<Kind>,
-        trash: bool,
-        most: usize,
-    ) -> (Vec<&Garbage>, u64) {
+    /// What a plan takes in; no more is looked at than a few plans' worth.
+    fn rows_for_plan(&self, domain: Option<DomainId>, kind: Option<Kind>, trash: bool, most: usize) -> PlannedRows<'_> {
         let now = self.meta.clock_ms;
         let waiting = &self.index.waiting_garbage;
-        // What failed is due all the same, and in a pause.
+        // What failed is due all the same, and in a pause: behind all that is not, as is what will only be due then.
         let until = if trash { u64::MAX } else { now.saturating_add(self.meta.settings.retry_max_ms) };
         let wanted = |row: &&Garbage| {
             let is_due = row.due_ms <= now || (trash && row.trash.is_some());
             let in_place = domain.is_none_or(|domain| row.place.domain == domain);
-            is_due && in_place && kind.is_none_or(|kind| row.kind == kind) && row.held.is_none()
+            is_due && in_place && row.held.is_none()
         };
-        let places = waiting.places().filter(|place| domain.is_none() || place.is_none() || *place == domain);
-        let rows = places.flat_map(|place| waiting.at(place).take_while(|(from_ms, _)| *from_ms <= until));
-        let rows = rows.take(most.saturating_mul(LOOKED_AT_FOR_ONE)).filter_map(|(_, id)| self.garbage.get(&id));
-        let mut found: Vec<&Garbage> = rows.filter(wanted).collect();
+        let places = || waiting.places().filter(|place| domain.is_none() || place.is_none() || *place == domain);
+        let between = |from_ms: u64, until_ms: u64| {
+            let at = move |place| waiting.of_kind(kind, place, from_ms).take_while(move |(ms, _)| *ms <= until_ms);
+            places().flat_map(at)
+        };
+        let mut rows = between(0, now).chain(between(now.saturating_add(1), until));
+        let looked_at = rows.by_ref().take(most.saturating_mul(LOOKED_AT_FOR_ONE));
+        let mut found: Vec<&Garbage> = looked_at.filter_map(|(_, id)| self.garbage.get(&id)).filter(wanted).collect();
         let left_out = found.len().saturating_sub(most) as u64;
         found.truncate(most);
         found.sort_unstable_by_key(|row| row.id);
-        (found, left_out)
+        PlannedRows { rows: found, left_out, cut: rows.next().is_some() }
     }
 
     fn apply_gc_plan(&mut self, turn: &mut Turn, txn: &mut Txn, id: u64) -> Outcome {

@@ -77,6 +77,19 @@ impl State {
         self.assign(turn, Owner::Projection(placement));
     }
 
+    /// Of what a transaction changed in place the storage may tell already, though the catalog never will: an attempt may
+    /// have come as far as `.meta` before it broke off.
+    pub(super) fn project_given_up(&mut self, turn: &mut Turn, txn: &Txn) {
+        let disk = match txn.spec {
+            Spec::ResizeDisk { disk, .. } | Spec::DeleteSnapshot { disk, in_place: true, .. } => disk,
+            _ => return,
+        };
+        let began = self.work_of(Owner::Step(txn.id)).is_some_and(|work| work.attempts > 0);
+        if let Some(placement) = self.disks.get(&disk).map(|row| row.placement).filter(|_| began) {
+            self.project(turn, placement);
+        }
+    }
+
     /// The same, by the next entry: a placement in the trash is in the way of nothing else.
     pub(crate) fn want_projection(&mut self, placement: PlacementId) {
         let now = self.meta.clock_ms;

@@ -69,6 +69,7 @@ struct PlanView {
     trash: bool,
     items: Vec<ItemView>,
     left_out: u64,
+    cut: bool,
     bytes: u64,
     made_ms: u64,
     expires_ms: u64,
@@ -91,6 +92,7 @@ impl From<v1::CollectionPlan> for PlanView {
             trash: plan.trash,
             items: plan.items.into_iter().map(item).collect(),
             left_out: plan.left_out,
+            cut: plan.cut,
             bytes: plan.bytes,
             made_ms: plan.made_ms,
             expires_ms: plan.expires_ms,
@@ -114,7 +116,10 @@ impl Report for PlanView {
         let count = plural(self.items.len() as u64, "row");
         text.push_str(&format!("plan {}: {count}, {}", self.plan, bytes_text(self.bytes)));
         if self.left_out > 0 {
-            text.push_str(&format!("; {} more need another plan", self.left_out));
+            let least = if self.cut { "at least " } else { "" };
+            text.push_str(&format!("; {least}{} more need another plan", self.left_out));
+        } else if self.cut {
+            text.push_str("; not all was looked at: carry it out, or narrow it (--domain, --kind), and plan again");
         }
         match &self.applied_by {
             Some(txn) => text.push_str(&format!("; carried out in transaction {txn}\n")),
