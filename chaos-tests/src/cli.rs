@@ -1,7 +1,10 @@
 //! The command line: which scenario, on what, how often.
 
+use crate::checkers;
 use crate::disk_full::DiskFull;
 use crate::flipped_byte::FlippedByte;
+use crate::history::Target;
+use crate::history::write_event;
 use crate::janitor;
 use crate::loop_fs::FsKind;
 use crate::power_cut::PowerCut;
@@ -10,12 +13,16 @@ use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
 use crate::sim;
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use std::fs::File;
+use std::io::BufReader;
+use std::io::BufWriter;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,6 +117,34 @@ enum Scenario {
         #[arg(long, default_value = "info")]
         log: String,
     },
+    /// Judge a history: is there one order that explains every answer? Exit code 0: yes; 1: no; 2: not decided
+    Check {
+        /// JSON lines, one event each
+        file: PathBuf,
+        /// Operations that are tried on each lock or disk before it counts as undecided
+        #[arg(long, default_value_t = checkers::STEPS_MAX)]
+        steps: u64,
+    },
+    /// Write a history in the form of another checker, to standard output
+    Convert {
+        /// JSON lines, one event each
+        file: PathBuf,
+        /// Whose form
+        #[arg(long, value_enum)]
+        to: Target,
+    },
+    /// Write a random history of locks as a cluster that keeps its promises would leave it
+    #[command(hide = true)]
+    SampleHistory {
+        #[arg(long, default_value_t = 10_000)]
+        operations: usize,
+        #[arg(long, default_value_t = 20)]
+        processes: usize,
+        #[arg(long, default_value_t = 20)]
+        keys: usize,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Change single bytes in the files of a stopped member
     FlippedByte {
         /// Flips in each file
@@ -198,7 +233,14 @@ fn base_of(given: Option<&PathBuf>) -> Result<PathBuf> {
 /// Parses this process's arguments and does what they say.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let mounts = !matches!(cli.scenario, Scenario::Sim { .. } | Scenario::SimSeed { .. });
+    let mounts = !matches!(
+        cli.scenario,
+        Scenario::Sim { .. }
+            | Scenario::SimSeed { .. }
+            | Scenario::Check { .. }
+            | Scenario::Convert { .. }
+            | Scenario::SampleHistory { .. }
+    );
     if mounts
         && rustix::process::geteuid().is_root()
         && let Err(error) = janitor::own_mounts()
@@ -247,6 +289,19 @@ impl Scenario {
             }
             Scenario::SimSeed { seed, workload, planted, trace, log } => {
                 sim::SeedRun { seed, workload, planted, trace, log }.run()
+            }
+            Scenario::Check { file, steps } => checkers::check_file(&file, steps),
+            Scenario::Convert { file, to } => {
+                let from = File::open(&file).with_context(|| format!("opening the history {}", file.display()))?;
+                to.convert(BufReader::new(from), &mut BufWriter::new(std::io::stdout().lock()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Scenario::SampleHistory { operations, processes, keys, seed } => {
+                let mut to = BufWriter::new(std::io::stdout().lock());
+                for event in (checkers::Sample { seed, operations, processes, keys }).events() {
+                    write_event(&mut to, &event)?;
+                }
+                Ok(ExitCode::SUCCESS)
             }
             Scenario::FlippedByte { flips, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);

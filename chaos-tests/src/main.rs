@@ -9,9 +9,11 @@
 //! ```
 //!
 //! Nothing of the product is replaced: a member is `sdm_coordinator::run` on a real file system, in a
-//! process of its own. Only the power is not real: a loop-mounted file system is shut down.
+//! process of its own. Only the power is not real: a loop-mounted file system is shut down. What must hold of a whole
+//! history, whoever recorded it, is for `checkers`.
 
 mod check;
+mod checkers;
 mod cli;
 mod client;
 mod cluster;

@@ -104,7 +104,8 @@ impl LockClient {
         self.counted(&answer, again);
         match answer {
             Answer::Done(opened) => {
-                self.event("ok", "open", &self.nonce, json!(opened.session.map(|key| key.id)));
+                let told = json!({ "session": opened.session.map(|key| key.id), "ttl_ms": opened.ttl_ms });
+                self.event("ok", "open", &self.nonce, told);
                 let mut record = self.history.record();
                 if let Some(book) = record.books.get_mut(self.number) {
                     book.session = opened.session;
@@ -115,14 +116,17 @@ impl LockClient {
                 self.sequence = 0;
                 self.nonce = new_nonce();
             }
-            Answer::Refused(refusal) => self.refused("open a session", &refusal.to_string()),
+            Answer::Refused(refusal) => {
+                self.event("fail", "open", &self.nonce, json!(refusal.reason));
+                self.refused("open a session", &refusal.to_string());
+            }
             Answer::Unknown(why) => self.event("info", "open", &self.nonce, json!(why)),
         }
     }
 
     /// Ends the session: everything under it goes.
     async fn close(&mut self, session: v1::SessionKey) {
-        self.event("invoke", "close", &session.id.to_string(), json!(null));
+        self.event("invoke", "close", &session.id.to_string(), json!({ "session": session.id }));
         self.stop_counting_on_shared();
         let call = |channel| async move {
             let request = v1::CloseSessionRequest { session: Some(session) };
@@ -139,7 +143,10 @@ impl LockClient {
                     *book = Default::default();
                 }
             }
-            Answer::Refused(refusal) => self.refused("close its session", &refusal.to_string()),
+            Answer::Refused(refusal) => {
+                self.event("fail", "close", &session.id.to_string(), json!(refusal.reason));
+                self.refused("close its session", &refusal.to_string());
+            }
             // It is closed again next time; until then nobody knows what it holds.
             Answer::Unknown(why) => {
                 self.event("info", "close", &session.id.to_string(), json!(why));
@@ -170,14 +177,17 @@ impl LockClient {
         self.sequence += 1;
         let sequence = self.sequence;
         let floor = self.history.record().newest_token();
-        self.event("invoke", "acquire", &resource, json!({ "sequence": sequence }));
+        self.event("invoke", "acquire", &resource, json!({ "session": session.id, "sequence": sequence }));
         let patience = self.insists();
         let (answer, again) = self.send_acquire(session, sequence, &resource, patience).await;
         self.counted(&answer, again);
         match answer {
             Answer::Done(granted) => match self.grant_of(&granted, &resource) {
                 Some(grant) => self.was_granted(sequence, grant, floor),
-                None => self.refused("acquire", &format!("an answer that is none: {granted:?}")),
+                None => {
+                    self.event("info", "acquire", &resource, json!("an answer that is none"));
+                    self.refused("acquire", &format!("an answer that is none: {granted:?}"));
+                }
             },
             Answer::Refused(refusal) => {
                 self.event("fail", "acquire", &resource, json!(refusal.reason));
@@ -242,7 +252,8 @@ impl LockClient {
         let Some(grant) = held.get(self.random.random_range(0..held.len())).cloned() else { return };
         self.sequence += 1;
         let sequence = self.sequence;
-        self.event("invoke", "release", &grant.resource, json!({ "sequence": sequence, "lock": grant.lock }));
+        let asked = json!({ "session": session.id, "sequence": sequence, "lock": grant.lock });
+        self.event("invoke", "release", &grant.resource, asked);
         self.history.record().giving_back(self.number, &grant.resource);
         let patience = self.insists();
         let (answer, again) = self.send_release(session, sequence, &grant.lock, patience).await;
@@ -285,21 +296,37 @@ impl LockClient {
     /// Sends the last answered request again: the recorded answer must come.
     async fn repeat(&mut self, session: v1::SessionKey, last: Repeatable) {
         let number = self.number;
+        let (Repeatable::Acquire(_, grant) | Repeatable::Release(_, grant)) = &last;
+        let key = grant.resource.clone();
+        self.event("invoke", "repeat", &key, json!({ "session": session.id, "sequence": last.sequence() }));
+        let mut told = json!(null);
         let wrong = match &last {
             Repeatable::Acquire(sequence, grant) => {
-                match self.send_acquire(session, *sequence, &grant.resource, PATIENCE).await.0 {
+                let answer = self.send_acquire(session, *sequence, &grant.resource, PATIENCE).await.0;
+                if let Answer::Done(again) = &answer {
+                    told = json!({ "token": again.token, "lock": again.lock_id });
+                }
+                match answer {
                     Answer::Done(again) if self.grant_of(&again, &grant.resource).as_ref() == Some(grant) => None,
-                    Answer::Unknown(_) => None,
+                    Answer::Unknown(why) => {
+                        self.event("info", "repeat", &key, json!(why));
+                        return;
+                    }
                     other => Some(format!("{other:?} instead of {grant:?}")),
                 }
             }
             Repeatable::Release(sequence, grant) => {
                 match self.send_release(session, *sequence, &grant.lock, PATIENCE).await.0 {
-                    Answer::Done(_) | Answer::Unknown(_) => None,
+                    Answer::Done(_) => None,
+                    Answer::Unknown(why) => {
+                        self.event("info", "repeat", &key, json!(why));
+                        return;
+                    }
                     other => Some(format!("{other:?} instead of the release of {grant:?}")),
                 }
             }
         };
+        self.event("ok", "repeat", &key, wrong.as_ref().map_or(told, |wrong| json!(wrong)));
         self.history.record().counts.compared += 1;
         if let Some(wrong) = wrong {
             let what = format!("client {number} repeated request {} and was told {wrong}", last.sequence());
@@ -325,6 +352,11 @@ impl LockClient {
     fn refused(&self, what: &str, why: &str) {
         self.history.violated(Promise::Kept, format!("client {} may not {what}: {why}", self.number));
     }
+}
+
+/// The resources that all clients want.
+pub fn shared_resources() -> impl Iterator<Item = String> {
+    (0..SHARED_NAMES).map(|number| format!("{SHARED}{number}"))
 }
 
 fn new_nonce() -> String {

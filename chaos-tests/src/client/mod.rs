@@ -16,6 +16,7 @@ pub use endpoints::locks;
 pub use endpoints::snapshots;
 pub use endpoints::transactions;
 pub use locks::LockClient;
+pub use locks::shared_resources;
 pub use noops::NoopClient;
 pub use sessions::keep_alive;
 pub use txns::TxnClient;

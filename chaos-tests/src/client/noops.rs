@@ -51,7 +51,8 @@ impl NoopClient {
         let name = format!("user/bench/chaos-{}-{}", self.number, self.names);
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
         self.history.record().request_ids.insert(id.clone());
-        self.history.event("invoke", "noop", "begin", &id, json!(name));
+        let process = format!("noop-{}", self.number);
+        self.history.event("invoke", &process, "begin", &id, json!(name));
         let patience = if self.random.random_range(0..4) == 0 { Duration::ZERO } else { PATIENCE };
         let (answer, again) = self.send(&id, &name, patience).await;
         let told = outcome(&id, &name, &answer);
@@ -69,7 +70,7 @@ impl NoopClient {
         }
         drop(record);
         let kind = if phase.is_some() { "ok" } else { "info" };
-        self.history.event(kind, "noop", "begin", &id, json!(phase));
+        self.history.event(kind, &process, "begin", &id, json!(phase));
     }
 
     /// One of the last requests again: the recorded outcome must come.

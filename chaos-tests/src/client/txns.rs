@@ -52,10 +52,10 @@ impl TxnClient {
         let name = format!("chaos-{}-{}", self.number, self.names);
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string();
         self.history.record().request_ids.insert(id.clone());
-        self.history.event("invoke", &self.number.to_string(), "begin", &id, json!(name));
+        let process = format!("txn-{}", self.number);
+        self.history.event("invoke", &process, "begin", &id, json!(name));
         let patience = if self.random.random_range(0..4) == 0 { Duration::ZERO } else { PATIENCE };
         let (answer, again) = self.send(&id, &name, patience).await;
-        let process = self.number.to_string();
         let mut record = self.history.record();
         match &answer {
             Answer::Unknown(_) => record.counts.unknown += 1,
@@ -73,7 +73,11 @@ impl TxnClient {
                 drop(record);
                 self.history.event("info", &process, "begin", &id, json!(why));
             }
-            other => record.violated(Promise::Idempotent, format!("a new request {id} was answered with {other:?}")),
+            other => {
+                record.violated(Promise::Idempotent, format!("a new request {id} was answered with {other:?}"));
+                drop(record);
+                self.history.event("info", &process, "begin", &id, json!(format!("{other:?}")));
+            }
         }
     }
 
@@ -92,7 +96,19 @@ impl TxnClient {
             true => (format!("{}-other", known.name), REUSED),
             false => (known.name.clone(), known.reason.as_str()),
         };
+        let process = format!("txn-{}", self.number);
+        if !other_name {
+            self.history.event("invoke", &process, "repeat", &known.id, json!({ "id": known.id }));
+        }
         let (answer, _) = self.send(&known.id, &name, PATIENCE).await;
+        if !other_name {
+            let (kind, told) = match &answer {
+                Answer::Refused(refusal) => ("ok", json!(refusal.reason)),
+                Answer::Unknown(why) => ("info", json!(why)),
+                other => ("ok", json!(format!("{other:?}"))),
+            };
+            self.history.event(kind, &process, "repeat", &known.id, told);
+        }
         self.history.record().counts.compared += 1;
         match answer {
             Answer::Refused(refusal) if refusal.reason == expected => {}

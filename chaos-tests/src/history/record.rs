@@ -4,6 +4,10 @@
 //! An operation counts as acknowledged when its answer came, as refused when the state machine said
 //! no, and as unknown in every other case: then either outcome is right until the cluster shows which.
 
+use super::event::Event;
+use super::event::Kind;
+use super::event::Process;
+use super::lines::write_event;
 use sdm_proto::token::Token;
 use sdm_proto::wire::v1::SessionKey;
 use std::collections::BTreeMap;
@@ -49,6 +53,8 @@ pub enum Promise {
     EqualStates,
     /// Nothing on the storage is changed by an attempt that is not its own.
     Fenced,
+    /// What was told can be put into one order that the calls allow.
+    Linearizable,
 }
 
 /// A promise that was broken, and how it was seen.
@@ -185,7 +191,7 @@ pub struct Record {
     newest: Token,
     tokens: HashSet<Token>,
     violations: Vec<Violation>,
-    events: VecDeque<String>,
+    events: VecDeque<Event>,
     numbered: u64,
 }
 
@@ -303,12 +309,19 @@ impl History {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes an event down, one JSON object a line as Jepsen's tools read them: `kind` is invoke, ok,
-    /// fail or info, `process` who did it, `f` what, `key` on what.
+    /// Writes an event down: `kind` is invoke, ok, fail or info, `process` who did it, `f` what, `key` on what. A
+    /// process does one thing at a time, and invoke is followed by one of the others of the same `f`; an info of who
+    /// asked for nothing is a note.
     pub fn event(&self, kind: &str, process: &str, f: &str, key: &str, value: serde_json::Value) {
         let time = match &self.time {
             Time::Since(begun) => u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
             Time::Simulated(now_ns) => now_ns.load(Ordering::Relaxed),
+        };
+        let kind = match kind {
+            "invoke" => Kind::Invoke,
+            "ok" => Kind::Ok,
+            "fail" => Kind::Fail,
+            _ => Kind::Info,
         };
         let mut record = self.record();
         let index = record.numbered;
@@ -316,20 +329,23 @@ impl History {
         if record.events.len() >= EVENTS_MAX {
             record.events.pop_front();
         }
-        let event = serde_json::json!({
-            "index": index, "time": time, "type": kind, "process": process, "f": f, "key": key, "value": value,
-        });
-        record.events.push_back(event.to_string());
+        let (process, f, key) = (Process::of(process), f.to_owned(), key.to_owned());
+        record.events.push_back(Event { index, time, kind, process, f, key, value });
     }
 
     /// The last events, a line each.
     pub fn events(&self) -> String {
-        let record = self.record();
-        record.events.iter().fold(String::new(), |mut all, event| {
-            all.push_str(event);
-            all.push('\n');
-            all
-        })
+        let mut all = Vec::new();
+        for event in &self.record().events {
+            // Writing to memory does not fail.
+            let _ = write_event(&mut all, event);
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// The last events; the first of them has the number 0 where none was dropped.
+    pub fn recorded(&self) -> Vec<Event> {
+        self.record().events.iter().cloned().collect()
     }
 
     /// Notes that a promise was broken.
