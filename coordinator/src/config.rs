@@ -7,6 +7,7 @@ use sdm_proto::seams::Clock;
 use sdm_proto::seams::TcpTransport;
 use sdm_proto::seams::Transport;
 use sdm_raft_store::MemberDisk;
+use sdm_raft_store::raft::LogCut;
 use sdm_raft_store::raft::RaftTiming;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct MemberConfig {
     pub clock: Arc<dyn Clock>,
     /// Raft's timers.
     pub timing: RaftTiming,
+    /// When the log is cut. Other figures than the usual ones are for tests, whose logs are short.
+    pub log_cut: LogCut,
     /// Takes the place of `data_dir`, for simulations.
     pub disk: Option<MemberDisk>,
 }
@@ -64,6 +67,7 @@ impl MemberConfig {
             transport: Arc::new(TcpTransport),
             clock: Arc::new(BootClock),
             timing: RaftTiming::default(),
+            log_cut: LogCut::default(),
             disk: None,
         }
     }

@@ -16,6 +16,7 @@ use crate::route::at_leader;
 use crate::route::not_leader;
 use crate::route::report_time;
 use crate::route::stopping;
+use sdm_proto::failpoint;
 use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::internal::v1::KeepAliveRequest;
 use sdm_proto::wire::internal::v1::SessionKey;
@@ -130,7 +131,8 @@ impl Leases {
     /// A leadership begins: everyone gets the full lease.
     pub fn begin(&self, leader: LeaderId, state: &State, now_ms: u64) {
         let mut watched = Watched { leader, newest: 0, leases: BTreeMap::new(), by_deadline: BTreeSet::new() };
-        watched.sync(state, now_ms);
+        let given_ms = if failpoint::skips("plant.lease-not-renewed") { 0 } else { now_ms };
+        watched.sync(state, given_ms);
         *self.lock() = Some(watched);
     }
 
@@ -169,7 +171,8 @@ impl Leases {
                 state.sessions.get(&session.id).filter(|live| live.epoch == session.epoch).map(|live| live.ttl_ms);
             // One that is not known was resumed under a new epoch: whoever expired the earlier one did
             // not mean this one.
-            let expiring = watched.leases.get(session).is_some_and(|lease| lease.expiring);
+            let expiring = watched.leases.get(session).is_some_and(|lease| lease.expiring)
+                && !failpoint::skips("plant.keepalive-expiring");
             if let Some(ttl_ms) = ttl_ms.filter(|_| !expiring) {
                 watched.set(*session, Lease { deadline_ms: now_ms.saturating_add(ttl_ms), expiring: false });
                 renewed.insert(*session);
@@ -257,9 +260,11 @@ pub(crate) async fn round(core: Core, asked: Vec<Vec<SessionRef>>, deadline: Ins
 /// Renews sessions as the leader of exactly this leadership.
 async fn renew_here(core: &Core, leader: LeaderId, sessions: &[SessionRef]) -> Result<Renewal, Refusal> {
     core.inner.stopwatch.started(leader).await;
-    let confirmed = read::confirmed(core, Instant::now() + TRY_TIME).await?;
-    if confirmed.leader_id != leader {
-        return Err(not_leader(core));
+    if !failpoint::skips("plant.keepalive-unconfirmed") {
+        let confirmed = read::confirmed(core, Instant::now() + TRY_TIME).await?;
+        if confirmed.leader_id != leader {
+            return Err(not_leader(core));
+        }
     }
     let now_ms = core.clock().now_ms();
     core.inner.leases.renew(leader, sessions, || core.view(), now_ms).ok_or_else(|| not_leader(core))

@@ -21,6 +21,7 @@ use crate::route::stopping;
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
+use sdm_proto::failpoint;
 use sdm_proto::limits;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -33,7 +34,11 @@ use sdm_state::Command;
 use sdm_state::Entry;
 use sdm_state::Reply;
 use sdm_state::envelope;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a planted bug waits for a majority.
+const EARLY: Duration = Duration::from_millis(200);
 
 /// A write at this member that did not succeed.
 #[derive(Debug)]
@@ -134,10 +139,22 @@ pub(crate) async fn write_here(
     };
     let (responder, outcome) = ProgressResponder::complete_only();
     let entry = Entry { stamp_ms, entropy, command };
+    let early = failpoint::skips("plant.acknowledge-early").then(|| entry.clone());
     if inner.raft.write(entry).with_leader(leader).responder(responder).await.is_err() {
         return Err(WriteError::NotAppended(stopping(core)));
     }
-    match outcome.await {
+    let outcome = match early {
+        None => outcome.await,
+        // A bug that tests plant: what the leader alone has is acknowledged.
+        Some(early) => match tokio::time::timeout(EARLY, outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let index = view.applied_index().unwrap_or_default();
+                return Ok(Proposed { index, reply: view.state.clone().apply(index + 1, &early) });
+            }
+        },
+    };
+    match outcome {
         Ok(Ok(written)) => Ok(Proposed { index: written.log_id.index, reply: written.data }),
         Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
             let message = format!("member {} lost the leadership meanwhile", core.member_name());

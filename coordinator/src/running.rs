@@ -69,7 +69,9 @@ impl Running {
         let cluster = opened.identity.cluster_id.to_string();
         let settings =
             raft_config(&cluster, config.timing).map_err(|error| MemberError::Settings(error.to_string()))?;
-        let settings = Arc::new(openraft::Config { enable_elect: votes, ..(*settings).clone() });
+        let settings = config.log_cut.applied_to((*settings).clone());
+        let settings = Arc::new(openraft::Config { enable_elect: votes, ..settings });
+        opened.snapshot_trigger.pays_from(config.log_cut.growth_bytes);
         let begin = begin_of(&mut opened).await.map_err(|error| MemberError::Raft(error.to_string()))?;
         let standing = Standing { begin, ..standing };
         let network = PeerNetwork::new(peers.clone());

@@ -11,6 +11,7 @@ use sdm_proto::status::refusal_in;
 use sdm_proto::wire::v1::cluster_service_client::ClusterServiceClient;
 use sdm_proto::wire::v1::disk_service_client::DiskServiceClient;
 use sdm_proto::wire::v1::domain_service_client::DomainServiceClient;
+use sdm_proto::wire::v1::event_service_client::EventServiceClient;
 use sdm_proto::wire::v1::gc_service_client::GcServiceClient;
 use sdm_proto::wire::v1::lock_service_client::LockServiceClient;
 use sdm_proto::wire::v1::snapshot_service_client::SnapshotServiceClient;
@@ -162,6 +163,11 @@ pub fn disks(channel: Channel) -> DiskServiceClient<Channel> {
 /// The snapshot service.
 pub fn snapshots(channel: Channel) -> SnapshotServiceClient<Channel> {
     SnapshotServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The event service.
+pub fn events(channel: Channel) -> EventServiceClient<Channel> {
+    EventServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The service of garbage.

@@ -11,6 +11,7 @@ pub use endpoints::Endpoints;
 pub use endpoints::cluster;
 pub use endpoints::disks;
 pub use endpoints::domains;
+pub use endpoints::events;
 pub use endpoints::garbage;
 pub use endpoints::locks;
 pub use endpoints::snapshots;

@@ -7,6 +7,7 @@ use super::lease_client::LeaseClient;
 use super::lease_client::Resources;
 use super::network::SimTransport;
 use super::plan::Workload;
+use super::read_client::ReadClient;
 use super::shared::Phase;
 use super::shared::Shared;
 use crate::client::Endpoints;
@@ -35,6 +36,7 @@ enum Client {
     Noop(Box<NoopClient>),
     Lease(Box<LeaseClient>),
     Disk(Box<DiskClient>),
+    Read(Box<ReadClient>),
 }
 
 impl Client {
@@ -45,6 +47,14 @@ impl Client {
             Client::Noop(client) => client.step().await,
             Client::Lease(client) => client.step().await,
             Client::Disk(client) => client.step().await,
+            Client::Read(client) => client.step().await,
+        }
+    }
+
+    /// When nothing new is begun any more.
+    async fn finish(&mut self) {
+        if let Client::Read(client) = self {
+            client.last_look().await;
         }
     }
 }
@@ -90,6 +100,10 @@ pub async fn host(name: String, number: usize, shared: Arc<Shared>, knowledge: K
             clients.push(Client::Disk(Box::new(client)));
         }
     }
+    let endpoints = Endpoints::over(&transport, &addresses, number)?;
+    let random = StdRng::seed_from_u64(seeds.random());
+    let client = ReadClient::new(number, endpoints, shared.clone(), knowledge.shelf.clone(), random);
+    clients.push(Client::Read(Box::new(client)));
     let mut tasks = JoinSet::new();
     for mut client in clients {
         let shared = shared.clone();
@@ -99,6 +113,7 @@ pub async fn host(name: String, number: usize, shared: Arc<Shared>, knowledge: K
                 client.step().await;
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..PAUSE_MS))).await;
             }
+            client.finish().await;
         });
     }
     while tasks.join_next().await.is_some() {}

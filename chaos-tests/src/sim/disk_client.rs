@@ -88,6 +88,17 @@ impl Op {
         }
     }
 
+    /// What is asked for, for the history.
+    fn asked(&self, id: &str) -> serde_json::Value {
+        match self {
+            Op::Create { domain, .. } => json!({ "id": id, "domain": domain }),
+            Op::Delete { .. } => json!({ "id": id }),
+            Op::Move { to, .. } => json!({ "id": id, "to": to }),
+            Op::Rename { name, .. } => json!({ "id": id, "to": name }),
+            Op::Snapshot { name, .. } | Op::DeleteSnapshot { name, .. } => json!({ "id": id, "snapshot": name }),
+        }
+    }
+
     fn disk(&self) -> &str {
         match self {
             Op::Create { name, .. } => name,
@@ -138,7 +149,7 @@ impl DiskClient {
         let op = self.choose();
         let id = uuid::Uuid::from_bytes(self.random.random()).to_string();
         self.history.record().request_ids.insert(id.clone());
-        self.history.event("invoke", &self.name, op.word(), op.disk(), json!({ "id": id, "op": format!("{op:?}") }));
+        self.history.event("invoke", &self.name, op.word(), op.disk(), op.asked(&id));
         let end = self.carry_out(&id, &op).await;
         let (kind, told) = match &end {
             End::Committed => ("ok", "committed".to_owned()),
@@ -156,7 +167,19 @@ impl DiskClient {
 
     /// The last request again: it must change nothing, and get the recorded answer.
     async fn repeat(&mut self, id: &str, op: &Op, known: &KnownTxn) {
+        self.history.event("invoke", &self.name, "repeat", op.disk(), json!({ "id": id }));
         let (answer, _) = self.send(id, op).await;
+        let (kind, told) = match &answer {
+            Answer::Unknown(why) => ("info", json!(why)),
+            Answer::Done(None) => ("info", json!("an answer without a transaction")),
+            Answer::Refused(refusal) => ("ok", json!({ "id": id, "told": refusal.reason })),
+            Answer::Done(Some(txn)) => {
+                let reason = txn.refusal.as_ref().map(|refusal| refusal.reason.as_str()).unwrap_or_default();
+                let told = if txn.phase == "committed" { "committed" } else { reason };
+                ("ok", json!({ "id": id, "told": told, "revision": txn.revision }))
+            }
+        };
+        self.history.event(kind, &self.name, "repeat", op.disk(), told);
         self.history.record().counts.compared += 1;
         let same = match &answer {
             Answer::Unknown(_) => true,

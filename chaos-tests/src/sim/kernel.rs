@@ -12,12 +12,14 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 static SIMULATING: AtomicBool = AtomicBool::new(false);
 static RANDOM: Mutex<Option<StdRng>> = Mutex::new(None);
+static WALL_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
 /// What the monotonic clock shows outside every simulated host: far enough from zero to subtract from.
@@ -45,6 +47,16 @@ impl Drop for Simulated {
     }
 }
 
+/// The wall clocks of all hosts jump by so much.
+pub fn jump_wall_clock(by_ms: i64) {
+    WALL_AHEAD_MS.fetch_add(by_ms, Ordering::AcqRel);
+}
+
+/// How far the wall clocks are ahead of where they began.
+pub fn wall_ahead_ms() -> i64 {
+    WALL_AHEAD_MS.load(Ordering::Acquire)
+}
+
 /// Time since the start of the simulated process that runs.
 pub fn since_start() -> Duration {
     let now = tokio::time::Instant::now().into_std();
@@ -57,7 +69,8 @@ fn timespec(clock: libc::clockid_t) -> Option<libc::timespec> {
     }
     let (whole, since) = match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
-            (i64::try_from(EPOCH_S).unwrap_or_default(), turmoil::sim_elapsed().unwrap_or_default())
+            let ahead = wall_ahead_ms().div_euclid(1_000);
+            (i64::try_from(EPOCH_S).unwrap_or_default() + ahead, turmoil::sim_elapsed().unwrap_or_default())
         }
         libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
             let inside = tokio::runtime::Handle::try_current().is_ok();

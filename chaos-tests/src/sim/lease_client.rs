@@ -29,6 +29,11 @@ const NAMES: u32 = 2;
 /// What their names begin with.
 const PREFIX: &str = "user/lease/";
 
+/// The resources that these clients want.
+pub fn lease_resources() -> impl Iterator<Item = String> {
+    (0..NAMES).map(|number| format!("{PREFIX}{number}"))
+}
+
 /// Whether these clients want this resource.
 pub fn is_lease(resource: &str) -> bool {
     resource.starts_with(PREFIX)
@@ -36,6 +41,9 @@ pub fn is_lease(resource: &str) -> bool {
 
 /// How long one request is repeated.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a request waits for the lock, in milliseconds.
+const WAIT_MS: u64 = 1_500;
 
 /// Between two keepalives.
 const RENEW_EVERY: Duration = Duration::from_millis(700);
@@ -133,6 +141,7 @@ impl LeaseClient {
     /// A session, a lock under it, some writes, and the lock's end.
     pub async fn step(&mut self) {
         let nonce = uuid::Uuid::from_bytes(self.random.random()).to_string();
+        self.event("invoke", "open", &nonce, json!(null));
         let sent = self.shared.now();
         let call = |channel| {
             let (label, ttl_ms) = (format!("lease {}", self.number), TTL.as_millis() as u64);
@@ -140,7 +149,10 @@ impl LeaseClient {
             async move { locks(channel).open_session(request).await }
         };
         let (answer, _) = self.endpoints.insist(PATIENCE, call).await;
-        let Answer::Done(v1::OpenSessionResponse { session: Some(session), ttl_ms, .. }) = answer else { return };
+        let Answer::Done(v1::OpenSessionResponse { session: Some(session), ttl_ms, .. }) = answer else {
+            return self.event("info", "open", &nonce, json!(format!("{answer:?}")));
+        };
+        self.event("ok", "open", &nonce, json!({ "session": session.id, "ttl_ms": ttl_ms }));
         let until = sent + Duration::from_millis(ttl_ms);
         let resource = format!("{PREFIX}{}", self.random.random_range(0..NAMES));
         if let Some((lock, token, until)) = self.acquire(session, &resource, until).await {
@@ -155,11 +167,12 @@ impl LeaseClient {
         resource: &str,
         until: Duration,
     ) -> Option<(String, Token, Duration)> {
-        self.event("invoke", "acquire", resource, json!({ "session": session.id }));
+        let asked = json!({ "session": session.id, "sequence": 1, "wait_ms": WAIT_MS });
+        self.event("invoke", "acquire", resource, asked);
         let call = |channel| {
             let locked = v1::LockedResource { resource: resource.to_owned(), mode: "X".to_owned() };
             let (session, resources) = (Some(session), vec![locked]);
-            let request = v1::AcquireRequest { session, sequence: 1, resources, wait_ms: 1_500, why: String::new() };
+            let request = v1::AcquireRequest { session, sequence: 1, resources, wait_ms: WAIT_MS, why: String::new() };
             async move { locks(channel).acquire(request).await }
         };
         let (answer, _) = self.endpoints.insist(PATIENCE, call).await;
@@ -167,8 +180,8 @@ impl LeaseClient {
             self.event("info", "acquire", resource, json!(format!("{answer:?}")));
             return None;
         };
+        self.event("ok", "acquire", resource, json!({ "token": granted.token, "lock": granted.lock_id }));
         let token: Token = granted.token.parse().ok()?;
-        self.event("ok", "acquire", resource, json!({ "token": granted.token }));
         let now = self.shared.now();
         let holder = Holder { client: self.number, token, until };
         if let Some(why) = self.resources.granted(resource, holder, now) {
@@ -185,6 +198,7 @@ impl LeaseClient {
             self.write(resource, token);
             tokio::time::sleep(RENEW_EVERY).await;
             let sent = self.shared.now();
+            self.event("invoke", "keepalive", resource, json!({ "session": session.id }));
             let call = |channel| {
                 let request = v1::KeepAliveRequest { sessions: vec![session] };
                 async move { locks(channel).keep_alive(request).await }
@@ -192,14 +206,19 @@ impl LeaseClient {
             let asked = tokio::time::timeout(RENEW_EVERY, self.endpoints.ask(call)).await;
             match asked {
                 Ok(Answer::Done(answer)) if answer.acknowledged.contains(&session) => {
+                    self.event("ok", "keepalive", resource, json!(null));
                     until = until.max(sent + TTL);
                     self.resources.renewed(resource, self.number, until);
                 }
                 Ok(Answer::Done(_)) => {
+                    self.event("fail", "keepalive", resource, json!("over"));
                     self.shared.coverage().count("leases-lost");
                     break;
                 }
-                _ => self.endpoints.next().await,
+                _ => {
+                    self.event("info", "keepalive", resource, json!(null));
+                    self.endpoints.next().await;
+                }
             }
         }
         if self.shared.now() >= until {
@@ -217,14 +236,19 @@ impl LeaseClient {
     }
 
     async fn release(&mut self, session: v1::SessionKey, resource: &str, lock: &str) {
-        self.event("invoke", "release", resource, json!({ "lock": lock }));
+        let asked = json!({ "session": session.id, "lock": lock });
+        self.event("invoke", "close", resource, asked);
         self.resources.let_go(resource, self.number);
         let call = |channel| async move {
             locks(channel).close_session(v1::CloseSessionRequest { session: Some(session) }).await
         };
         let (answer, _) = self.endpoints.insist(PATIENCE, call).await;
-        let kind = if matches!(answer, Answer::Unknown(_)) { "info" } else { "ok" };
-        self.event(kind, "release", resource, json!(null));
+        let kind = match answer {
+            Answer::Done(_) => "ok",
+            Answer::Refused(_) => "fail",
+            Answer::Unknown(_) => "info",
+        };
+        self.event(kind, "close", resource, json!(null));
     }
 }
 

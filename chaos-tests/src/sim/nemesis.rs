@@ -1,6 +1,11 @@
 //! The nemesis: draws faults while the clients work, and takes each of them back after a while; at the end it heals
 //! everything. It runs between two steps of the simulation, outside every host.
 
+use super::fault::Fault;
+use super::fault::SickDisk;
+use super::heard;
+use super::kernel;
+use super::operator::DOMAINS;
 use super::plan::Plan;
 use super::plan::Planted;
 use super::plan::pick;
@@ -9,9 +14,11 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rustix::io::Errno;
 use sdm_raft_store::disk::Crash;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use turmoil::Sim;
@@ -19,28 +26,16 @@ use turmoil::Sim;
 /// Faults at once, at most: with more, nothing ever happens any more.
 const ACTIVE_MAX: usize = 2;
 
-/// A fault, with what is needed to take it back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fault {
-    /// Links that lose everything, by direction.
-    Cut(&'static str, BTreeSet<(String, String)>),
-    /// Processes that are dead, with their machines or without.
-    Down(&'static str, Vec<String>),
-    /// Links whose messages take up to so long.
-    Slow(Vec<(String, String)>, Duration),
-    /// Links whose messages are held, to be delivered late.
-    Held(Vec<(String, String)>),
-    /// A member's disk whose syncs take so long.
-    SlowDisk(String, Duration),
-    /// A worker whose calls of the storage hang.
-    HungStorage(String),
-    /// A worker that nobody hears, and whose calls of the storage hang: as a process that was stopped.
-    Paused(String, BTreeSet<(String, String)>),
-}
+/// Room of the simulated storage.
+const CAPACITY_BYTES: u64 = 1 << 40;
 
 struct Active {
     fault: Fault,
     until: Duration,
+    /// When something of it changes that is not its end.
+    turn: Duration,
+    /// Whether it bites now.
+    on: bool,
 }
 
 /// Draws faults and takes them back.
@@ -72,6 +67,11 @@ impl Nemesis {
         &self.shared.plan
     }
 
+    /// Members of the cluster as it is now.
+    fn members(&self) -> Vec<String> {
+        self.shared.roster().members.iter().cloned().collect()
+    }
+
     /// Every host that takes part, the observer and the operator left out.
     fn all(&self) -> Vec<String> {
         [self.plan().member_names(), self.plan().worker_names(), self.plan().client_names()].concat()
@@ -84,6 +84,8 @@ impl Nemesis {
             let over = self.active.remove(at);
             self.take_back(sim, &over.fault);
         }
+        self.take_turns(sim, now);
+        self.strike_at_snapshots(sim, now);
         if self.next.is_zero() {
             self.next = now + millis(&mut self.random, 500, 3_000);
         }
@@ -96,9 +98,64 @@ impl Nemesis {
             return;
         }
         if let Some((fault, time)) = self.draw() {
-            self.begin(sim, &fault);
-            self.active.push(Active { fault, until: now + time });
+            self.start(sim, fault, now, time);
         }
+    }
+
+    fn start(&mut self, sim: &mut Sim<'_>, fault: Fault, now: Duration, time: Duration) {
+        self.begin(sim, &fault);
+        self.active.push(Active { fault, until: now + time, turn: now, on: true });
+    }
+
+    /// What changes while a fault lasts.
+    fn take_turns(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let mut flapped = false;
+        let (mut up, mut down) = (None, None);
+        for active in self.active.iter_mut().filter(|active| active.turn <= now) {
+            match &mut active.fault {
+                Fault::Flapping(_) => {
+                    active.on = !active.on;
+                    active.turn = now + millis(&mut self.random, 50, 500);
+                    flapped = true;
+                }
+                Fault::RollingRestart(host, left) => {
+                    up = host.take();
+                    *host = left.pop();
+                    down.clone_from(host);
+                    active.turn = now + millis(&mut self.random, 300, 3_000);
+                    active.until = if down.is_none() { now } else { Duration::MAX };
+                }
+                _ => active.turn = Duration::MAX,
+            }
+        }
+        if flapped {
+            self.apply_cuts(sim, None);
+        }
+        if let Some(up) = up {
+            sim.bounce(up.as_str());
+        }
+        if let Some(down) = down {
+            self.kill(sim, "kill", &down);
+        }
+    }
+
+    /// Now and then a snapshot that is on its way is cut short: its receiver dies, or its sender, or the way is cut.
+    fn strike_at_snapshots(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let Some(peer) = heard::take_receiver() else { return };
+        let members = self.plan().member_names();
+        let Some(receiver) = members.iter().find(|name| peer.contains(&format!("at {name}:"))).cloned() else { return };
+        let sender = self.shared.leader().filter(|name| *name != receiver);
+        let away = self.away();
+        let (dice, time) = (self.random.random_range(0..8), millis(&mut self.random, 300, 4_000));
+        let fault = match (dice, sender) {
+            (0, _) if !away.contains(&receiver) => Fault::Down("kill", vec![receiver]),
+            (1, _) if !away.contains(&receiver) => Fault::Down("power-cut", vec![receiver]),
+            (2, Some(sender)) if !away.contains(&sender) => Fault::Down("kill", vec![sender]),
+            (3, Some(sender)) => Fault::Cut("partition", between(&[receiver], &[sender])),
+            _ => return,
+        };
+        self.shared.coverage().count("struck-at-a-snapshot");
+        self.start(sim, fault, now, time);
     }
 
     /// Takes everything back.
@@ -108,9 +165,12 @@ impl Nemesis {
         }
     }
 
-    fn down(&self) -> BTreeSet<String> {
+    /// Machines that are down, or are to be brought down and up by a fault that lasts.
+    fn away(&self) -> BTreeSet<String> {
         let down = self.active.iter().filter_map(|active| match &active.fault {
             Fault::Down(_, hosts) => Some(hosts.clone()),
+            Fault::SickDisk(_, host) => Some(vec![host.clone()]),
+            Fault::RollingRestart(..) => Some(self.plan().member_names()),
             _ => None,
         });
         down.flatten().collect()
@@ -118,7 +178,7 @@ impl Nemesis {
 
     fn draw(&mut self) -> Option<(Fault, Duration)> {
         let has_workers = self.plan().workers > 0;
-        let dice = self.random.random_range(0..if has_workers { 100 } else { 70 });
+        let dice = self.random.random_range(0..if has_workers { 136 } else { 96 });
         let time = match self.random.random_range(0..4) {
             0 => millis(&mut self.random, 100, 1_500),
             1 | 2 => millis(&mut self.random, 1_500, 8_000),
@@ -135,9 +195,16 @@ impl Nemesis {
             53..60 => self.slow_links(),
             60..65 => self.held_links()?,
             65..70 => self.slow_disk(),
-            70..80 => self.crash_worker()?,
-            80..86 => self.cut_off_worker(),
-            86..93 => Fault::HungStorage(pick(&mut self.random, &self.shared.plan.worker_names()).clone()),
+            70..80 => self.sick_disk()?,
+            80..85 => self.flapping(),
+            85..91 => self.rolling_restart()?,
+            91..96 => self.wall_clock()?,
+            96..106 => self.crash_worker()?,
+            106..112 => self.cut_off_worker(),
+            112..118 => Fault::HungStorage(pick(&mut self.random, &self.shared.plan.worker_names()).clone()),
+            118..122 => self.hung_domain()?,
+            122..126 => self.failing_storage()?,
+            126..129 => self.full_storage()?,
             _ => self.pause_worker(),
         };
         Some((fault, time))
@@ -145,9 +212,9 @@ impl Nemesis {
 
     fn leader_in_minority(&mut self) -> Option<Fault> {
         let leader = self.shared.leader()?;
-        let mut others: Vec<String> = self.plan().member_names().into_iter().filter(|name| *name != leader).collect();
+        let mut others: Vec<String> = self.members().into_iter().filter(|name| *name != leader).collect();
         others.shuffle(&mut self.random);
-        let with = self.plan().members.div_ceil(2).saturating_sub(2);
+        let with = (others.len() + 1).div_ceil(2).saturating_sub(2);
         let mut side = vec![leader];
         side.extend(others.drain(..self.random.random_range(0..=with)));
         // Clients and workers are on either side.
@@ -166,7 +233,7 @@ impl Nemesis {
     }
 
     fn one_way(&mut self) -> Option<Fault> {
-        let members = self.plan().member_names();
+        let members = self.members();
         let victim = match self.random.random_range(0..2) {
             0 => self.shared.leader()?,
             _ => pick(&mut self.random, &members).clone(),
@@ -179,7 +246,7 @@ impl Nemesis {
 
     /// Two halves that only one member connects.
     fn bridge(&mut self) -> Option<Fault> {
-        let mut members = self.plan().member_names();
+        let mut members = self.members();
         members.shuffle(&mut self.random);
         members.pop()?;
         let (one, other) = members.split_at(members.len() / 2);
@@ -202,8 +269,62 @@ impl Nemesis {
         Fault::Paused(worker.clone(), between(&[worker], &others))
     }
 
+    fn flapping(&mut self) -> Fault {
+        let mut hosts = self.all();
+        hosts.shuffle(&mut self.random);
+        let at = self.random.random_range(1..hosts.len());
+        let (one, other) = hosts.split_at(at);
+        Fault::Flapping(between(one, other))
+    }
+
+    /// Not of a machine that is down, and of one at a time: a quorum has to be left that can serve.
+    fn sick_disk(&mut self) -> Option<Fault> {
+        let away = self.away();
+        let runs = self.shared.roster().running.clone();
+        let up: Vec<String> = runs.into_keys().filter(|name| !away.contains(name)).collect();
+        if up.is_empty() || self.active.iter().any(|active| matches!(active.fault, Fault::SickDisk(..))) {
+            return None;
+        }
+        let room = self.random.random_range(0..60_000);
+        let how = *pick(&mut self.random, &[SickDisk::Syncs, SickDisk::Writes, SickDisk::Full(room), SickDisk::Files]);
+        Some(Fault::SickDisk(how, pick(&mut self.random, &up).clone()))
+    }
+
+    fn rolling_restart(&mut self) -> Option<Fault> {
+        let mut hosts = self.plan().member_names();
+        hosts.shuffle(&mut self.random);
+        self.away().is_empty().then_some(Fault::RollingRestart(None, hosts))
+    }
+
+    fn wall_clock(&mut self) -> Option<Fault> {
+        if self.active.iter().any(|active| matches!(active.fault, Fault::WallClock(_))) {
+            return None;
+        }
+        Some(Fault::WallClock(*pick(&mut self.random, &[-86_400_000, -3_600_000, -5_000, 5_000, 60_000, 3_600_000])))
+    }
+
+    fn hung_domain(&mut self) -> Option<Fault> {
+        let (_, path) = *pick(&mut self.random, &DOMAINS);
+        let is_free = !self.active.iter().any(|active| active.fault == Fault::HungDomain(path));
+        is_free.then_some(Fault::HungDomain(path))
+    }
+
+    fn failing_storage(&mut self) -> Option<Fault> {
+        if self.active.iter().any(|active| matches!(active.fault, Fault::FailingStorage(..))) {
+            return None;
+        }
+        let worker = pick(&mut self.random, &self.shared.plan.worker_names()).clone();
+        let (of, errno) =
+            *pick(&mut self.random, &[(3, Errno::IO), (20, Errno::IO), (10, Errno::STALE), (8, Errno::NOSPC)]);
+        Some(Fault::FailingStorage(worker, of, errno))
+    }
+
+    fn full_storage(&self) -> Option<Fault> {
+        (!self.active.iter().any(|active| active.fault == Fault::FullStorage)).then_some(Fault::FullStorage)
+    }
+
     fn crash_member(&mut self) -> Option<Fault> {
-        let down = self.down();
+        let down = self.away();
         let up: Vec<String> = self.plan().member_names().into_iter().filter(|name| !down.contains(name)).collect();
         let leader = self.shared.leader().filter(|name| up.contains(name));
         let victim = match leader {
@@ -216,11 +337,11 @@ impl Nemesis {
     }
 
     fn crash_all(&mut self) -> Option<Fault> {
-        self.down().is_empty().then(|| Fault::Down("power-cut-of-all", self.plan().member_names()))
+        self.away().is_empty().then(|| Fault::Down("power-cut-of-all", self.plan().member_names()))
     }
 
     fn crash_worker(&mut self) -> Option<Fault> {
-        let down = self.down();
+        let down = self.away();
         let up: Vec<String> = self.plan().worker_names().into_iter().filter(|name| !down.contains(name)).collect();
         if up.is_empty() {
             return None;
@@ -264,12 +385,19 @@ impl Nemesis {
         self.say("begin", fault);
         self.shared.coverage().count(fault.name());
         match fault {
-            Fault::Cut(..) => self.apply_cuts(sim, Some(fault)),
+            Fault::Cut(..) | Fault::Flapping(_) => self.apply_cuts(sim, Some(fault)),
             Fault::Paused(worker, _) => {
                 self.shared.storage.hold(worker, true);
                 self.apply_cuts(sim, Some(fault));
             }
             Fault::HungStorage(worker) => self.shared.storage.hold(worker, true),
+            Fault::HungDomain(path) => self.shared.storage.hold_domain(path, true),
+            Fault::FailingStorage(worker, of, errno) => self.shared.storage.fail(worker, Some((*of, *errno))),
+            Fault::FullStorage => self.shared.storage.files.set_capacity(0),
+            Fault::WallClock(by_ms) => kernel::jump_wall_clock(*by_ms),
+            Fault::SickDisk(how, host) => self.sicken(*how, host),
+            // It goes on by turns.
+            Fault::RollingRestart(..) => {}
             Fault::Down(how, hosts) => {
                 for host in hosts {
                     self.kill(sim, how, host);
@@ -296,12 +424,22 @@ impl Nemesis {
     fn take_back(&mut self, sim: &mut Sim<'_>, fault: &Fault) {
         self.say("end", fault);
         match fault {
-            Fault::Cut(..) => self.apply_cuts(sim, None),
+            Fault::Cut(..) | Fault::Flapping(_) => self.apply_cuts(sim, None),
             Fault::Paused(worker, _) => {
                 self.apply_cuts(sim, None);
                 self.let_go(worker);
             }
             Fault::HungStorage(worker) => self.let_go(worker),
+            Fault::HungDomain(path) => self.shared.storage.hold_domain(path, false),
+            Fault::FailingStorage(worker, ..) => self.shared.storage.fail(worker, None),
+            Fault::FullStorage => self.shared.storage.files.set_capacity(CAPACITY_BYTES),
+            Fault::WallClock(by_ms) => kernel::jump_wall_clock(-by_ms),
+            Fault::SickDisk(how, host) => self.mend(sim, *how, host),
+            Fault::RollingRestart(down, _) => {
+                if let Some(host) = down {
+                    sim.bounce(host.as_str());
+                }
+            }
             Fault::Down(_, hosts) => {
                 let mut hosts = hosts.clone();
                 hosts.shuffle(&mut self.random);
@@ -335,6 +473,33 @@ impl Nemesis {
         }
     }
 
+    fn sicken(&self, how: SickDisk, host: &str) {
+        let Some(disk) = self.shared.disks.get(host) else { return };
+        if how != SickDisk::Files {
+            self.shared.roster().sick.insert(host.to_owned());
+        }
+        match how {
+            SickDisk::Syncs => disk.fail_syncs(ErrorKind::Other),
+            SickDisk::Writes => disk.fail_writes(ErrorKind::Other),
+            SickDisk::Full(bytes) => disk.limit_space(bytes),
+            SickDisk::Files => disk.fail_files(ErrorKind::StorageFull),
+        }
+    }
+
+    /// The disk works again, and the machine is started anew: what a sync had failed for is lost.
+    fn mend(&self, sim: &mut Sim<'_>, how: SickDisk, host: &str) {
+        let Some(disk) = self.shared.disks.get(host) else { return };
+        disk.heal();
+        disk.slow_syncs(self.plan().sync_time);
+        if how == SickDisk::Files {
+            return;
+        }
+        disk.crash(Crash::LoseUnsynced);
+        sim.crash(host);
+        sim.bounce(host);
+        self.shared.roster().sick.remove(host);
+    }
+
     /// The storage answers this worker again, unless another fault holds it.
     fn let_go(&self, worker: &str) {
         let held = self.active.iter().any(|active| match &active.fault {
@@ -365,10 +530,10 @@ impl Nemesis {
 
     /// Makes the links as all cuts that are active want them, with one more that begins.
     fn apply_cuts(&self, sim: &mut Sim<'_>, more: Option<&Fault>) {
-        let faults = self.active.iter().map(|active| &active.fault).chain(more);
+        let faults = self.active.iter().filter(|active| active.on).map(|active| &active.fault).chain(more);
         let wanted: BTreeSet<(String, String)> = faults
             .filter_map(|fault| match fault {
-                Fault::Cut(_, links) | Fault::Paused(_, links) => Some(links.clone()),
+                Fault::Cut(_, links) | Fault::Paused(_, links) | Fault::Flapping(links) => Some(links.clone()),
                 _ => None,
             })
             .flatten()
@@ -381,18 +546,5 @@ impl Nemesis {
             sim.partition_oneway(from.as_str(), to.as_str());
         }
         self.shared.cuts.set_links(wanted);
-    }
-}
-
-impl Fault {
-    fn name(&self) -> &'static str {
-        match self {
-            Fault::Cut(name, _) | Fault::Down(name, _) => name,
-            Fault::Slow(..) => "slow-links",
-            Fault::Held(_) => "held-messages",
-            Fault::SlowDisk(..) => "slow-disk",
-            Fault::HungStorage(_) => "hung-storage",
-            Fault::Paused(..) => "paused-worker",
-        }
     }
 }

@@ -103,6 +103,29 @@ impl Transport for SimTransport {
     }
 }
 
+/// A planted defect: the wall clock, where one that only runs is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct JumpingClock;
+
+impl Clock for JumpingClock {
+    fn now_ms(&self) -> u64 {
+        SimClock.now_ms().saturating_add_signed(kernel::wall_ahead_ms())
+    }
+
+    fn sleep_until(&self, at_ms: u64) -> BoxFuture<'static, ()> {
+        async move {
+            // It may jump meanwhile.
+            while JumpingClock.now_ms() < at_ms {
+                tokio::time::sleep(JUMP_LOOK).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+/// How often the planted clock is looked at.
+const JUMP_LOOK: Duration = Duration::from_millis(50);
+
 /// The clock of the simulated host that runs.
 #[derive(Clone, Copy, Debug)]
 pub struct SimClock;

@@ -17,6 +17,7 @@ use crate::client::domains;
 use crate::client::transactions;
 use crate::history::Promise;
 use sdm_proto::wire::v1;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,12 +73,16 @@ async fn status(member: &Endpoints) -> Result<v1::GetStatusResponse, String> {
 }
 
 fn complete(shared: &Shared, status: &v1::GetStatusResponse) -> bool {
-    let voters = status.members.iter().filter(|member| member.reachable && member.role != "learner").count();
-    status.has_quorum && !status.leader.is_empty() && voters == shared.plan.members
+    let voter = |member: &&v1::Member| member.reachable && matches!(member.role.as_str(), "leader" | "follower");
+    let voters: BTreeSet<&str> = status.members.iter().filter(voter).map(|member| member.name.as_str()).collect();
+    let roster = shared.roster();
+    let all = roster.members.len();
+    let known = roster.members.iter().all(|name| voters.contains(name.as_str()));
+    status.has_quorum && !status.leader.is_empty() && known && status.members.len() == all
 }
 
 async fn form(shared: &Shared, members: &mut Endpoints) -> Result<(), String> {
-    for member in members.each() {
+    for member in shared.standing(members) {
         while !status(&member).await.is_ok_and(|status| complete(shared, &status)) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -133,8 +138,9 @@ async fn create_domain(shared: &Shared, members: &mut Endpoints, name: &str, pat
 pub async fn agreement(shared: &Shared, members: &Endpoints) {
     loop {
         let mut states = Vec::new();
-        for member in members.each() {
-            match status(&member).await {
+        let standing = shared.standing(members);
+        for member in &standing {
+            match status(member).await {
                 Ok(status) if complete(shared, &status) => {
                     observer::note(shared, &status);
                     states.push((status.revision, status.state_hash));
@@ -144,7 +150,7 @@ pub async fn agreement(shared: &Shared, members: &Endpoints) {
             }
         }
         let same = states.first().is_some_and(|first| states.iter().all(|state| state == first));
-        if states.len() == shared.plan.members && same {
+        if states.len() == standing.len() && same {
             return;
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -3,8 +3,11 @@
 
 use super::clients;
 use super::clients::Knowledge;
+use super::heard;
+use super::heard::Listening;
 use super::hosts;
 use super::kernel::Simulated;
+use super::membership_client;
 use super::nemesis::Nemesis;
 use super::observer;
 use super::operator;
@@ -13,6 +16,7 @@ use super::plan::Planted;
 use super::plan::Workload;
 use super::shared::Phase;
 use super::shared::Shared;
+use crate::checkers;
 use crate::history::Promise;
 use anyhow::Result;
 use serde_json::json;
@@ -24,6 +28,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use turmoil::Sim;
 
 /// A simulation's step: links and timers are no finer.
@@ -40,6 +47,9 @@ const FINISH_TIME: Duration = Duration::from_secs(240);
 
 /// Longest simulated time of a run.
 const RUN_TIME: Duration = Duration::from_secs(1_200);
+
+/// Operations that are tried on one lock or disk to find an order. Histories of a run need some thousands.
+const ORDER_STEPS: u64 = 300_000;
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -72,16 +82,10 @@ impl SeedRun {
     /// # Errors
     /// The folder cannot be written.
     pub fn run(&self) -> Result<ExitCode> {
-        if let Some(folder) = &self.trace {
-            std::fs::create_dir_all(folder)?;
-            let log = File::create(folder.join("log"))?;
-            tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_timer(SimTime)
-                .with_env_filter(tracing_subscriber::EnvFilter::new(&self.log))
-                .with_writer(Mutex::new(std::io::LineWriter::new(log)))
-                .init();
+        if let Some(planted) = self.planted {
+            planted.plant()?;
         }
+        self.listen()?;
         std::panic::set_hook(Box::new(|panic| {
             PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(panic.to_string());
         }));
@@ -92,6 +96,23 @@ impl SeedRun {
         running.join().unwrap_or_else(|_| anyhow::bail!("the simulation panicked: {:?}", PANICS.lock()))
     }
 
+    /// Has the product's words written down where that was asked for, and listened to.
+    fn listen(&self) -> Result<()> {
+        let listening = Listening.with_filter(tracing_subscriber::filter::filter_fn(heard::listens_to));
+        let written = match &self.trace {
+            None => None,
+            Some(folder) => {
+                std::fs::create_dir_all(folder)?;
+                let log = std::io::LineWriter::new(File::create(folder.join("log"))?);
+                let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_timer(SimTime);
+                let filter = tracing_subscriber::EnvFilter::new(&self.log);
+                Some(layer.with_writer(Mutex::new(log)).with_filter(filter))
+            }
+        };
+        tracing_subscriber::registry().with(written).with(listening).init();
+        Ok(())
+    }
+
     fn simulate(self, simulated: Simulated) -> Result<ExitCode> {
         let plan = Plan { planted: self.planted, ..Plan::draw(self.seed, self.workload) };
         let shared = Shared::new(plan.clone(), plan.client_hosts * clients::LOCK_CLIENTS);
@@ -100,6 +121,7 @@ impl SeedRun {
         register(&mut sim, &shared, &knowledge);
         shared.history.event("info", "nemesis", "plan", &self.seed.to_string(), json!(plan.words()));
         drive(&mut sim, &shared);
+        judge(&shared);
         // What destructors do is no part of the run.
         drop(simulated);
         if let Some(folder) = &self.trace {
@@ -124,6 +146,9 @@ impl SeedRun {
         coverage.add("placements-published", published);
         coverage.add("placements-deleted", taken);
         coverage.add("late-publications", shared.storage.journal.late());
+        for (what, times) in heard::counts() {
+            coverage.add(what, times);
+        }
         let counts = shared.history.record().counts;
         coverage.add("unknown-answers", counts.unknown);
         let violations: Vec<String> = shared.history.violations().iter().map(ToString::to_string).collect();
@@ -166,10 +191,26 @@ fn register(sim: &mut Sim<'static>, shared: &Arc<Shared>, knowledge: &Knowledge)
         let (shared, host, knowledge) = (shared.clone(), name.clone(), knowledge.clone());
         sim.host(name.as_str(), move || clients::host(host.clone(), number, shared.clone(), knowledge.clone()));
     }
+    let changing = shared.clone();
+    sim.host(membership_client::NAME, move || membership_client::host(changing.clone()));
     let seeing = shared.clone();
     sim.host(observer::NAME, move || observer::host(seeing.clone()));
     let (shared, shelf) = (shared.clone(), knowledge.shelf.clone());
     sim.host(operator::NAME, move || operator::host(shared.clone(), shelf.clone()));
+}
+
+/// What was told, as a whole.
+fn judge(shared: &Shared) {
+    let judgement = checkers::judge(&shared.history.recorded(), ORDER_STEPS);
+    for (promise, what) in judgement.broken {
+        shared.violated(promise, what);
+    }
+    for what in &judgement.unknown {
+        shared.history.event("info", "checker", "undecided", "", json!(what));
+    }
+    let mut coverage = shared.coverage();
+    coverage.add("operations-in-order", u64::try_from(judgement.ordered).unwrap_or(u64::MAX));
+    coverage.add("undecided", u64::try_from(judgement.unknown.len()).unwrap_or(u64::MAX));
 }
 
 fn drive(sim: &mut Sim<'static>, shared: &Arc<Shared>) {
@@ -187,7 +228,7 @@ fn drive(sim: &mut Sim<'static>, shared: &Arc<Shared>) {
                 shared.enter(Phase::Healing);
             }
             Phase::Working => nemesis.step(sim),
-            Phase::Healing if *shared.finished.borrow() == shared.plan.client_hosts => shared.enter(Phase::Checking),
+            Phase::Healing if *shared.finished.borrow() > shared.plan.client_hosts => shared.enter(Phase::Checking),
             Phase::Healing if since >= FINISH_TIME => {
                 shared.violated(Promise::Serves, "clients do not come to an end after everything was healed");
                 return;

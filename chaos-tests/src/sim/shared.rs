@@ -2,14 +2,18 @@
 //! covered, what broke.
 
 use super::network::Cuts;
+use super::plan::MEMBER_PORT;
 use super::plan::Plan;
+use super::roster::Roster;
 use super::watched::Storage;
+use crate::client::Endpoints;
 use crate::history::History;
 use crate::history::Promise;
 use sdm_raft_store::SimulatedDisk;
 use sdm_storage_worker::folder::SimulatedFolder;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -82,6 +86,8 @@ pub struct Shared {
     pub folders: BTreeMap<String, SimulatedFolder>,
     /// What the workers share.
     pub storage: Storage,
+    roster: Mutex<Roster>,
+    roster_changes: watch::Sender<u64>,
     seen: Mutex<Seen>,
     coverage: Mutex<Coverage>,
 }
@@ -94,6 +100,7 @@ impl Shared {
         let disks = plan.member_names().into_iter().map(|name| (name, SimulatedDisk::new())).collect();
         let folders = plan.worker_names().into_iter().map(|name| (name.clone(), SimulatedFolder::new(&name))).collect();
         let storage = Storage::new(&plan, now_ns.clone());
+        let roster = Mutex::new(Roster::new(&plan));
         Arc::new(Self {
             plan,
             history,
@@ -104,9 +111,35 @@ impl Shared {
             disks,
             folders,
             storage,
+            roster,
+            roster_changes: watch::Sender::new(0),
             seen: Mutex::default(),
             coverage: Mutex::default(),
         })
+    }
+
+    /// Who is a member, and which machines are to run one.
+    pub fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Machines that wait for a member to run look again.
+    pub fn roster_changed(&self) {
+        self.roster_changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Waits until this machine is to run a member.
+    pub async fn member_is_to_run(&self, name: &str) {
+        let mut changes = self.roster_changes.subscribe();
+        // The sender lives in `self`.
+        while !self.roster().running.contains_key(name) && changes.changed().await.is_ok() {}
+    }
+
+    /// Of these, those who are members.
+    pub fn standing(&self, machines: &Endpoints) -> Vec<Endpoints> {
+        let members: BTreeSet<String> =
+            self.roster().members.iter().map(|name| format!("{name}:{MEMBER_PORT}")).collect();
+        machines.each().into_iter().filter(|machine| members.contains(machine.address())).collect()
     }
 
     /// What the observer saw.

@@ -15,6 +15,7 @@ use crate::client::Answer;
 use crate::client::Endpoints;
 use crate::client::disks;
 use crate::client::domains;
+use crate::client::events;
 use crate::client::garbage;
 use crate::client::locks;
 use crate::client::transactions;
@@ -52,13 +53,59 @@ pub async fn judge(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
         shared.violated(Promise::Serves, why);
     }
     agreement(shared, members).await;
-    check::compare_members(members.each(), &shared.history).await;
+    check::compare_members(shared.standing(members), &shared.history).await;
     service(shared, members).await;
     if shared.plan.workload == Workload::Disks {
         catalog(shared, members, shelf).await;
     }
     no_locks(shared, members).await;
+    nobody_stays(shared).await;
+    happened(shared, members).await;
 }
+
+/// A member that was removed ends by itself: it hears of it soon.
+async fn nobody_stays(shared: &Shared) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let roster = shared.roster().clone();
+        let stays: Vec<&String> = roster.running.keys().filter(|name| !roster.members.contains(*name)).collect();
+        if stays.is_empty() {
+            return;
+        }
+        if begun.elapsed() >= LEASES_TIME {
+            return shared.violated(Promise::Serves, format!("{stays:?} were removed, and their processes still run"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the cluster itself tells of what happened to it, for the coverage.
+async fn happened(shared: &Shared, members: &mut Endpoints) {
+    let call = |channel| async move {
+        let mut stream = events(channel)
+            .watch_events(v1::WatchEventsRequest { once: true, ..Default::default() })
+            .await?
+            .into_inner();
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        while let Some(said) = stream.message().await? {
+            for event in said.events {
+                *kinds.entry(event.kind).or_default() += 1;
+            }
+        }
+        Ok(Response::new(kinds))
+    };
+    match members.insist(PATIENCE, call).await.0 {
+        Answer::Done(kinds) => {
+            for kind in EVENTS_COUNTED {
+                shared.coverage().add(kind, kinds.get(kind).copied().unwrap_or_default());
+            }
+        }
+        other => shared.violated(Promise::Serves, format!("the events are not told: {other:?}")),
+    }
+}
+
+/// Kinds of events that show what a run was worth.
+const EVENTS_COUNTED: [&str; 4] = ["attempt-failed", "garbage-collected", "session-lost", "worker-lost"];
 
 fn page(page_token: String) -> Option<v1::PageRequest> {
     Some(v1::PageRequest { page_size: u32::try_from(PAGE_SIZE_MAX).unwrap_or(1), page_token })
@@ -172,7 +219,7 @@ async fn all_locks(members: &mut Endpoints) -> Result<Vec<v1::Lock>, String> {
 
 /// A lock is taken and given back through every member.
 async fn service(shared: &Shared, members: &Endpoints) {
-    for mut member in members.each() {
+    for mut member in shared.standing(members) {
         if let Err(why) = one_lock(&mut member).await {
             shared.violated(
                 Promise::Serves,

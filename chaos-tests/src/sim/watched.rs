@@ -5,6 +5,7 @@
 use super::fencing::Change;
 use super::fencing::Journal;
 use super::fencing::OrderLabel;
+use super::operator::DOMAINS;
 use super::plan::Plan;
 use super::plan::Planted;
 use futures_util::FutureExt;
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rustix::io::Errno;
 use sdm_storage_worker::driver;
 use sdm_storage_worker::driver::DomainDriver;
 use sdm_storage_worker::driver::DomainFile;
@@ -53,6 +55,10 @@ pub struct Storage {
     loses_renames: bool,
     random: Arc<Mutex<StdRng>>,
     gates: Arc<BTreeMap<String, watch::Sender<bool>>>,
+    /// By what their paths begin with: domains whose calls hang for everybody.
+    domains: Arc<BTreeMap<&'static str, watch::Sender<bool>>>,
+    /// By worker: one call of so many fails with this error.
+    failing: Arc<Mutex<BTreeMap<String, (u32, Errno)>>>,
 }
 
 impl Storage {
@@ -67,6 +73,8 @@ impl Storage {
             loses_renames: plan.planted == Some(Planted::LostRename),
             random: Arc::new(Mutex::new(random)),
             gates: Arc::new(gates),
+            domains: Arc::new(DOMAINS.into_iter().map(|(_, path)| (path, watch::Sender::new(false))).collect()),
+            failing: Arc::default(),
         }
     }
 
@@ -75,6 +83,30 @@ impl Storage {
         if let Some(gate) = self.gates.get(worker) {
             gate.send_replace(held);
         }
+    }
+
+    /// Holds all calls in the domain beneath this path, or lets them go.
+    pub fn hold_domain(&self, path: &str, held: bool) {
+        if let Some(gate) = self.domains.get(path) {
+            gate.send_replace(held);
+        }
+    }
+
+    /// From now on one call of so many of this worker fails with this error; None: no more.
+    pub fn fail(&self, worker: &str, how: Option<(u32, Errno)>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match how {
+            Some(how) => failing.insert(worker.to_owned(), how),
+            None => failing.remove(worker),
+        };
+    }
+
+    /// Whether this call of this worker fails.
+    fn failure(&self, worker: &str) -> Option<Errno> {
+        let how = self.failing.lock().unwrap_or_else(PoisonError::into_inner).get(worker).copied();
+        let (of, errno) = how?;
+        let strikes = self.random.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..of) == 0;
+        strikes.then_some(errno)
     }
 
     /// What runs this worker's orders.
@@ -123,8 +155,8 @@ struct WatchedStorage {
 }
 
 impl WatchedStorage {
-    /// A call's way to the storage.
-    async fn pass(&self) {
+    /// A call's way to the storage, beneath this path.
+    async fn pass(&self, operation: &'static str, path: &str) -> Result<(), StorageError> {
         let time = self.storage.draw();
         if !time.is_zero() {
             tokio::time::sleep(time).await;
@@ -132,6 +164,19 @@ impl WatchedStorage {
         if let Some(gate) = self.storage.gates.get(&self.label.worker) {
             // The sender lives as long as the storage.
             let _ = gate.subscribe().wait_for(|held| !held).await;
+        }
+        let domain = self.storage.domains.iter().find(|(root, _)| path.starts_with(*root));
+        if let Some((_, gate)) = domain {
+            let _ = gate.subscribe().wait_for(|held| !held).await;
+        }
+        self.may_fail(operation, path)
+    }
+
+    /// Fails where that is planned.
+    fn may_fail(&self, operation: &'static str, path: &str) -> Result<(), StorageError> {
+        match self.storage.failure(&self.label.worker) {
+            Some(errno) => Err(StorageError::new(operation, path, errno.into())),
+            None => Ok(()),
         }
     }
 
@@ -144,7 +189,7 @@ impl driver::Storage for WatchedStorage {
     type Driver = WatchedDriver;
 
     async fn open_root(&self, path: &Path) -> Result<WatchedDriver, StorageError> {
-        self.pass().await;
+        self.pass("open", &path.to_string_lossy()).await?;
         let inner = driver::Storage::open_root(&self.storage.files, path).await?;
         let root = path.to_string_lossy().trim_end_matches('/').to_owned();
         Ok(WatchedDriver { inner, storage: self.clone(), root })
@@ -169,7 +214,7 @@ impl DomainDriver for WatchedDriver {
     type File = WatchedFile;
 
     async fn open(&self, path: &EntryPath, how: OpenHow) -> Result<WatchedFile, StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("open", &self.name(path)).await?;
         let inner = self.inner.open(path, how).await?;
         let name = self.name(path);
         if let driver::Access::Create { .. } = how.access {
@@ -179,20 +224,20 @@ impl DomainDriver for WatchedDriver {
     }
 
     async fn beneath(&self, path: &EntryPath) -> Result<Self, StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("open", &self.name(path)).await?;
         let inner = self.inner.beneath(path).await?;
         Ok(Self { inner, storage: self.storage.clone(), root: self.name(path) })
     }
 
     async fn make_folder(&self, path: &EntryPath, mode: u32) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("mkdir", &self.name(path)).await?;
         self.inner.make_folder(path, mode).await?;
         self.storage.note(Change::Create(self.name(path)));
         Ok(())
     }
 
     async fn rename(&self, from: &EntryPath, to: &EntryPath) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("rename", &self.name(from)).await?;
         if self.storage.storage.loses_this_rename() {
             return Ok(());
         }
@@ -202,43 +247,43 @@ impl DomainDriver for WatchedDriver {
     }
 
     async fn link(&self, from: &EntryPath, to: &EntryPath) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("link", &self.name(from)).await?;
         self.inner.link(from, to).await?;
         self.storage.note(Change::Link(self.name(to)));
         Ok(())
     }
 
     async fn unlink(&self, path: &EntryPath) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("unlink", &self.name(path)).await?;
         self.inner.unlink(path).await?;
         self.storage.note(Change::Remove(self.name(path)));
         Ok(())
     }
 
     async fn remove_folder(&self, path: &EntryPath) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("rmdir", &self.name(path)).await?;
         self.inner.remove_folder(path).await?;
         self.storage.note(Change::Remove(self.name(path)));
         Ok(())
     }
 
     async fn list(&self, path: &EntryPath) -> Result<Vec<Entry>, StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("list", &self.name(path)).await?;
         self.inner.list(path).await
     }
 
     async fn stat(&self, path: &EntryPath) -> Result<Option<EntryStat>, StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("stat", &self.name(path)).await?;
         self.inner.stat(path).await
     }
 
     async fn sync_folder(&self, path: &EntryPath) -> Result<(), StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("fsync", &self.name(path)).await?;
         self.inner.sync_folder(path).await
     }
 
     async fn space(&self) -> Result<Space, StorageError> {
-        self.storage.pass().await;
+        self.storage.pass("statvfs", &self.root).await?;
         self.inner.space().await
     }
 
@@ -275,26 +320,31 @@ impl DomainFile for WatchedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.storage.may_fail("read", &self.name)?;
         self.inner.read_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.storage.may_fail("write", &self.name)?;
         self.inner.write_at(bytes, offset)?;
         self.wrote();
         Ok(())
     }
 
     fn extend_to(&self, bytes: u64) -> Result<(), StorageError> {
+        self.storage.may_fail("truncate", &self.name)?;
         self.inner.extend_to(bytes)?;
         self.wrote();
         Ok(())
     }
 
     fn allocate(&self, range: Range<u64>) -> Result<(), StorageError> {
+        self.storage.may_fail("fallocate", &self.name)?;
         self.inner.allocate(range)
     }
 
     fn grow(&self, range: Range<u64>) -> Result<bool, StorageError> {
+        self.storage.may_fail("fallocate", &self.name)?;
         let grown = self.inner.grow(range)?;
         self.wrote();
         Ok(grown)
@@ -311,6 +361,7 @@ impl DomainFile for WatchedFile {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
+        self.storage.may_fail("fsync", &self.name)?;
         self.inner.sync()
     }
 

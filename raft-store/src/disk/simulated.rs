@@ -142,6 +142,15 @@ impl SimulatedDisk {
         self.held.send_replace(false);
     }
 
+    /// An empty disk in its place; whoever had the old one is dead.
+    pub fn replace(&self) {
+        let mut contents = self.lock();
+        *contents =
+            Contents { boot: contents.boot + 1, faults: std::mem::take(&mut contents.faults), ..Contents::default() };
+        drop(contents);
+        self.held.send_replace(false);
+    }
+
     /// Holds every sync of the log that has not ended, until [`Self::release_syncs`].
     pub fn hold_syncs(&self) {
         self.held.send_replace(true);
@@ -184,7 +193,7 @@ impl SimulatedDisk {
         self.lock().faults.sync_time = time;
     }
 
-    /// Takes all armed faults back.
+    /// Takes all armed faults back; syncs take no time.
     pub fn heal(&self) {
         self.lock().faults = Faults::default();
     }

@@ -7,6 +7,7 @@ use super::Visit;
 use super::simulated::Crash;
 use super::simulated::SimulatedDisk;
 use futures_util::future::BoxFuture;
+use sdm_proto::failpoint;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
@@ -158,7 +159,9 @@ impl SimulatedLog {
         let mut contents = self.disk.lock();
         contents.alive(self.boot)?;
         contents.faults.sync()?;
-        contents.log.sync();
+        if !failpoint::skips("log.fdatasync") {
+            contents.log.sync();
+        }
         contents.commits += 1;
         if std::mem::take(&mut contents.hold_again) {
             self.disk.held.send_replace(true);

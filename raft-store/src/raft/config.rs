@@ -1,5 +1,6 @@
 //! How openraft runs here, and why. Everything it can do differently is said in one place.
 
+use crate::snapshot::GROWTH_BYTES_MIN;
 use openraft::Config;
 use openraft::ConfigError;
 use openraft::SnapshotPolicy;
@@ -28,6 +29,31 @@ impl Default for RaftTiming {
     /// connections.
     fn default() -> Self {
         RaftTiming { heartbeat_ms: 150, election_min_ms: 1_000, election_max_ms: 2_000 }
+    }
+}
+
+/// When the log is cut, and how short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogCut {
+    /// Growth of the log below which no snapshot pays, in bytes.
+    pub growth_bytes: u64,
+    /// Entries that stay after a snapshot covers them.
+    pub entries_kept: u64,
+    /// Entries that are purged at once, at least.
+    pub purge_entries: u64,
+}
+
+impl Default for LogCut {
+    fn default() -> Self {
+        LogCut { growth_bytes: GROWTH_BYTES_MIN, entries_kept: LOG_ENTRIES_KEPT, purge_entries: PURGE_ENTRIES_MIN }
+    }
+}
+
+impl LogCut {
+    /// Raft's configuration with these figures.
+    #[must_use]
+    pub fn applied_to(self, config: Config) -> Config {
+        Config { max_in_snapshot_log_to_keep: self.entries_kept, purge_batch_size: self.purge_entries, ..config }
     }
 }
 

@@ -5,6 +5,7 @@ mod config;
 mod state_machine;
 mod view;
 
+pub use config::LogCut;
 pub use config::RaftTiming;
 pub use config::raft_config;
 pub use state_machine::SnapshotBuilder;

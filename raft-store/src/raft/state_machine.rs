@@ -147,6 +147,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .await
             .map_err(|error| self.fatal.fail("installing a snapshot", error.into()))?;
         self.trigger.installed(bytes);
+        tracing::info!(applied = loaded.file.meta().last_log_id.map(|id| id.index), bytes, "snapshot installed");
         let old = self.view.load();
         self.view.publish_anew(Self::view_of(loaded));
         // A large state takes long to let go of; nothing else of this thread should wait for it.

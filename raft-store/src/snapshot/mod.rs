@@ -23,3 +23,4 @@ pub(crate) use folder::NotPublished;
 pub(crate) use format::Header as SnapshotHeader;
 pub(crate) use format::SnapshotReader;
 pub(crate) use format::SnapshotWriter;
+pub(crate) use trigger::GROWTH_BYTES_MIN;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Growth below which a snapshot never pays: replaying this takes a fraction of a second.
-const GROWTH_BYTES_MIN: u64 = 4 << 20;
+pub(crate) const GROWTH_BYTES_MIN: u64 = 4 << 20;
 
 /// Growth at which a snapshot pays however large the last one was: the log stays on the disk.
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
@@ -19,6 +19,8 @@ const HELD_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
 struct Growth {
+    /// In place of the constant.
+    pays_from: Option<u64>,
     /// Bytes of entries appended since the start, and in the log before it.
     appended: u64,
     /// `appended` as of the last snapshot.
@@ -31,7 +33,8 @@ struct Growth {
 
 impl Growth {
     fn due(&self) -> bool {
-        let threshold = self.snapshot_bytes.clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX);
+        let least = self.pays_from.unwrap_or(GROWTH_BYTES_MIN).min(GROWTH_BYTES_MAX);
+        let threshold = self.snapshot_bytes.clamp(least, GROWTH_BYTES_MAX);
         let growth = self.appended.saturating_sub(self.covered);
         self.building == 0
             && growth >= threshold
@@ -76,6 +79,14 @@ impl SnapshotTrigger {
     /// The trigger of a member that sends these snapshots.
     pub(crate) fn new(transfers: Transfers) -> Self {
         SnapshotTrigger(Arc::new(watch::Sender::new(Growth { transfers, ..Growth::default() })))
+    }
+
+    /// Growth below which no snapshot pays, where it is another than usual.
+    pub fn pays_from(&self, growth_bytes: u64) {
+        self.0.send_if_modified(|growth| {
+            growth.pays_from = Some(growth_bytes);
+            growth.due()
+        });
     }
 
     /// Whether a snapshot pays now.

@@ -10,6 +10,7 @@ use crate::members::REMOVED_MEMBERS_KEPT;
 use crate::members::RemovedMember;
 use crate::reply::Reply;
 use crate::state::State;
+use sdm_proto::failpoint;
 use sdm_proto::names::Name;
 use sdm_proto::refusal::Class;
 use sdm_proto::refusal::Refusal;
@@ -178,7 +179,7 @@ impl State {
     /// What is said to a member that was removed; None to any other.
     #[must_use]
     pub fn refuse_removed(&self, id: u64) -> Option<Refusal> {
-        if !self.was_removed(id) {
+        if !self.was_removed(id) || failpoint::skips("plant.removed-stays") {
             return None;
         }
         let known = self.meta.removed_members.iter().find(|removed| removed.id == id);
