@@ -13,6 +13,7 @@ use crate::process::Program;
 use crate::requirements;
 use crate::run_folder::RunFolder;
 use crate::sim;
+use crate::sync_race::SyncRace;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -71,6 +72,24 @@ enum Scenario {
         fs: Fs,
         #[command(flatten)]
         common: Common,
+    },
+    /// Shut file systems down under writers, and look for what was called durable
+    SyncRace {
+        /// How many cuts of each kind of file system, of three at once
+        #[arg(long, default_value_t = 40)]
+        rounds: u32,
+        /// On which file system
+        #[arg(long, value_enum, default_value = "both")]
+        fs: Fs,
+        /// Believe fdatasync alone; exit code 0 then means that it was wrong
+        #[arg(long)]
+        bare: bool,
+        /// What the times of the cuts follow from [default: drawn, and told at the end]
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Folder on a real disk for images [default: chaos, beside the folder of this program]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
     /// Say whether this host can do any of it
     Probe {
@@ -207,7 +226,7 @@ impl Planted {
 
 impl Common {
     fn seed(&self) -> u64 {
-        self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()))
+        self.seed.unwrap_or_else(drawn_seed)
     }
 
     fn base(&self) -> Result<PathBuf> {
@@ -220,6 +239,10 @@ impl Common {
         }
         Ok(Program { sdm: self.sdm.clone(), planted })
     }
+}
+
+fn drawn_seed() -> u64 {
+    u64::from(rand::random::<u32>())
 }
 
 fn base_of(given: Option<&PathBuf>) -> Result<PathBuf> {
@@ -268,6 +291,10 @@ impl Scenario {
             Scenario::DiskFull { fs, common } => {
                 let (program, seed, base) = (common.program(None)?, common.seed(), common.base()?);
                 DiskFull { kinds: fs.kinds(), seed, program, base }.run()
+            }
+            Scenario::SyncRace { rounds, fs, bare, seed, dir } => {
+                let seed = seed.unwrap_or_else(drawn_seed);
+                SyncRace { rounds, kinds: fs.kinds(), bare, seed, base: base_of(dir.as_ref())? }.run()
             }
             Scenario::Probe { common } => {
                 let run = RunFolder::make(&common.base()?)?;

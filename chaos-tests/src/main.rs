@@ -2,7 +2,7 @@
 //! clients work, and demands what was promised.
 //!
 //! ```text
-//!  cli ─ scenario (power_cut/, disk_full, flipped_byte)
+//!  cli ─ scenario (power_cut/, disk_full, flipped_byte, sync_race)
 //!            │ breaks                         │ asks
 //!        cluster/ ─ process ─ member_process  load ─ client/ ──▶ history ◀── check/
 //!            └ loop_fs                        (mutations, as they were told)  (what members say now)
@@ -30,6 +30,7 @@ mod process;
 mod requirements;
 mod run_folder;
 mod sim;
+mod sync_race;
 
 fn main() -> std::process::ExitCode {
     member_process::run_hidden().unwrap_or_else(cli::run)

@@ -38,7 +38,10 @@ fn pick<'a>(cluster: &'a mut Cluster, victims: &'a [usize]) -> impl Iterator<Ite
 }
 
 /// Throws all switches at once.
-fn throw(switches: Vec<PowerSwitch>) -> Result<()> {
+///
+/// # Errors
+/// The kernel refuses one.
+pub fn throw(switches: Vec<PowerSwitch>) -> Result<()> {
     let together = Barrier::new(switches.len());
     std::thread::scope(|scope| {
         let throwing: Vec<_> = switches

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use summary::Summary;
 
 pub use cut::cut_power;
+pub use cut::throw;
 
 /// Whose power is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

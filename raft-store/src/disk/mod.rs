@@ -7,6 +7,7 @@
 //! blocking I/O that [`MemberDisk::blocking`] runs where it hurts nobody.
 
 mod batch;
+mod durable;
 mod files;
 mod log_database;
 mod member_disk;
@@ -19,6 +20,7 @@ mod simulated_log;
 
 pub use batch::Batch;
 pub use batch::Change;
+pub use durable::sync_data;
 pub use files::FileReader;
 pub use files::FileWriter;
 pub use files::Files;

@@ -4,6 +4,8 @@ use super::FileReader;
 use super::FileWriter;
 use super::Files;
 use super::FixedFile;
+use super::durable::sync_all;
+use super::durable::sync_data;
 use super::real::FolderLock;
 use rustix::fs::Advice;
 use rustix::fs::fadvise;
@@ -61,7 +63,7 @@ impl FileWriter for RealWriter {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_all()
+        sync_all(&self.0)
     }
 }
 
@@ -110,7 +112,7 @@ impl FixedFile for RealFixed {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        sync_data(&self.file)
     }
 }
 

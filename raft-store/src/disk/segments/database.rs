@@ -10,6 +10,7 @@ use super::segment;
 use crate::disk::Batch;
 use crate::disk::LogDatabase;
 use crate::disk::Visit;
+use crate::disk::durable::sync_data;
 use crate::disk::real::FolderLock;
 use crate::disk::real_files::drop_cached;
 use crate::disk::real_files::sync_folder;
@@ -221,7 +222,7 @@ impl SegmentDatabase {
 fn sync(file: &File) -> io::Result<()> {
     failpoint::hit("log.fdatasync.before")?;
     if !failpoint::skips("log.fdatasync") {
-        file.sync_data()?;
+        sync_data(file)?;
     }
     failpoint::hit("log.fdatasync.after")
 }

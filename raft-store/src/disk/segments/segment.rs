@@ -8,6 +8,7 @@ use super::record::has_later_record;
 use super::record::put_record;
 use super::record::read_record;
 use crate::disk::Batch;
+use crate::disk::durable::sync_all;
 use crate::disk::real_files::sync_folder;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -83,7 +84,7 @@ pub(super) fn create(folder: &Path, head: Head, carried: &Batch) -> io::Result<(
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
     let mut file = options.open(&temporary)?;
     file.write_all(&bytes)?;
-    file.sync_all()?;
+    sync_all(&file)?;
     std::fs::rename(&temporary, path(folder, head.number))?;
     sync_folder(folder)?;
     Ok((file, bytes.len() as u64))
@@ -135,7 +136,7 @@ pub(super) fn read(
             }
             tracing::warn!(segment = number, at, bytes = rest.len(), "removing a record that was not written whole");
             file.set_len(at as u64)?;
-            file.sync_all()?;
+            sync_all(&file)?;
             break;
         };
         let start = at + changes.start;
