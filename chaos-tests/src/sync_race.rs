@@ -126,7 +126,8 @@ impl SyncRace {
             std::thread::sleep(load);
             let cut_at = Instant::now();
             power_cut::throw(switches)?;
-            let ended = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a writer panicked")));
+            let ended =
+                threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a writer panicked")));
             Ok((cut_at, ended.collect::<Result<_>>()?))
         })
     }
