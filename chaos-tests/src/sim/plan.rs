@@ -163,7 +163,7 @@ impl Plan {
     /// What this seed draws.
     pub fn draw(seed: u64, workload: Workload) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ 0x9e37_79b9_7f4a_7c15);
-        let members = *pick(&mut random, &[3, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let members = *pick(&mut random, &[3, 3, 3, 3, 3, 3, 4, 4, 5, 7]);
         // With more, a run takes too long.
         let spares = if members > 5 { 0 } else { *pick(&mut random, &[0, 1, 1]) };
         let workers = match workload {
@@ -202,8 +202,8 @@ impl Plan {
             latency: (ms(shortest), ms(shortest + random.random_range(1..=25))),
             sync_time: ms(random.random_range(0..=12)),
             call_time: ms(*pick(&mut random, &[0, 2, 8, 40])),
-            work_time: ms(random.random_range(30_000..=50_000)),
-            fault_pause: ms(random.random_range(1_500..=6_000)),
+            work_time: ms(random.random_range(20_000..=36_000)),
+            fault_pause: ms(random.random_range(1_200..=4_000)),
         }
     }
 

@@ -36,6 +36,9 @@ use tonic::transport::Channel;
 /// How long open transactions may take to end, and garbage to be collected, after everything was healed.
 const SETTLE_TIME: Duration = Duration::from_secs(240);
 
+/// Between two looks at a storage that is not what it is to be.
+const PROJECTED_EVERY: Duration = Duration::from_secs(5);
+
 /// How long leases may go on after their clients have finished: the lease, a new leader's patience, and some rest.
 const LEASES_TIME: Duration = Duration::from_secs(30);
 
@@ -332,7 +335,14 @@ async fn catalog(shared: &Shared, members: &mut Endpoints, shelf: &Shelf) {
             continue;
         };
         let own: Vec<&v1::Disk> = listed.iter().filter(|disk| disk.domain == name).collect();
-        for why in storage_differs(shared, path, id, &own).await {
+        // What a full or failing storage refused to write into a placement is written after a pause.
+        let begun = tokio::time::Instant::now();
+        let mut differs = storage_differs(shared, path, id, &own).await;
+        while !differs.is_empty() && begun.elapsed() < SETTLE_TIME {
+            tokio::time::sleep(PROJECTED_EVERY).await;
+            differs = storage_differs(shared, path, id, &own).await;
+        }
+        for why in differs {
             shared.violated(Promise::Kept, format!("domain {name}: {why}"));
         }
     }
