@@ -184,6 +184,7 @@ fn execute(cli: Cli) -> ExitCode {
     if let Command::Lock(LockCommand::Become { holder, command }) = &command {
         return printer.fail(&become_command(*holder, command));
     }
+    let shutdown = Shutdown::listen().unwrap_or_else(|_| Shutdown::never());
     let runtime = match runtime_of(&command).build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -191,10 +192,7 @@ fn execute(cli: Cli) -> ExitCode {
             return printer.fail(&Failure::new(Class::Internal, "NO_RUNTIME", message));
         }
     };
-    let result = runtime.block_on(async {
-        let shutdown = Shutdown::listen().unwrap_or_else(|_| Shutdown::never());
-        dispatch(command, &global, shutdown).await
-    });
+    let result = runtime.block_on(dispatch(command, &global, shutdown));
     // A read from a hung file system must not hold the command's end.
     runtime.shutdown_background();
     match result {

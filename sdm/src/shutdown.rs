@@ -19,14 +19,20 @@ use tokio::sync::watch;
 pub struct Shutdown(watch::Receiver<u64>);
 
 impl Shutdown {
-    /// Listens from now on. Needs the runtime, and is to be called once, before anything else is begun.
+    /// Listens from now on, on a thread of its own. To be called once, before any runtime is built: tokio's handler
+    /// stands before its listener does, and a runtime of other threads that wakes up in between hands the signal to
+    /// nobody. Here nobody can wake up until both stand.
     ///
     /// # Errors
-    /// The kernel takes no handler: then the signals end the process by themselves.
+    /// The kernel takes no handler or no thread: then the signals end the process by themselves.
     pub fn listen() -> io::Result<Self> {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let (mut interrupt, mut terminate) = {
+            let _entered = runtime.enter();
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        };
         let (count, asked) = watch::channel(0);
-        tokio::spawn(async move {
+        let listener = async move {
             loop {
                 tokio::select! {
                     Some(()) = interrupt.recv() => {}
@@ -35,7 +41,8 @@ impl Shutdown {
                 }
                 count.send_modify(|count| *count += 1);
             }
-        });
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listener))?;
         Ok(Self(asked))
     }
 

@@ -6,9 +6,11 @@ mod host;
 use cluster::Sdm;
 use cluster::Shared;
 use cluster::list;
+use cluster::text_of;
 use host::until;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -71,9 +73,11 @@ fn a_load_that_is_interrupted_tells_what_it_measured_and_closes_its_sessions() {
     let sdm = cluster.sdm();
     let before = sessions(&sdm);
     let load = sdm.start(&["bench", "locks", "--clients", "3", "--seconds", "3600"]);
-    until("the load runs", || match list(&sdm, "lock") {
-        held if held.is_empty() => Err("no lock is held".to_owned()),
-        _ => Ok(()),
+    // A client that holds its second lock has done with its first.
+    let mut seen = BTreeSet::new();
+    until("one of the clients is at its second lock", || {
+        seen.extend(list(&sdm, "lock").iter().map(|lock| text_of(lock, "id").to_owned()));
+        if seen.len() > 3 { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     host::send(load.pid(), Signal::INT);
     let ended = load.finish();
