@@ -35,6 +35,7 @@ use sdm_storage_worker::work::Done;
 use sdm_storage_worker::work::LayerSource;
 use sdm_storage_worker::work::LocalPlacement;
 use sdm_storage_worker::work::MergeInPlace;
+use sdm_storage_worker::work::NewPlacement;
 use sdm_storage_worker::work::Order;
 use sdm_storage_worker::work::Outcome;
 use sdm_storage_worker::work::Ports;
@@ -295,6 +296,15 @@ async fn what_is_not_of_our_own_making_or_not_alone_is_left_as_it_is() {
     }
     std::fs::remove_file(&leaf).expect("the one before");
     qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-o", &over, text(&leaf), &SIZE.to_string()]);
+    // What the second half could not keep is refused by the first.
+    let before = std::fs::read(&leaf).expect("read");
+    let strange = with_strange_extension(&before);
+    std::fs::write(&leaf, &strange).expect("written");
+    let refused = refusal(execute(Order::MergeInPlace(merge(&domain, layers))).await);
+    assert_eq!(refused.code, RefusalCode::Qcow2Unsupported, "{refused}");
+    assert!(refused.message.contains("0x12345678"), "{refused}");
+    assert!(std::fs::read(&leaf).expect("read") == strange, "it was written into");
+    std::fs::write(&leaf, &before).expect("written");
     let second = folder.path().join("second");
     std::fs::hard_link(&leaf, &second).expect("a second name");
     let refused = refusal(execute(Order::MergeInPlace(merge(&domain, layers))).await);
@@ -308,6 +318,21 @@ async fn what_is_not_of_our_own_making_or_not_alone_is_left_as_it_is() {
     let other = MergeInPlace { token: "1-9-0".to_owned(), ..merge(&domain, layers) };
     assert_eq!(refusal(execute(Order::MergeInPlace(other)).await).code, RefusalCode::EvidenceMismatch);
     done(execute(Order::MergeInPlace(merge(&domain, layers))).await);
+}
+
+/// The image with a header extension that nobody knows, in place of the names of features.
+fn with_strange_extension(image: &[u8]) -> Vec<u8> {
+    let mut bytes = image.to_vec();
+    let names = 0x6803_F857_u32.to_be_bytes();
+    let at = bytes.windows(4).take(4096).position(|part| part == names).expect("QEMU names its features");
+    bytes[at..at + 4].copy_from_slice(&0x1234_5678_u32.to_be_bytes());
+    bytes
+}
+
+/// Somebody has the leaf of placement 1 open.
+fn use_leaf(storage: &SimulatedStorage, domain: &DomainRoot) {
+    let folder = format!("/srv/{}/images/{}", domain.domain, Uuid::from_u128(0xF000_0001));
+    storage.use_image(&image(Path::new(&folder), 3)).expect("the leaf");
 }
 
 /// A simulated storage with a chain that QEMU made.
@@ -479,4 +504,108 @@ async fn a_full_storage_breaks_it_off_and_the_content_stays() {
     assert!(flattened(&storage, &domain, 1, layers, 9).await == whole);
     done(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), Ports::silent()).await);
     assert!(flattened(&storage, &domain, 1, layers, 10).await == whole);
+}
+
+#[tokio::test]
+async fn without_room_for_all_of_it_nothing_is_written() {
+    if !has_qemu_img("without_room_for_all_of_it_nothing_is_written") {
+        return;
+    }
+    let (files, layers) = (small_clusters(), CHAINS[0]);
+    let (storage, domain) = stage(&files, layers).await;
+    let driver = Domain::open(&storage, &domain).await.expect("the domain").driver().clone();
+    let space = driver.space().await.expect("its space");
+    let used = space.total_bytes - space.free_bytes;
+    storage.set_capacity(used + (4 << 10));
+    let before = file_of(&storage, &domain, 1, 3).await;
+    let refused = refusal(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), Ports::silent()).await);
+    assert_eq!(refused.code, RefusalCode::NoSpace, "{refused}");
+    let missing = refused.missing_bytes.expect("how much is missing");
+    assert!(file_of(&storage, &domain, 1, 3).await == before, "it was written into");
+    // Space is given in pages.
+    storage.set_capacity(used + (8 << 10) + missing);
+    done(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), Ports::silent()).await);
+}
+
+#[tokio::test]
+async fn zeros_are_entered_in_batches_too() {
+    if !has_qemu_img("zeros_are_entered_in_batches_too") {
+        return;
+    }
+    const LARGE: u64 = 40 << 20;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let make = |number: u128, backing: Option<u128>, command: &str| {
+        let file = image(folder.path(), number);
+        let over = backing.map(|beneath| format!(",backing_file={},backing_fmt=qcow2", volume(beneath)));
+        let options = format!("cluster_size=512{}", over.unwrap_or_default());
+        qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-o", &options, text(&file), &LARGE.to_string()]);
+        tool("qemu-io", &["-f", "qcow2", "-c", command, text(&file)]);
+        (number, std::fs::read(file).expect("read"))
+    };
+    let files =
+        [make(1, None, "write -P 1 0 64k"), make(2, Some(1), "write -z 0 40M"), make(3, Some(2), "write -P 2 0 1k")];
+    let layers = CHAINS[0];
+    let (storage, domain) = stage(&files, layers).await;
+    let steps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = steps.clone();
+    let progress = std::sync::Arc::new(move |_| _ = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let ports = Ports { progress, ..Ports::silent() };
+    done(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), ports).await);
+    let steps = steps.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(steps >= 3, "81,918 entries of zeros in {steps} steps");
+    assert!(sound_over(&file_of(&storage, &domain, 1, 3).await, 2));
+}
+
+#[tokio::test]
+async fn what_refuses_the_second_half_comes_before_the_header_is_changed_and_says_so() {
+    if !has_qemu_img("what_refuses_the_second_half_comes_before_the_header_is_changed") {
+        return;
+    }
+    let (files, layers) = (small_clusters(), CHAINS[0]);
+    let (storage, domain) = stage(&files, layers).await;
+    done(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), Ports::silent()).await);
+    let leaf = file_of(&storage, &domain, 1, 3).await;
+    use_leaf(&storage, &domain);
+    let refused = refusal(run_on(&storage, left_out(&domain, layers, SIZE), Ports::silent()).await);
+    assert_eq!(refused.code, RefusalCode::NotRebased, "{refused}");
+    assert!(refused.message.contains("VOLUME_IN_USE"), "{refused}");
+    assert!(file_of(&storage, &domain, 1, 3).await == leaf, "it lies over what it lay over");
+    let merged = vec![files[0].clone(), files[1].clone(), (3, leaf)];
+    let (storage, domain) = stage(&merged, layers).await;
+    let leaf = file_of(&storage, &domain, 1, 3).await;
+    let whole = flattened(&storage, &domain, 1, layers, 8).await;
+    let left = [layers[0], layers[2]];
+    // Without links everything is copied first: where that has no room, the header is as it was, too.
+    storage.fail("link", 0, 18);
+    let driver = Domain::open(&storage, &domain).await.expect("the domain").driver().clone();
+    let space = driver.space().await.expect("its space");
+    storage.set_capacity(space.total_bytes - space.free_bytes + (64 << 10));
+    let refused = refusal(run_on(&storage, left_out(&domain, layers, SIZE), Ports::silent()).await);
+    assert_eq!(refused.code, RefusalCode::NotRebased, "{refused}");
+    assert!(refused.message.contains("NO_SPACE"), "{refused}");
+    assert!(file_of(&storage, &domain, 1, 3).await == leaf);
+    storage.set_capacity(space.total_bytes);
+    placed(run_on(&storage, left_out(&domain, layers, SIZE), Ports::silent()).await);
+    assert!(sound_over(&file_of(&storage, &domain, 2, 3).await, 1), "the copy lies over what it is to");
+    assert!(sound_over(&file_of(&storage, &domain, 1, 3).await, 2), "the source of a copy is left as it is");
+    assert!(flattened(&storage, &domain, 2, &left, 10).await == whole);
+    assert!(flattened(&storage, &domain, 1, layers, 11).await == whole);
+}
+
+#[tokio::test]
+async fn a_refusal_after_the_header_was_changed_does_not_say_that_it_was_not() {
+    if !has_qemu_img("a_refusal_after_the_header_was_changed") {
+        return;
+    }
+    let (files, layers) = (small_clusters(), CHAINS[0]);
+    let (storage, domain) = stage(&files, layers).await;
+    done(run_on(&storage, Order::MergeInPlace(merge(&domain, layers)), Ports::silent()).await);
+    placed(run_on(&storage, left_out(&domain, layers, SIZE), Ports::silent()).await);
+    // Its report was lost, and the next attempt meets somebody who has the leaf open.
+    use_leaf(&storage, &domain);
+    let Order::BuildChain(mut again) = left_out(&domain, layers, SIZE) else { panic!("a chain") };
+    again.placement =
+        NewPlacement { volumes: again.placement.volumes, ..placement(&domain, 3, VolumeFormat::Raw, None) };
+    let refused = refusal(run_on(&storage, Order::BuildChain(again), Ports::silent()).await);
+    assert_eq!(refused.code, RefusalCode::VolumeInUse, "{refused}");
 }

@@ -2,6 +2,7 @@
 //! an attempt writes beneath its own dot name alone and publishes under its own name alone, once; nothing in a published
 //! placement is written or unlinked except by the orders that are there for that; nothing is written through a link.
 
+use sdm_storage_worker::work::BuildChain;
 use sdm_storage_worker::work::NewPlacement;
 use sdm_storage_worker::work::Order;
 use std::collections::BTreeMap;
@@ -33,8 +34,8 @@ pub struct OrderLabel {
     deletes: Option<String>,
     /// The placement in which it may write `.meta` files.
     projects: Option<String>,
-    /// The placement whose volumes it may write in place.
-    in_place: Option<String>,
+    /// The volume that it may write in place, and in which placement.
+    in_place: Option<(String, String)>,
     /// Whether what it does in published placements is known here at all.
     judged: bool,
 }
@@ -52,7 +53,7 @@ impl OrderLabel {
         match order {
             Order::CreateDisk(order) => building("create", &order.placement),
             Order::BuildPlacement(order) => building("build", &order.placement),
-            Order::BuildChain(order) => building("chain", &order.placement),
+            Order::BuildChain(order) => Self { in_place: rebased(order), ..building("chain", &order.placement) },
             Order::DeletePlacement(order) => Self {
                 kind: "delete",
                 dots: vec![order.dot_name.clone(), order.deletion_dot_name.clone()],
@@ -63,15 +64,39 @@ impl OrderLabel {
                 Self { kind: "project", projects: Some(order.placement.to_string()), ..base }
             }
             Order::ResizeVolume(order) => {
-                let placement = Some(order.placement.to_string());
-                Self { kind: "resize", projects: placement.clone(), in_place: placement, ..base }
+                let in_place = Some((order.placement.to_string(), order.volume.to_string()));
+                Self { kind: "resize", projects: Some(order.placement.to_string()), in_place, ..base }
             }
-            Order::ProbeDomain(_) | Order::SendPlacement(_) | Order::InspectDomain(_) | Order::CheckPlacements(_) => {
-                Self { kind: "read", ..base }
+            Order::MergeInPlace(order) => {
+                let child = order.volumes.last().map(|known| known.volume.to_string());
+                let in_place = child.map(|volume| (order.placement.to_string(), volume));
+                Self { kind: "merge", in_place, ..base }
+            }
+            Order::ProbeDomain(_)
+            | Order::SendPlacement(_)
+            | Order::InspectDomain(_)
+            | Order::CheckPlacements(_)
+            | Order::ReadCatalog(_) => Self { kind: "read", ..base },
+            // They write the domain's own files, and nothing among its placements.
+            Order::RenameDomain(_) | Order::DetachDomain(_) | Order::WriteCatalog(_) | Order::AttachDomain(_) => {
+                Self { kind: "domain", ..base }
             }
             _ => Self { kind: "other", judged: false, ..base },
         }
     }
+
+    /// Whether a linked volume in its own folder is the one that it may write in place.
+    fn rebases(&self, path: &str) -> bool {
+        let own = place(path).filter(|(folder, _)| self.dots.iter().any(|dot| dot == folder));
+        own.is_some_and(|(_, name)| self.in_place.as_ref().is_some_and(|(_, volume)| volume == name))
+    }
+}
+
+/// The volume whose header is made to name another one beneath it: through its link in the attempt's folder,
+/// which is the same file in the source.
+fn rebased(order: &BuildChain) -> Option<(String, String)> {
+    let source = order.source.as_ref()?;
+    Some((source.at.placement.to_string(), order.rebase?.to_string()))
 }
 
 /// One change, by full paths.
@@ -165,7 +190,9 @@ fn judge(entries: &mut Entries, by: &OrderLabel, change: &Change) -> Option<&'st
             }
             judge_inside(by, from_folder, from_name).or_else(|| judge_inside(by, to_folder, to_name))
         }
-        Change::Write(path) if entries.linked.contains(path) => Some("bytes of another placement were written"),
+        Change::Write(path) if entries.linked.contains(path) && !by.rebases(path) => {
+            Some("bytes of another placement were written")
+        }
         Change::Link(path) => {
             entries.linked.insert(path.clone());
             let (folder, name) = place(path)?;
@@ -188,7 +215,7 @@ fn judge_inside(by: &OrderLabel, folder: &str, name: &str) -> Option<&'static st
     let is = |placement: &Option<String>| placement.as_deref() == Some(folder);
     let volume = !name.is_empty() && !name.contains('.');
     match volume {
-        _ if is(&by.in_place) => None,
+        true if by.in_place.as_ref().is_some_and(|(placement, volume)| placement == folder && volume == name) => None,
         false if is(&by.projects) => None,
         true => Some("bytes of a published placement were changed by an order that may not"),
         false => Some("a published placement was changed by an order that may not"),
@@ -272,5 +299,23 @@ mod tests {
         assert_eq!(broken(&by, &[Change::Link(path(".sdm-1/v")), Change::Write(path(".sdm-1/v"))]), 1);
         let publish = Change::Rename(path(".sdm-1"), path("p1"));
         assert_eq!(broken(&by, &[publish.clone(), publish]), 1);
+    }
+
+    #[test]
+    fn a_merge_in_place_writes_one_volume_and_its_chain_the_header_of_that_one() {
+        let merge = OrderLabel { in_place: Some(("p1".into(), "v".into())), judged: true, ..OrderLabel::default() };
+        assert_eq!(broken(&merge, &[Change::Write(path("p1/v"))]), 0);
+        for change in [
+            Change::Write(path("p1/w")),
+            Change::Write(path("p2/v")),
+            Change::Write(path("p1/v.meta")),
+            Change::Write(path(".sdm-1/v")),
+        ] {
+            assert_eq!(broken(&merge, std::slice::from_ref(&change)), 1, "{change:?}");
+        }
+        let chain = OrderLabel { in_place: merge.in_place, ..builder(".sdm-1", "p2") };
+        let link = |name: &str| [Change::Link(path(name)), Change::Write(path(name))];
+        assert_eq!(broken(&chain, &link(".sdm-1/v")), 0);
+        assert_eq!(broken(&chain, &link(".sdm-1/w")), 1);
     }
 }

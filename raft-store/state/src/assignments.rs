@@ -379,7 +379,7 @@ impl State {
                 })
             }
             Spec::DeleteSnapshot { disk, volume, in_place: true } if txn.stage == 0 => {
-                self.merge_order(txn, *disk, *volume)
+                self.merge_order(attempt, *disk, *volume)
             }
             Spec::Domain(DomainChange::Detach { domain }) => {
                 let handover = txn.handover.as_ref();

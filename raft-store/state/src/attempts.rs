@@ -131,6 +131,7 @@ impl State {
             source_worker: choice.source_worker,
             assigned_ms: self.meta.clock_ms,
             ticket: token.ticket(&turn.entropy, "stream"),
+        let settles = self.is_to_settle(owner);
             checkpoint_bytes: 0,
             unreachable_since_ms: 0,
             peer_deadline_ms: if streams { self.meta.clock_ms + self.meta.settings.peer_absence_max_ms } else { 0 },
@@ -140,6 +141,7 @@ impl State {
         let source = choice.source_worker.map(|id| format!(", which pulls from worker {}", self.worker_word(id)));
         let text = format!("attempt {number} ({token}) assigned to worker {worker}{}", source.unwrap_or_default());
         self.put_work_and_note(owner, work, text);
+            settles,
         true
     }
 

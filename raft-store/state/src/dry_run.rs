@@ -80,7 +80,11 @@ impl State {
         };
         // Under a client's lock nothing is waited for: what that does not cover is refused.
         let covered = under.map(|under| self.lock_under(&under, &asked.resources)).transpose()?.flatten().is_some();
-        let waits_for = if covered { Vec::new() } else { self.lock_blockers(&asked) };
+        let mut waits_for = if covered { Vec::new() } else { self.lock_blockers(&asked) };
+        if let Spec::Domain(DomainChange::Forget { domain }) = spec {
+            let ending = self.ending_with_domain(*domain);
+            waits_for.retain(|lock| ending.iter().all(|(ends, _)| ends != lock));
+        }
         let (steps, placements, log_entries) = self.shown_work(spec, &drafts);
         let warnings = self.shown_warnings(spec, &placements);
         let (summary, objects, locks) = (plan.summary, plan.objects, plan.locks);

@@ -97,6 +97,10 @@ pub struct Settings {
     /// that a host which is gone for good costs nothing to speak of.
     #[serde(skip_serializing_if = "is_late_writers_look_default")]
     pub late_writers_look_ms: u64,
+    /// Whether snapshots may be deleted in place. No command sets it: not before the whole has been run with real
+    /// processes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub merges_in_place: bool,
 }
 
 const LATE_WRITERS_LOOK_MS_DEFAULT: u64 = 10 * 60_000;
@@ -204,6 +208,7 @@ impl Default for Settings {
             events_max: EVENTS_MAX_DEFAULT,
             chain_max: CHAIN_MAX_DEFAULT,
             late_writers_look_ms: LATE_WRITERS_LOOK_MS_DEFAULT,
+            merges_in_place: false,
         }
     }
 }

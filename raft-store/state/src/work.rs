@@ -98,6 +98,9 @@ pub struct Attempt {
     /// Since when a worker reports storage that the attempt needs unreachable; 0 while none does.
     #[serde(default)]
     pub unreachable_since_ms: u64,
+    /// Of a merge in place that is to be aborted: it only makes durable what was written before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settles: bool,
 }
 
 /// What happened to an attempt.

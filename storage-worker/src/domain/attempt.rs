@@ -180,6 +180,15 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
     }
 
     /// Creates a volume's file under its final name.
+    /// Opens a volume that was given its name here for small changes in place: they reach it under all its names.
+    ///
+    /// # Errors
+    /// What the storage answers; anything but a regular file is refused.
+    pub async fn change_volume(&self, volume: Uuid) -> Result<D::File, DomainError> {
+        let path = self.folder.join(&volume.to_string())?;
+        Ok(self.domain.driver().open(&path, OpenHow::CHANGE_VOLUME).await?)
+    }
+
     ///
     /// # Errors
     /// What the storage answers.

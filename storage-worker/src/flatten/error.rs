@@ -19,6 +19,14 @@ pub enum FlattenError {
     /// Reading, writing, hashing, or a stop.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// What it takes is not there.
+    #[error("it takes up to {needed} bytes, and {free} are free")]
+    NoRoom {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
     /// The layers do not fit together, or not to the target.
     #[error("{0}")]
     Order(String),

@@ -16,6 +16,9 @@ use crate::work::CancelFlag;
 const BATCH_BYTES: u64 = 32 << 20;
 /// The same in clusters: small ones are small files' ones.
 const BATCH_CLUSTERS: u64 = 512;
+/// Entries that are held in memory before they are entered, those of zeros included, which take no data: 16 bytes each,
+/// and a table for each where no two share one.
+const BATCH_ENTRIES: u64 = 1 << 15;
 
 /// What a merge speaks through.
 #[derive(Clone, Copy)]
@@ -24,6 +27,8 @@ pub struct MergePorts<'p> {
     pub progress: &'p (dyn Fn(u64, u64) + Send + Sync),
     /// Looked at before each cluster.
     pub cancel: &'p CancelFlag,
+    /// What is free where the layer above lies: without room for all of it nothing is begun.
+    pub free_bytes: u64,
 }
 
 /// A cluster that was written and is to be read back.
@@ -42,6 +47,8 @@ struct Pull<'m, 'f, F> {
     written: Vec<Written>,
     /// Data of the batch.
     batch_bytes: u64,
+    /// Entries of it, zeros included.
+    batch_entries: u64,
 }
 
 /// Gives `child`, which lies over `backing`, whatever the flattened layer of `chain` holds and it does not. Begun again,
@@ -66,16 +73,18 @@ pub fn pull<F: DomainFile>(
         let text = format!("the layer `{}` is smaller than the one beneath it", child.entry());
         return Err(FlattenError::Order(text));
     }
-    let mut pull = Pull { chain, additions, reader, ports, written: Vec::new(), batch_bytes: 0 };
+    let mut pull = Pull { chain, additions, reader, ports, written: Vec::new(), batch_bytes: 0, batch_entries: 0 };
     let clusters = pull.count_missing()?;
     if clusters > 0 {
+        pull.require_free(clusters)?;
         pull.additions.make_room(clusters).map_err(|error| pull.failed(error))?;
     }
     pull.all()?;
     let Pull { chain, additions, .. } = pull;
     additions.finish().map_err(|error| FlattenError::of_layer(child.entry(), error))?;
     // Its tables are checked from the beginning, and nothing may be missing now.
-    let mut again = Pull { chain, additions: open()?, reader, ports, written: Vec::new(), batch_bytes: 0 };
+    let additions = open()?;
+    let mut again = Pull { chain, additions, reader, ports, written: Vec::new(), batch_bytes: 0, batch_entries: 0 };
     match again.next_missing(0)? {
         None => Ok(()),
         Some((at, _)) => Err(FlattenError::Order(format!("byte {at} is still missing after the merge"))),
@@ -130,19 +139,28 @@ impl<F: DomainFile> Pull<'_, '_, F> {
         Ok(clusters)
     }
 
+    /// Refuses at the beginning what would end without space after all the rest was written. What an earlier run left
+    /// behind the last cluster in use is taken first, and has its space already.
+    fn require_free(&self, clusters: u64) -> Result<(), FlattenError> {
+        let needed = self.additions.bytes_for(clusters);
+        let stat = self.reader.stat().map_err(CopyError::Target)?;
+        let left_over = stat.allocated_bytes.saturating_sub(self.additions.bytes_in_use());
+        let free = self.ports.free_bytes.saturating_add(left_over);
+        if needed > free { Err(FlattenError::NoRoom { needed, free }) } else { Ok(()) }
+    }
+
     fn all(&mut self) -> Result<(), FlattenError> {
         let (bytes, cluster) = (self.additions.virtual_bytes(), self.additions.cluster_bytes());
         let mut buffer = vec![0; usize::try_from(cluster).unwrap_or(0)];
         let mut at = 0;
         while let Some((guest, grain)) = self.next_missing(at)? {
             at = guest + cluster;
-            if grain == Grain::Zero {
-                self.additions.zero(guest).map_err(|error| self.failed(error))?;
-                continue;
-            }
             buffer.fill(0);
-            let seen = usize::try_from((bytes - guest).min(cluster)).unwrap_or(0);
-            self.chain.read(buffer.get_mut(..seen).unwrap_or_default(), guest)?;
+            if grain == Grain::Data {
+                let seen = usize::try_from((bytes - guest).min(cluster)).unwrap_or(0);
+                self.chain.read(buffer.get_mut(..seen).unwrap_or_default(), guest)?;
+            }
+            self.batch_entries += 1;
             if is_zero(&buffer) {
                 self.additions.zero(guest).map_err(|error| self.failed(error))?;
             } else {
@@ -150,7 +168,8 @@ impl<F: DomainFile> Pull<'_, '_, F> {
                 self.written.push(Written { offset, hash: blake3::hash(&buffer) });
                 self.batch_bytes += cluster;
             }
-            if self.batch_bytes >= BATCH_BYTES.min(BATCH_CLUSTERS * cluster) {
+            let is_full = self.batch_bytes >= BATCH_BYTES.min(BATCH_CLUSTERS * cluster);
+            if is_full || self.batch_entries >= BATCH_ENTRIES {
                 self.enter_batch()?;
                 (self.ports.progress)(at.min(bytes), bytes);
             }
@@ -174,7 +193,7 @@ impl<F: DomainFile> Pull<'_, '_, F> {
                 return Err(CopyError::HashMismatch { expected: hash.into(), found: found.into() }.into());
             }
         }
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_entries) = (0, 0);
         self.additions.enter().map_err(|error| self.failed(error))
     }
 }

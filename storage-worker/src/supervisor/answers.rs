@@ -183,6 +183,7 @@ fn class(code: RefusalCode) -> Class {
         | RefusalCode::VolumeInUse
         | RefusalCode::VolumeShared
         | RefusalCode::DomainReleased
+        | RefusalCode::NotRebased
         | RefusalCode::DomainTaken
         | RefusalCode::CatalogChanged
         | RefusalCode::HashMismatch => Class::Precondition,

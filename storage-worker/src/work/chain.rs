@@ -18,7 +18,8 @@ use super::build::checkpoint_of;
 use super::build::new_volume;
 use super::build::report;
 use super::merge::format_name;
-use super::merge::rebase_in_source;
+use super::merge::rebase_in_attempt;
+use super::merge::refused_to_rebase;
 use super::run::finish;
 use super::run::open_volume;
 use super::run::require_sound;
@@ -62,21 +63,39 @@ pub(super) async fn build_chain<S: Storage>(
     order: &BuildChain,
     ports: &Ports,
 ) -> Result<Vec<VolumeReport>, Unfinished> {
+    match (order.rebase, build(storage, order, ports).await) {
+        (Some(volume), Err(Unfinished::Refused(refusal))) => {
+            Err(refused_to_rebase(storage, order, volume, refusal).await)
+        }
+        (_, built) => built,
+    }
+}
+
+async fn build<S: Storage>(storage: &S, order: &BuildChain, ports: &Ports) -> Result<Vec<VolumeReport>, Unfinished> {
     require_sound(&order.placement)?;
     require_chain(order)?;
     let domain = Domain::open(storage, &order.placement.domain).await?;
     if let Some(volumes) = Attempt::published_already(&domain, &order.placement).await? {
         return Ok(volumes);
     }
-    if let Some(volume) = order.rebase {
-        rebase_in_source(storage, order, volume).await?;
-    }
     let sources = match &order.source {
         Some(source) => Some(Sources::open(storage, source, order).await?),
         None => None,
     };
     let attempt = Attempt::begin(&domain, &order.placement).await?;
-    let made = Building { domain: &domain, attempt: &attempt, order, sources: sources.as_ref(), ports }.all().await;
+    let mut made = Building { domain: &domain, attempt: &attempt, order, sources: sources.as_ref(), ports }.all().await;
+    if let (Some(volume), Ok(built)) = (order.rebase, &mut made) {
+        // Everything else is there: nothing but the storage can be in the way of the rest. The sources' locks are those
+        // of a reader, and bear no writer.
+        drop(sources);
+        for report in built.reports.iter_mut().filter(|report| report.volume == volume) {
+            report.hash = None;
+        }
+        if let Err(error) = rebase_in_attempt(&attempt, order, volume).await {
+            made = Err(error);
+        }
+        return finish(attempt, made).await;
+    }
     // The sources stay locked until here.
     finish(attempt, made).await
 }

@@ -5,21 +5,26 @@ use uuid::Uuid;
 
 use super::BuildChain;
 use super::MergeInPlace;
+use super::Outcome;
 use super::PlacementReport;
 use super::Ports;
+use super::Refusal;
 use super::RefusalCode;
 use super::SourceVolume;
 use super::VolumeFormat;
 use super::VolumeReport;
 use super::VolumeSpec;
 use super::build::Advance;
+use super::resize::not_settled;
 use super::resize::open_to_change;
 use super::resize::require_alone;
 use super::resize::settle;
 use super::run::open_volume;
 use super::verdict::Unfinished;
 use super::verdict::refused;
+use crate::domain::Attempt;
 use crate::domain::Domain;
+use crate::domain::DomainError;
 use crate::driver::DomainDriver;
 use crate::driver::DomainFile;
 use crate::driver::Storage;
@@ -64,6 +69,9 @@ pub(super) async fn merge_in_place<S: Storage>(
     let file = open_to_change(&domain, order.placement, child.volume).await?;
     require_alone(&file, child.volume)?;
     if !lies_over(&file, beneath.last())? {
+        // Whatever would refuse the second half, from which there is no way back, does so before a byte is written.
+        let below = beneath.last().map(|known| backing_file(known.volume, known.format));
+        qcow2::check_rebase(&file, Backing::Named(&gone.volume.to_string()), below.as_ref())?;
         let merged = merge_into(&domain, order.placement, (beneath, gone), &file, child.volume, ports).await;
         if merged.is_err() {
             // Whatever ends it here, nothing of it may reach the storage after others were told so.
@@ -112,7 +120,8 @@ async fn merge_into<D: DomainDriver>(
     let chain = builder.finish(beneath.len());
     let advance = Advance::new(ports, chain.virtual_bytes());
     let progress = advance.progress();
-    let ports = MergePorts { progress: &progress, cancel: &ports.cancel };
+    let free_bytes = domain.driver().space().await.map_err(DomainError::Storage)?.free_bytes;
+    let ports = MergePorts { progress: &progress, cancel: &ports.cancel, free_bytes };
     Ok(pull(chain, child, &reader, &gone.volume.to_string(), ports)?)
 }
 
@@ -134,12 +143,8 @@ fn report<F: DomainFile>(file: &F, volume: Uuid) -> Result<PlacementReport, Unfi
     })
 }
 
-/// Has a volume of the source lie over what lies beneath it in the placement to be. Done already is done.
-pub(super) async fn rebase_in_source<S: Storage>(
-    storage: &S,
-    order: &BuildChain,
-    volume: Uuid,
-) -> Result<(), Unfinished> {
+/// Which volume of the source lies beneath another one, and which one is to in the placement to be.
+fn layers_beneath(order: &BuildChain, volume: Uuid) -> Result<(&SourceVolume, Option<&VolumeSpec>), Unfinished> {
     let source = order.source.as_ref().ok_or_else(|| invalid("there is no source"))?;
     let at = source.volumes.iter().position(|known| known.volume == volume);
     let from = at.and_then(|at| source.volumes.get(at.checked_sub(1)?));
@@ -147,16 +152,64 @@ pub(super) async fn rebase_in_source<S: Storage>(
     let specs = &order.placement.volumes;
     let to = specs.iter().position(|spec| spec.volume == volume);
     let to = to.ok_or_else(|| invalid(format!("the volume {volume} is not in the placement to be")))?;
-    let to = to.checked_sub(1).and_then(|to| specs.get(to)).map(backing_file);
-    let domain = Domain::open(storage, &source.at.domain).await?;
-    domain.require_placement(source.at.placement, &source.at.token).await?;
-    // It may have names in folders of earlier attempts: what a guest sees through those does not change either.
-    let file = open_to_change(&domain, source.at.placement, volume).await?;
-    let name = from.volume.to_string();
-    qcow2::rebase(&file, Backing::Named(&name), to.as_ref())?;
-    Ok(())
+    Ok((from, to.checked_sub(1).and_then(|to| specs.get(to))))
 }
 
-fn backing_file(beneath: &VolumeSpec) -> BackingFile {
-    BackingFile { name: beneath.volume.to_string(), format: format_name(beneath.format) }
+/// Has a volume of a placement that is being built lie over what lies beneath it there. A link is the same file as in the
+/// source: from here on there is no way back. Done already is done.
+pub(super) async fn rebase_in_attempt<D: DomainDriver>(
+    attempt: &Attempt<'_, D>,
+    order: &BuildChain,
+    volume: Uuid,
+) -> Result<(), Unfinished> {
+    let (from, to) = layers_beneath(order, volume)?;
+    let to = to.map(|spec| backing_file(spec.volume, spec.format));
+    let file = attempt.change_volume(volume).await?;
+    settle(&file)?;
+    file.lock_as_writer()?;
+    let name = from.volume.to_string();
+    match qcow2::rebase(&file, Backing::Named(&name), to.as_ref()) {
+        // Nobody knows what is on the storage then.
+        Err(qcow2::Qcow2Error::Storage(error)) => Err(not_settled(&error)),
+        answer => Ok(answer.map(drop)?),
+    }
+}
+
+/// A chain without one of its layers was refused. Where the volume above that one still lies over it, nothing of the chain
+/// was changed by this attempt or an earlier one, and that is what is said.
+pub(super) async fn refused_to_rebase<S: Storage>(
+    storage: &S,
+    order: &BuildChain,
+    volume: Uuid,
+    refusal: Refusal,
+) -> Unfinished {
+    match is_rebased(storage, order, volume).await {
+        Ok(false) => Unfinished::Refused(Refusal {
+            code: RefusalCode::NotRebased,
+            message: format!("{} [{}]; volume {volume} lies over what it lay over", refusal.message, refusal.code),
+            ..refusal
+        }),
+        Ok(true) => Unfinished::Refused(refusal),
+        Err(error) => {
+            let error = Outcome::from(error);
+            tracing::warn!(%volume, ?error, "nobody could see what a volume lies over");
+            Unfinished::Refused(refusal)
+        }
+    }
+}
+
+async fn is_rebased<S: Storage>(storage: &S, order: &BuildChain, volume: Uuid) -> Result<bool, Unfinished> {
+    let (_, to) = layers_beneath(order, volume)?;
+    let source = order.source.as_ref().ok_or_else(|| invalid("there is no source"))?;
+    let domain = Domain::open(storage, &source.at.domain).await?;
+    domain.require_placement(source.at.placement, &source.at.token).await?;
+    let file = domain.change_volume(source.at.placement, volume).await?;
+    // What an earlier attempt wrote on this host may not be on the storage yet.
+    settle(&file)?;
+    let name = to.map(|spec| spec.volume.to_string());
+    Ok(qcow2::names_backing(&file, name.as_deref())?)
+}
+
+fn backing_file(volume: Uuid, format: VolumeFormat) -> BackingFile {
+    BackingFile { name: volume.to_string(), format: format_name(format) }
 }

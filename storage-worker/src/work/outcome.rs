@@ -371,6 +371,8 @@ pub enum RefusalCode {
     VolumeInUse,
     /// The volume has another name too: it must not be changed in place.
     VolumeShared,
+    /// A volume still lies over the layer that was to be left out: nothing of the chain was changed.
+    NotRebased,
     /// The file system cannot do what the order needs.
     StorageUnsupported,
     /// The domain was given up: no pool has it.
@@ -430,6 +432,7 @@ impl RefusalCode {
             Self::UnexpectedEntry => "UNEXPECTED_ENTRY",
             Self::VolumeInUse => "VOLUME_IN_USE",
             Self::VolumeShared => "VOLUME_SHARED",
+            Self::NotRebased => "NOT_REBASED",
             Self::StorageUnsupported => "STORAGE_UNSUPPORTED",
             Self::DomainReleased => "DOMAIN_RELEASED",
             Self::DomainTaken => "DOMAIN_TAKEN",

@@ -91,7 +91,7 @@ pub(super) fn settle<F: DomainFile>(file: &F) -> Result<(), Unfinished> {
     file.sync().map_err(|error| not_settled(&error))
 }
 
-fn not_settled(error: &StorageError) -> Unfinished {
+pub(super) fn not_settled(error: &StorageError) -> Unfinished {
     let hint = "look at the storage; the next attempt reads what is there and writes what is missing";
     Unfinished::Failed(Failure { message: chain(error), hint: hint.to_owned() })
 }
@@ -105,7 +105,7 @@ pub(super) async fn open_to_change<D: DomainDriver>(
     let file = match domain.change_volume(placement, volume).await {
         Err(error @ DomainError::Storage(_)) if error.is_storage(StorageErrorKind::NotFound) => {
             let message = format!("the volume {volume} is not in its placement {placement}");
-            return Err(refused(RefusalCode::VolumeMissing, message, "somebody else deleted it"));
+            return Err(refused(RefusalCode::VolumeMissing, message, super::verdict::FILE_GONE));
         }
         answer => answer?,
     };

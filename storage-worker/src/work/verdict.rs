@@ -188,6 +188,12 @@ impl From<FlattenError> for Unfinished {
             FlattenError::Order(_) => refused(RefusalCode::InvalidOrder, message, ""),
         }
     }
+            FlattenError::NoRoom { needed, free } => Self::Refused(Refusal {
+                code: RefusalCode::NoSpace,
+                message,
+                hint: "free some space there (`sdm gc run`); nothing was written".to_owned(),
+                missing_bytes: Some(needed.saturating_sub(free)),
+            }),
 }
 
 impl From<Qcow2Error> for Unfinished {

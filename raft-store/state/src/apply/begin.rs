@@ -150,7 +150,14 @@ impl State {
             granted: None,
             txn: None,
         };
-        let blockers = self.lock_blockers(&asked);
+        let mut blockers = self.lock_blockers(&asked);
+        if let Spec::Domain(DomainChange::Forget { domain }) = txn.spec {
+            let ending = self.ending_with_domain(domain);
+            blockers.retain(|lock| ending.iter().all(|(ends, _)| ends != lock));
+            if blockers.is_empty() {
+                self.end_with_domain(turn, domain);
+            }
+        }
         if blockers.is_empty() {
             let granted = Some(Granted { token: turn.next_token(self), at_ms: self.meta.clock_ms });
             txn.lock = Some(asked.id);
@@ -289,7 +296,8 @@ impl State {
                 if let (Some(source), Some(target), false) = (job.source, job.target, job.pull) {
                     self.check_common_worker(source, target)?;
                 }
-                job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes))
+                let space = job.target.map_or(Ok(()), |target| self.check_space(target, job.reserved_bytes));
+                space.map_err(|refusal| self.name_in_place(&txn.spec, refusal))
             }
         }
     }

@@ -101,12 +101,17 @@ impl State {
             let message = format!("transaction {id} is committed already: {}", txn.summary);
             return Err(Refusal::new(Class::Precondition, "TXN_COMMITTED", message).hint("undo it with its opposite"));
         }
-        txn.refuse_way_back()?;
+        self.refuse_way_back(txn)?;
         if self.is_leaving_for(txn) {
             let message = format!("transaction {id} is done but for the last rows: {}", txn.summary);
             return Err(Refusal::new(Class::Precondition, "TXN_ENDING", message).hint(format!("sdm txn watch {id}")));
         }
-        self.abort(turn, id, Refusal::new(Class::Aborted, "ABORTED", format!("aborted on request: {reason}")), true);
+        let refusal = Refusal::new(Class::Aborted, "ABORTED", format!("aborted on request: {reason}"));
+        if txn.goes_only_forward() {
+            self.end_whatever_is_written(turn, id, refusal);
+        } else {
+            self.abort(turn, id, refusal, true);
+        }
         Ok(Reply::Txn(id))
     }
 

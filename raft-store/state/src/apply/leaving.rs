@@ -145,6 +145,10 @@ impl State {
             let more = if count > names.len() as u64 { ", ..." } else { "" };
             words.push(format!("take {count} disks out of the catalog: {}{more}", names.join(", ")));
         }
+        for (_, txn) in self.ending_with_domain(domain).into_iter().take(NAMES_SHOWN) {
+            let summary = self.txns.get(&txn).map_or("", |txn| txn.summary.as_str());
+            words.push(format!("end transaction {txn}, which only its storage could end: {summary}"));
+        }
         let garbage = self.garbage_in(domain).count();
         if garbage > 0 {
             let trash = self.garbage_in(domain).filter_map(|row| Some(row.trash.as_ref()?.disk.name.as_str()));

@@ -2,6 +2,7 @@
 //! piece of work is believed; whatever an earlier one says comes too late.
 
 use crate::apply::Turn;
+use crate::apply::merging::NOT_REBASED;
 use crate::command::SessionRef;
 use crate::events::Kind;
 use crate::garbage::Kind as GarbageKind;
@@ -37,7 +38,8 @@ const IO_FAILED: &str = "IO_FAILED";
 
 /// Refusals of work in place on a volume that a worker comes to only after it has made durable what an earlier attempt left
 /// on its host. Any other may have come before.
-const SETTLED_FIRST: [&str; 15] = [
+const SETTLED_FIRST: [&str; 16] = [
+    NOT_REBASED,
     "VOLUME_IN_USE",
     LEAF_LINKED,
     "STORAGE_UNSUPPORTED",
@@ -289,6 +291,9 @@ impl State {
         work.excluded.push(worker);
         work.last_error = Some(refusal.to_string());
         self.put_work(owner, work);
+        if refusal.reason == NOT_REBASED {
+            return self.end_whatever_is_written(turn, txn, refusal.clone());
+        }
         self.assign(turn, owner)
     }
 

@@ -18,6 +18,7 @@ use crate::locks::Owner as LockOwner;
 use crate::locks::Resource;
 use crate::state::State;
 use crate::txns::Spec;
+use crate::txns::Txn;
 use crate::volume_users::VolumeUser;
 use crate::work::Owner;
 use sdm_proto::ids::DiskId;
@@ -158,7 +159,7 @@ impl State {
 
     /// Refuses to forget a domain while a transaction works in it, or a live host has a disk of it.
     fn refuse_forget(&self, id: DomainId, own_lock: Option<u64>) -> Result<(), Refusal> {
-        let mut found = self.domain_locks(id, own_lock);
+        let mut found = self.domain_locks(id, own_lock, &self.ending_with_domain(id));
         let live = |at: &&Attachment| self.workers.get(&at.worker).is_some_and(crate::workers::Worker::is_live);
         let attached = self.attachments_in(id).filter(live).take(BLOCKERS_SHOWN);
         found.extend(attached.map(|attachment| self.attachment_blocker(attachment)));
@@ -254,7 +255,7 @@ impl State {
     /// it.
     fn refuse_named(&self, id: DomainId, spec: &Spec, own_lock: Option<u64>) -> Result<(), Refusal> {
         let deleting = matches!(spec, Spec::Domain(DomainChange::Delete { .. }));
-        let mut found: Vec<Blocker> = self.domain_locks(id, own_lock);
+        let mut found: Vec<Blocker> = self.domain_locks(id, own_lock, &[]);
         found.extend(self.garbage_in(id).take(BLOCKERS_SHOWN).map(garbage_blocker));
         let attached = self.attachments_in(id).take(BLOCKERS_SHOWN);
         found.extend(attached.map(|attachment| self.attachment_blocker(attachment)));
@@ -338,8 +339,14 @@ impl State {
     }
 
     /// Lock sets that hold the domain or wait for it.
-    fn domain_locks(&self, id: DomainId, own_lock: Option<u64>) -> Vec<Blocker> {
-        let locks = self.lock_blockers(&sole_use_of(id)).into_iter().filter(|lock| Some(*lock) != own_lock);
+    pub(crate) fn domain_lock_sets(&self, id: DomainId) -> Vec<u64> {
+        self.lock_blockers(&sole_use_of(id))
+    }
+
+    /// The same, without one's own and those that end when it is given up, with what clears each.
+    fn domain_locks(&self, id: DomainId, own_lock: Option<u64>, ending: &[(u64, TxnId)]) -> Vec<Blocker> {
+        let ends = |lock: &u64| ending.iter().any(|(ends, _)| ends == lock);
+        let locks = self.domain_lock_sets(id).into_iter().filter(|lock| Some(*lock) != own_lock && !ends(lock));
         let words = |lock: &LockSet| {
             let state = if lock.granted.is_some() { "held" } else { "asked for" };
             let next = match lock.owner {
@@ -357,6 +364,9 @@ impl State {
     fn attachment_blocker(&self, attachment: &Attachment) -> Blocker {
         let disk =
             self.disks.get(&attachment.disk).map_or_else(|| attachment.disk.to_string(), |disk| disk.name.to_string());
+                LockOwner::Txn(txn) if self.txns.get(&txn).is_some_and(Txn::goes_only_forward) => {
+                    format!("wait, it goes only forward: sdm txn show {txn}")
+                }
         let words =
             format!("disk {disk} is {}; {}", self.attachment_words(attachment), self.way_to_detach(attachment, &disk));
         blocker("attachment", attachment.token.to_string(), &words)

@@ -133,7 +133,7 @@ impl State {
         let (disk, domain) = self.changeable_disk(disk, "merge volumes of")?;
         let at = self.frozen_at(disk, volume)?;
         self.refuse_illegal(disk)?;
-        if in_place {
+        if in_place && !self.meta.settings.merges_in_place {
             let message = "a merge in place is not built: a merge makes new files, and needs the space for them";
             return Err(Refusal::new(Class::Unsupported, "IN_PLACE_UNSUPPORTED", message).hint(format!(
                 "free space in the domain (sdm gc run), or move the disk to one that has it (sdm disk move {} --to DOMAIN); \

@@ -123,6 +123,16 @@ impl<'f, F: DomainFile> Additions<'f, F> {
         Ok(entry & !COPIED != 0)
     }
 
+    /// What so many clusters take at most, with their refcounts.
+    pub fn bytes_for(&self, clusters: u64) -> u64 {
+        self.room.bytes_for(self.next, clusters)
+    }
+
+    /// Up to the end of the last cluster in use.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.next.saturating_mul(self.cluster_bytes())
+    }
+
     /// Makes sure that so many clusters can be counted. Called once, before anything is added.
     ///
     /// # Errors

@@ -49,4 +49,6 @@ pub use map::Map;
 pub use map::Mapped;
 pub use new_image::NewImage;
 pub use new_image::NewRefcounts;
+pub use rebase::check_rebase;
+pub use rebase::names_backing;
 pub use rebase::rebase;

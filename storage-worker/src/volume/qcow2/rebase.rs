@@ -30,22 +30,55 @@ const STALE_BITMAPS: u32 = 0x2385_2875;
 /// # Errors
 /// When the header says something else, or holds what one sector does not, or the storage fails.
 pub fn rebase<F: DomainFile>(file: &F, from: Backing<'_>, to: Option<&BackingFile>) -> Result<bool, Qcow2Error> {
-    let image = FileImage::new(file)?;
-    let wanted = to.map_or(Backing::None, |backing| Backing::Named(&backing.name));
     // Whatever it is to be right with must be durable before it.
     file.sync()?;
-    if Header::read_layer(&image, wanted).is_ok() {
+    let Some(sector) = new_sector(file, from, to)? else { return Ok(false) };
+    file.write_at(&sector, 0)?;
+    file.sync()?;
+    Ok(true)
+}
+
+/// Refuses whatever `rebase` would refuse, and writes nothing.
+///
+/// # Errors
+/// The same.
+pub fn check_rebase<F: DomainFile>(file: &F, from: Backing<'_>, to: Option<&BackingFile>) -> Result<(), Qcow2Error> {
+    new_sector(file, from, to).map(drop)
+}
+
+/// Whether an image's header says that this lies beneath it, whatever else may be wrong with the image.
+///
+/// # Errors
+/// What the storage answers.
+pub fn names_backing<F: DomainFile>(file: &F, to: Option<&str>) -> Result<bool, Qcow2Error> {
+    let image = FileImage::new(file)?;
+    let sector = read_bytes(&image, 0, SECTOR_BYTES)?;
+    let offset = u64_at(&sector, BACKING_OFFSET_AT).unwrap_or(0);
+    let Some(wanted) = to else { return Ok(offset == 0) };
+    let length = u32_at(&sector, BACKING_LENGTH_AT).and_then(|length| usize::try_from(length).ok());
+    if offset == 0 || length != Some(wanted.len()) {
         return Ok(false);
+    }
+    Ok(read_bytes(&image, offset, wanted.len())? == wanted.as_bytes())
+}
+
+/// The sector that makes the change; None where it was made already.
+fn new_sector<F: DomainFile>(
+    file: &F,
+    from: Backing<'_>,
+    to: Option<&BackingFile>,
+) -> Result<Option<Vec<u8>>, Qcow2Error> {
+    let image = FileImage::new(file)?;
+    let wanted = to.map_or(Backing::None, |backing| Backing::Named(&backing.name));
+    if Header::read_layer(&image, wanted).is_ok() {
+        return Ok(None);
     }
     let header = Header::read_layer(&image, from)?;
     if header.version != 3 || header.bitmaps.is_some() || header.snapshots > 0 {
         let text = "another backing file of an image of version 2, or with bitmaps or internal snapshots,";
         return Err(Qcow2Error::Unsupported(text.to_owned()));
     }
-    let sector = sector(&image, &header, to)?;
-    file.write_at(&sector, 0)?;
-    file.sync()?;
-    Ok(true)
+    sector(&image, &header, to).map(Some)
 }
 
 fn sector<F: DomainFile>(

@@ -95,6 +95,12 @@ impl Room {
         }
     }
 
+    /// What so many clusters behind `first` take, with what has to be added to count them.
+    pub fn bytes_for(&self, first: u64, clusters: u64) -> u64 {
+        let end = self.plan(first, clusters).map_or(first.saturating_add(clusters), |plan| plan.end);
+        end.saturating_sub(first).saturating_mul(self.header.cluster_bytes())
+    }
+
     /// Makes room for so many clusters behind `first`, the first one that nothing uses; returns the first one after what
     /// was added for that.
     pub fn make<F: DomainFile>(&mut self, file: &F, first: u64, clusters: u64) -> Result<u64, Qcow2Error> {
