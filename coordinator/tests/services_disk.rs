@@ -139,7 +139,7 @@ async fn the_second_command_on_a_disk_waits_for_the_first_or_is_told_who_holds_i
     let (stage, gate) = furnished().await;
     stage.make_disk("web-01").await;
     gate.send_replace(false);
-    let request = v1::ExportDiskRequest { header: under(REQUEST), disk: "web-01".into(), ..Default::default() };
+    let request = v1::ExportDiskRequest { header: under(REQUEST), disk: "web-01".into() };
     let reading = begun(stage.disks().export_disk(request).await, |response| response.transaction).unwrap();
     assert_eq!(reading.phase, "running");
     assert!(reading.transfer.is_some());

@@ -89,6 +89,7 @@ fn send_order(domain: &DomainRoot, number: u128, true_bytes: Option<u64>, hash: 
         placement: Uuid::from_u128(0xF000_0000 + number),
         token: format!("1-{number}-0"),
         volumes: vec![SentVolume { volume: fixture::VOLUME, true_bytes, expected_hash: hash }],
+        flattened: Vec::new(),
     })
 }
 

@@ -350,6 +350,7 @@ fn send(setup: &Setup, domain: &Domain, made_by: Token, volume: &wire::VolumeRes
         domain: Some(domain.target()),
         placement_id: made_by.placement(setup.cluster.id).to_string(),
         volume: Some(spec(volume)),
+        chain: Vec::new(),
         ticket: Bytes::from_static(TICKET),
     };
     assignment(token, Order::Send(order))

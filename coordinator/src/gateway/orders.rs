@@ -61,10 +61,11 @@ fn order(order: &Order) -> WireOrder {
             volume: Some(volume(row)),
             ticket: ticket.clone().into(),
         }),
-        Order::Send { source, placement, volume: row, ticket } => WireOrder::Send(v1::SendOrder {
+        Order::Send { source, placement, volume: row, chain, ticket } => WireOrder::Send(v1::SendOrder {
             domain: Some(domain(source)),
             placement_id: placement.to_string(),
             volume: Some(volume(row)),
+            chain: chain.iter().map(volume).collect(),
             ticket: ticket.clone().into(),
         }),
         Order::ServeSource { source, placement, volumes, ticket } => WireOrder::ServeSource(v1::ServeSourceOrder {

@@ -376,6 +376,7 @@ fn counts(state: &State) -> v1::Counts {
         volumes: count(state.volumes.len()),
         workers_live: count(state.live_workers()),
         workers: count(state.workers.len()),
+        workers_draining: count(state.workers.values().filter(|row| row.is_live() && row.draining.is_some()).count()),
         locks_held: count(held),
         locks_waiting: count(state.locks.len() - held),
         transactions_open: count(state.open_txns()),

@@ -110,6 +110,8 @@ pub enum Order {
         placement: PlacementId,
         /// The volume.
         volume: Volume,
+        /// What a guest sees through these, root first and the volume last, as a raw image; empty: the volume's file.
+        chain: Vec<Volume>,
         /// Secret of the stream.
         ticket: Vec<u8>,
     },
@@ -436,6 +438,22 @@ impl State {
                     source: self.target(self.domain_of(disk)?.id)?,
                     placement: disk.placement,
                     volume: self.volumes.get(disk.volumes.last()?)?.clone(),
+                    chain: Vec::new(),
+                    ticket: attempt.ticket.clone(),
+                })
+            }
+            Spec::ExportChain { disk: id, snapshot, .. } => {
+                let disk = self.disks.get(id)?;
+                let mut chain: Vec<Volume> = self.seen_chain(*id, *snapshot).into_iter().cloned().collect();
+                let volume = chain.last()?.clone();
+                if chain.len() == 1 {
+                    chain.clear();
+                }
+                Some(Order::Send {
+                    source: self.target(self.domain_of(disk)?.id)?,
+                    placement: disk.placement,
+                    volume,
+                    chain,
                     ticket: attempt.ticket.clone(),
                 })
             }

@@ -13,6 +13,7 @@ use crate::txns::Txn;
 use crate::work::Attempt;
 use crate::work::Owner;
 use crate::work::Work;
+use sdm_proto::failpoint;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::TxnId;
 use sdm_proto::ids::WorkerId;
@@ -118,12 +119,19 @@ impl State {
             // Nothing is to be said any more of what goes.
             self.remove_projection(placement);
         }
-        let token = turn.next_token(self);
+        let mut token = turn.next_token(self);
+        if failpoint::skips("plant.names-again") {
+            let txn = self.txn_of(owner);
+            let before =
+                self.garbage.values().find(|garbage| garbage.kind == Kind::ClosedAttempt && Some(garbage.txn) == txn);
+            token = before.map_or(token, |garbage| garbage.made_by);
+        }
         work.attempts += 1;
         work.in_place = self.will_write_in_place(owner);
         work.retry_at_ms = 0;
         work.unassigned_since_ms = 0;
         let streams = self.needs_peer(owner);
+        let settles = self.is_to_settle(owner);
         work.attempt = Some(Attempt {
             token,
             number: work.attempts,
@@ -131,17 +139,22 @@ impl State {
             source_worker: choice.source_worker,
             assigned_ms: self.meta.clock_ms,
             ticket: token.ticket(&turn.entropy, "stream"),
-        let settles = self.is_to_settle(owner);
             checkpoint_bytes: 0,
             unreachable_since_ms: 0,
+            settles,
             peer_deadline_ms: if streams { self.meta.clock_ms + self.meta.settings.peer_absence_max_ms } else { 0 },
         });
         let number = work.attempts;
         let worker = self.worker_word(choice.worker);
         let source = choice.source_worker.map(|id| format!(", which pulls from worker {}", self.worker_word(id)));
         let text = format!("attempt {number} ({token}) assigned to worker {worker}{}", source.unwrap_or_default());
+        let attempt = work.attempt.clone();
         self.put_work_and_note(owner, work, text);
-            settles,
+        if failpoint::skips("plant.collect-running")
+            && let (Some((place, txn)), Some(attempt)) = (self.place_of(owner), attempt)
+        {
+            self.put_names(turn, place, txn, &attempt, "planted");
+        }
         true
     }
 
@@ -205,6 +218,11 @@ impl State {
         work.unassigned_since_ms = self.meta.clock_ms;
         self.put_work(owner, work);
         let Some((place, txn)) = place else { return };
+        self.put_names(turn, place, txn, &attempt, evidence);
+    }
+
+    /// Every name that the attempt could have made is garbage.
+    fn put_names(&mut self, turn: &mut Turn, place: Place, txn: TxnId, attempt: &Attempt, evidence: &str) {
         let placement = Some(attempt.token.placement(self.cluster_id())).filter(|_| !place.whole_domain);
         self.put_garbage(Garbage {
             id: turn.next_token(self),

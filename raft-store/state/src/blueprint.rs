@@ -154,6 +154,23 @@ impl State {
         volumes.iter().filter_map(|id| self.volumes.get(id))
     }
 
+    /// What a guest sees the disk through, root first: as it is now, or as a snapshot froze it.
+    pub(crate) fn seen_chain(&self, disk: DiskId, snapshot: Option<VolumeId>) -> Vec<&Volume> {
+        let mut chain: Vec<&Volume> = self.chain(disk).collect();
+        if let Some(at) = snapshot.and_then(|volume| chain.iter().position(|row| row.id == volume)) {
+            chain.truncate(at + 1);
+        }
+        chain
+    }
+
+    /// Length of the file that an export makes of it.
+    pub(crate) fn exported_bytes(&self, disk: DiskId, snapshot: Option<VolumeId>) -> u64 {
+        match &self.seen_chain(disk, snapshot)[..] {
+            [one] => one.file_size,
+            chain => chain.last().map_or(0, |row| row.virtual_size),
+        }
+    }
+
     /// The rows of a disk's volumes, root first; None when one is missing: nothing is built from a part of a chain.
     pub(crate) fn whole_chain(&self, disk: &Disk) -> Option<Vec<Volume>> {
         disk.volumes.iter().map(|id| self.volumes.get(id).cloned()).collect()
@@ -196,6 +213,10 @@ impl State {
             Spec::CreateDisk { .. } | Spec::ImportDisk { .. } | Spec::CopyDisk { .. } => (new_disk, vec![new_volume]),
             Spec::ExportDisk { disk } | Spec::MoveDisk { disk, .. } | Spec::ConvertDisk { disk, .. } => {
                 (*disk, chain(disk))
+            }
+            // The one that a file is made of, or that lies uppermost of what it shows.
+            Spec::ExportChain { disk, snapshot, .. } => {
+                (*disk, self.seen_chain(*disk, *snapshot).last().map(|row| row.id).into_iter().collect())
             }
             Spec::FlattenDisk { disk } => (*disk, self.flattened_ids(*disk, &parts)),
             Spec::ResizeDisk { disk, .. } => (*disk, chain(disk).last().copied().into_iter().collect()),

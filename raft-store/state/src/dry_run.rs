@@ -111,6 +111,17 @@ impl State {
                 let bytes: u64 = self.chain(*disk).map(|volume| volume.file_size).sum();
                 (vec![format!("read {bytes} bytes, hash them, send them to the command")], Vec::new(), 2)
             }
+            Spec::ExportChain { disk, snapshot, .. } => {
+                let (layers, bytes) = (self.seen_chain(*disk, *snapshot).len(), self.exported_bytes(*disk, *snapshot));
+                let step = if layers > 1 {
+                    format!(
+                        "read {layers} layers as one, hash what a guest sees ({bytes} bytes, raw), send it to the command"
+                    )
+                } else {
+                    format!("read {bytes} bytes, hash them, send them to the command")
+                };
+                (vec![step], Vec::new(), 2)
+            }
             Spec::MoveDisk { disk, to } => {
                 let layers =
                     self.chain(*disk).map(|v| format!("copy of {} volume {}", v.format.word(), v.id)).collect();

@@ -77,7 +77,8 @@ impl Spec {
                     FEATURE_LEVEL_FIRST
                 }
             }
-            Self::RenameDisk { .. }
+            Self::ExportChain { .. }
+            | Self::RenameDisk { .. }
             | Self::DescribeDisk { .. }
             | Self::ResizeDisk { .. }
             | Self::CopyDisk { .. }

@@ -126,24 +126,42 @@ impl State {
         self.workers.get(&id).is_some_and(Worker::takes_work)
     }
 
+    /// One that could do it and is drained.
+    fn drained_reaching(&self, id: DomainId) -> Option<&Worker> {
+        let mut reaching = self.index.contents.reaching(id).filter_map(|worker| self.workers.get(&worker));
+        reaching.find(|worker| worker.is_live() && worker.draining.is_some())
+    }
+
     /// Refuses when no live worker that takes work reaches the domain.
     pub(crate) fn check_reachable(&self, id: DomainId) -> Result<(), Refusal> {
         if self.index.contents.reaching(id).any(|worker| self.takes_work(worker)) {
             return Ok(());
         }
         let name = self.domains.get(&id).map_or_else(|| id.to_string(), |domain| domain.name.to_string());
-        let mut refusal =
-            Refusal::new(Class::Precondition, "DOMAIN_UNREACHABLE", format!("no live worker reaches domain {name}"))
-                .hint(format!(
-                    "sdm domain show {name}; start a worker that reaches it, then repeat under a new request id"
-                ));
+        let mut refusal = Refusal::new(
+            Class::Precondition,
+            "DOMAIN_UNREACHABLE",
+            format!("no live worker reaches domain {name}"),
+        )
+        .hint(match self.drained_reaching(id) {
+            Some(worker) => format!(
+                "sdm worker undrain {}, then repeat under a new request id; or start another worker that reaches it",
+                worker.identity.name
+            ),
+            None => {
+                format!("sdm domain show {name}; start a worker that reaches it, then repeat under a new request id")
+            }
+        });
         // Live ones first, and only so many: a refusal is kept with the transaction and has to fit an answer.
         let live = self.workers.values().filter(|worker| worker.is_live());
         let lost = self.workers.values().filter(|worker| !worker.is_live());
         for worker in live.chain(lost).take(BLOCKERS_SHOWN) {
             let why = match worker.domains.get(&id) {
                 _ if !worker.is_live() => "is lost".to_owned(),
-                Some(sight) => sight.error.clone().unwrap_or_else(|| "is drained (sdm worker undrain)".to_owned()),
+                Some(sight) => sight
+                    .error
+                    .clone()
+                    .unwrap_or_else(|| format!("is drained (sdm worker undrain {})", worker.identity.name)),
                 None => {
                     "does not have the domain's path beneath its --reach prefixes, or has not looked yet".to_owned()
                 }

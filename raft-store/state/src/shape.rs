@@ -111,6 +111,12 @@ impl State {
                 total_bytes: total(self.chain(*disk).map(|volume| volume.file_size)),
                 ..JobShape::default()
             }),
+            Spec::ExportChain { disk, snapshot, .. } => Shape::Job(JobShape {
+                source: self.disks.get(disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id),
+                peer: true,
+                total_bytes: self.exported_bytes(*disk, *snapshot),
+                ..JobShape::default()
+            }),
             Spec::MoveDisk { disk, to } => Shape::Job(JobShape {
                 source: self.disks.get(disk).and_then(|disk| self.domain_of(disk)).map(|domain| domain.id),
                 target: Some(*to),

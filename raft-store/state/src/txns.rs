@@ -76,6 +76,15 @@ pub enum Spec {
         /// Which.
         disk: DiskId,
     },
+    /// What a guest sees of a disk, or of a snapshot of it, to a file: a lone volume as it is, a chain as one raw image.
+    ExportChain {
+        /// Which.
+        disk: DiskId,
+        /// A snapshot of it; None: as it is now.
+        snapshot: Option<VolumeId>,
+        /// A chain may become one image.
+        collapse: bool,
+    },
     /// A disk to another domain.
     MoveDisk {
         /// Which.
@@ -232,7 +241,7 @@ impl Spec {
             Self::CreateDomain { .. } => "domain-create",
             Self::CreateDisk { .. } => "disk-create",
             Self::ImportDisk { .. } => "disk-import",
-            Self::ExportDisk { .. } => "disk-export",
+            Self::ExportDisk { .. } | Self::ExportChain { .. } => "disk-export",
             Self::MoveDisk { .. } => "disk-move",
             Self::DeleteDisk { .. } => "disk-delete",
             Self::RenameDisk { .. } => "disk-rename",

@@ -24,6 +24,7 @@ use sdm_state::settings::Settings;
 use sdm_state::txns::Phase;
 use sdm_state::txns::Spec;
 use sdm_state::work::Report;
+use sdm_state::work::VolumeResult;
 use sdm_state::workers::WorkerIdentity;
 use world::World;
 use world::done;
@@ -338,4 +339,40 @@ fn a_cluster_of_the_first_level_takes_none_of_it() {
         let reply = world.begin_as(id, spec, 0);
         assert!(matches!(reply, Reply::Refused(refusal) if refusal.reason == "FEATURE_LEVEL"), "{n}");
     }
+}
+
+/// A file holds one image: a chain becomes one only when that is said, and its hash is that of no volume.
+#[test]
+fn a_chain_is_exported_as_one_image_and_a_lone_volume_as_it_is() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    let disk = world.add_disk("w1", session, "a", domain);
+    let snapshot = Spec::CreateSnapshot { disk, name: name("one"), description: String::new() };
+    world.begin(snapshot);
+    world.work("w1", session);
+    let frozen = world.state.disks.get(&disk).unwrap().volumes[0];
+    let refused = world.begin(Spec::ExportDisk { disk });
+    assert_eq!(world.refusal_of(refused).reason, "CHAIN_TOO_LONG");
+    let mut sent = |snapshot, hash| {
+        let id = world.begin(Spec::ExportChain { disk, snapshot, collapse: true });
+        let (token, volume, layers) = world
+            .assignments("w1")
+            .into_iter()
+            .find_map(|at| match at.order {
+                Order::Send { volume, chain, .. } => Some((at.token, volume.id, chain.len())),
+                _ => None,
+            })
+            .expect("it is sent");
+        let (virtual_size, file_size, allocated_bytes) = (1 << 20, 1 << 20, 0);
+        let volumes = vec![VolumeResult { volume, virtual_size, file_size, allocated_bytes, blake3: Some(hash) }];
+        world.report(session, token, Report::Done { volumes, bytes: 1 << 20 });
+        (world.phase(id).clone(), volume, layers)
+    };
+    let (phase, volume, layers) = sent(None, [9; 32]);
+    let Phase::Committed(outcome) = phase else { panic!("{phase:?}") };
+    assert_eq!((outcome.blake3, layers), (Some([9; 32]), 2));
+    assert_ne!(volume, frozen);
+    let (phase, volume, layers) = sent(Some(frozen), [7; 32]);
+    assert!(matches!(phase, Phase::Committed(_)), "{phase:?}");
+    assert_eq!((volume, layers), (frozen, 0), "its file");
 }

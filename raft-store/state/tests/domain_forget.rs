@@ -199,3 +199,69 @@ fn the_folder_of_a_deleted_domain_goes_in_two_attempts_the_first_of_which_leaves
     world.work("w1", session);
     assert!(world.state.garbage.is_empty());
 }
+
+/// Whoever makes a domain where a forgotten one lies learns why it cannot be used, and what to do.
+#[test]
+fn a_path_at_which_a_forgotten_domain_lies_says_how_it_gets_free() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    world.unreach(session, domain);
+    committed(&mut world, Spec::Domain(DomainChange::Forget { domain }));
+    let create = |name: sdm_proto::names::Name| Spec::CreateDomain { name, path: "/srv/d1".into(), local: true };
+    let said = |text: String| {
+        let class = sdm_proto::refusal::Class::Conflict;
+        Report::Refused(Refusal::new(class, "DOMAIN_PATH_IN_USE", text).hint("give each domain a path of its own"))
+    };
+    let id = world.begin(create(name("again")));
+    let [order] = &world.assignments("w1")[..] else { panic!("one step") };
+    let token = order.token;
+    world.report(session, token, said(format!("the path `/srv/d1` already holds the domain {domain} of this pool")));
+    let refusal = world.refusal_of(id);
+    assert!(refusal.hint.contains("was forgotten") && refusal.hint.contains("by hand"), "{refusal}");
+    assert_eq!(refusal.blockers.len(), 1, "{refusal}");
+    // Of another domain there nothing of the kind is known.
+    let id = world.begin(create(name("once-more")));
+    let token = world.assignments("w1")[0].token;
+    world.report(session, token, said("the path `/srv/d1` already holds the domain of somebody".into()));
+    assert_eq!(world.refusal_of(id).hint, "give each domain a path of its own");
+}
+
+#[test]
+fn a_detach_whose_storage_is_gone_is_refused_at_once_unless_another_worker_may_have_it() {
+    for other_reaches in [false, true] {
+        let mut world = World::founded();
+        let (session, domain) = world.with_domain("w1", "d1");
+        committed(&mut world, Spec::Domain(DomainChange::Maintenance { domain }));
+        let id = change(&mut world, DomainChange::Detach { domain });
+        let other = world.open_worker("w2", "p1");
+        if other_reaches {
+            world.reach(other, domain, 1 << 30);
+        }
+        let token = world.assignments("w1")[0].token;
+        let (reason, message) = ("DOMAIN_MISSING".into(), format!("domain {domain} is not at /srv/d1"));
+        world.report(session, token, Report::Failed { reason, message, hint: String::new() });
+        if other_reaches {
+            assert_eq!(world.phase(id), &Phase::Running, "another one may do it");
+            continue;
+        }
+        let refusal = world.refusal_of(id);
+        assert_eq!(refusal.reason, "DOMAIN_MISSING");
+        assert!(refusal.hint.contains("sdm domain forget d1 --confirm d1"), "{refusal}");
+        assert!(world.state.locks.is_empty());
+    }
+}
+
+#[test]
+fn what_a_domain_in_maintenance_refuses_names_the_way_out_where_its_storage_is_lost() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    committed(&mut world, Spec::Domain(DomainChange::Maintenance { domain }));
+    let hint = |world: &mut World| {
+        let id = world.begin(create("a", domain));
+        world.refusal_of(id).hint.clone()
+    };
+    assert_eq!(hint(&mut world), "sdm domain activate d1");
+    world.unreach(session, domain);
+    let lost = hint(&mut world);
+    assert!(lost.contains("sdm domain activate d1") && lost.contains("sdm domain forget d1 --confirm d1"), "{lost}");
+}

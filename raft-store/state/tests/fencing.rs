@@ -495,3 +495,43 @@ fn a_refusal_at_the_host_itself_ends_what_is_pinned_there() {
     assert_eq!(world.refusal_of(id).reason, "NO_SPACE");
     assert!(world.state.locks.is_empty());
 }
+
+#[test]
+fn a_drain_that_is_asked_again_with_another_reason_has_that_reason() {
+    let (mut world, ..) = growing();
+    let mut number = 200;
+    let mut drain = |reason: &str| {
+        let spec = Spec::Worker(WorkerChange::Drain { worker: worker_id("w1") });
+        number += 1;
+        let id = world::request(number);
+        world.apply(Command::Begin(sdm_state::command::Begin {
+            id,
+            request_hash: *world::blake3_of(&spec),
+            not_after_ms: world.now_ms + 600_000,
+            looked_up_ms: world.now_ms,
+            unix_ms: 0,
+            initiator: "test".into(),
+            reason: reason.into(),
+            lock_wait_ms: 0,
+            under: None,
+            spec,
+        }));
+        world.pass(1_000);
+        let row = world.state.workers.get(&worker_id("w1")).unwrap().draining.clone().unwrap();
+        (row.reason, row.since_ms)
+    };
+    let (first, since) = drain("");
+    assert_eq!(first, "");
+    assert_eq!(drain("new memory"), ("new memory".to_owned(), since));
+    assert_eq!(drain(""), ("new memory".to_owned(), since), "no reason takes none away");
+    assert_eq!(drain("a new board"), ("a new board".to_owned(), since));
+}
+
+#[test]
+fn a_disk_whose_file_is_gone_is_refused_with_the_next_commands() {
+    let (mut world, s1, _, _, id) = growing();
+    let said = Refusal::new(sdm_proto::refusal::Class::Precondition, "VOLUME_MISSING", "the volume is not there");
+    world.report(s1, world.assignments("w1")[0].token, Report::Refused(said.hint("look")));
+    let refusal = world.refusal_of(id);
+    assert!(refusal.hint.contains("sdm domain check d1") && refusal.hint.contains("sdm disk delete a"), "{refusal}");
+}

@@ -76,6 +76,9 @@ pub enum TxnCommand {
     ///
     /// Of one that changes a disk or a domain in place the abort is recorded (ABORT_RECORDED, code 5): it takes effect when
     /// its worker's attempt fails or the worker is fenced, and not at all when the change is done by then.
+    ///
+    /// One that was aborted or refused before stays as it is, and the command succeeds, saying so: nothing of it is done
+    /// either way. One that is committed is refused (TXN_COMMITTED).
     Abort {
         /// Its id: the request's
         id: String,
@@ -147,7 +150,9 @@ impl Report for Aborted {
     fn text(&self) -> String {
         let Self(txn) = self;
         let why = txn.refusal.as_ref().map(|refusal| format!(": {}", one_line(&refusal.message))).unwrap_or_default();
-        format!("transaction {} is {}{why}\nnext: sdm txn show {0}\n", txn.id, txn.phase)
+        let by_request = txn.refusal.as_ref().is_none_or(|refusal| refusal.reason == "ABORTED");
+        let before = if by_request { "" } else { " already, nothing was to be aborted" };
+        format!("transaction {} is {}{before}{why}\nnext: sdm txn show {0}\n", txn.id, txn.phase)
     }
 }
 

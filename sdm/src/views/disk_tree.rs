@@ -41,9 +41,14 @@ impl Report for DiskTree {
 }
 
 fn layer(volume: &VolumeView, disk: &str) -> String {
-    let what = match &volume.snapshot {
-        Some(name) => format!("snapshot {name}"),
-        None => volume.role.clone(),
+    // What another disk froze is no snapshot of this one, and of nobody once that disk is gone.
+    let what = match (&volume.snapshot, &volume.made_by) {
+        (Some(name), Some(maker)) if maker.id != disk => match &maker.name {
+            Some(owner) => format!("snapshot {name} of {owner}"),
+            None => "layer of a deleted disk".to_owned(),
+        },
+        (Some(name), _) => format!("snapshot {name}"),
+        (None, _) => volume.role.clone(),
     };
     let mut line = format!(
         "{}  {}  {what}  {} seen, {} on storage",

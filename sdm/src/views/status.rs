@@ -65,6 +65,7 @@ pub struct CountsView {
     volumes: u64,
     workers_live: u64,
     workers: u64,
+    workers_draining: u64,
     locks_held: u64,
     locks_waiting: u64,
     transactions_open: u64,
@@ -111,6 +112,7 @@ impl From<v1::Counts> for CountsView {
             volumes: counts.volumes,
             workers_live: counts.workers_live,
             workers: counts.workers,
+            workers_draining: counts.workers_draining,
             locks_held: counts.locks_held,
             locks_waiting: counts.locks_waiting,
             transactions_open: counts.transactions_open,
@@ -198,8 +200,12 @@ impl StatusView {
 
     fn counts_text(&self) -> String {
         let counts = &self.counts;
+        let drained = match counts.workers_draining {
+            0 => String::new(),
+            some => format!(", {some} drained"),
+        };
         format!(
-            "workers   {} of {} live\nobjects   {}, {}, {}\nlocks     {} held, {} waiting\n\
+            "workers   {} of {} live{drained}\nobjects   {}, {}, {}\nlocks     {} held, {} waiting\n\
              txns      {} open\njobs      {}\ngarbage   {}\n",
             counts.workers_live,
             counts.workers,

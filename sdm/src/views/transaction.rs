@@ -137,7 +137,8 @@ pub struct AttemptView {
 #[derive(Clone, Serialize)]
 pub struct RefusalView {
     pub(super) class: String,
-    pub(super) reason: String,
+    /// In a word.
+    pub reason: String,
     /// In words.
     pub message: String,
     pub(super) hint: String,

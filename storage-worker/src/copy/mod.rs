@@ -35,6 +35,8 @@ pub use tree_hash::TreeHash;
 pub(crate) use buffer::Buffer;
 pub(crate) use buffer::BufferPool;
 pub(crate) use pipeline::Pipeline;
+pub(crate) use send::PieceStream;
+pub(crate) use send::ReadUnit;
 pub(crate) use tree_hash::UnitHash;
 pub(crate) use tree_hash::hash_unit;
 pub(crate) use tree_hash::unit_count;

@@ -68,15 +68,7 @@ pub async fn send_file<S: DomainFile>(
     let mut units = Units::new(source.clone(), file_bytes).map_err(CopyError::Source)?;
     let mut pipeline = Pipeline::new(sending.threads);
     let pool = BufferPool::default();
-    let mut stream = Stream {
-        outgoing,
-        cancel: ports.cancel,
-        bytes,
-        hole: None,
-        sent_tree: TreeHash::new(bytes),
-        file_tree: TreeHash::new(file_bytes),
-    };
-    stream.put(Piece::Open { ordinal: sending.ordinal, bytes }).await?;
+    let mut stream = PieceStream::open(outgoing, ports.cancel, sending.ordinal, bytes, file_bytes).await?;
     let mut is_fed = false;
     loop {
         while !is_fed && !pipeline.is_full() {
@@ -95,7 +87,7 @@ pub async fn send_file<S: DomainFile>(
         }
         let Some(read) = pipeline.next().await? else { break };
         let read = read?;
-        let done = (read.unit.start + read.unit.length as u64).min(bytes);
+        let done = (read.start + read.length as u64).min(bytes);
         stream.send_unit(read).await?;
         (ports.progress)(done, bytes);
     }
@@ -104,12 +96,16 @@ pub async fn send_file<S: DomainFile>(
 }
 
 /// A unit that was read. `bytes` is empty for one that is all hole.
-struct ReadUnit {
-    unit: Unit,
-    bytes: Bytes,
-    data: Vec<Range<usize>>,
-    sent_hash: UnitHash,
-    file_hash: UnitHash,
+pub(crate) struct ReadUnit {
+    pub index: u64,
+    /// Where it begins in the file.
+    pub start: u64,
+    pub length: usize,
+    pub bytes: Bytes,
+    /// What of it is sent, rising; the rest is hole.
+    pub data: Vec<Range<usize>>,
+    pub sent_hash: UnitHash,
+    pub file_hash: UnitHash,
 }
 
 fn read_piece<S: DomainFile>(
@@ -122,7 +118,8 @@ fn read_piece<S: DomainFile>(
     if unit.data.is_empty() {
         let sent_hash = hash_unit(&[], unit.index, bytes);
         let file_hash = if bytes == file_bytes { sent_hash } else { hash_unit(&[], unit.index, file_bytes) };
-        return Ok(ReadUnit { unit, bytes: Bytes::new(), data: Vec::new(), sent_hash, file_hash });
+        let Unit { index, start, length, .. } = unit;
+        return Ok(ReadUnit { index, start, length, bytes: Bytes::new(), data: Vec::new(), sent_hash, file_hash });
     }
     let mut buffer = pool.take();
     read_unit(source, buffer.bytes_mut(), &unit)?;
@@ -131,10 +128,12 @@ fn read_piece<S: DomainFile>(
     let file_hash = if bytes == file_bytes { sent_hash } else { hash_unit(all, unit.index, file_bytes) };
     let is_data = |run: &Range<usize>| !is_zero(all.get(run.clone()).unwrap_or_default());
     let data = unit.data.iter().filter(|run| is_data(run)).cloned().collect();
-    Ok(ReadUnit { unit, bytes: Bytes::from_owner(buffer), data, sent_hash, file_hash })
+    let Unit { index, start, length, .. } = unit;
+    Ok(ReadUnit { index, start, length, bytes: Bytes::from_owner(buffer), data, sent_hash, file_hash })
 }
 
-struct Stream<'s> {
+/// A file's pieces on their way, in order.
+pub(crate) struct PieceStream<'s> {
     outgoing: &'s mpsc::Sender<Piece>,
     cancel: &'s CancelFlag,
     bytes: u64,
@@ -144,7 +143,21 @@ struct Stream<'s> {
     file_tree: TreeHash,
 }
 
-impl Stream<'_> {
+impl<'s> PieceStream<'s> {
+    /// Opens it: `bytes` are sent of a file of `file_bytes`.
+    pub async fn open(
+        outgoing: &'s mpsc::Sender<Piece>,
+        cancel: &'s CancelFlag,
+        ordinal: u32,
+        bytes: u64,
+        file_bytes: u64,
+    ) -> Result<Self, CopyError> {
+        let (sent_tree, file_tree) = (TreeHash::new(bytes), TreeHash::new(file_bytes));
+        let stream = Self { outgoing, cancel, bytes, hole: None, sent_tree, file_tree };
+        stream.put(Piece::Open { ordinal, bytes }).await?;
+        Ok(stream)
+    }
+
     async fn put(&self, piece: Piece) -> Result<(), CopyError> {
         // A channel may also have been closed to wake us for a stop.
         let gone = || if self.cancel.is_set() { CopyError::Cancelled } else { CopyError::ReceiverGone };
@@ -164,10 +177,11 @@ impl Stream<'_> {
         }
     }
 
-    async fn send_unit(&mut self, read: ReadUnit) -> Result<(), CopyError> {
-        self.sent_tree.add(read.unit.index, read.sent_hash);
-        self.file_tree.add(read.unit.index, read.file_hash);
-        let start = read.unit.start;
+    /// Sends the next unit; each is sent, from the first on.
+    pub async fn send_unit(&mut self, read: ReadUnit) -> Result<(), CopyError> {
+        self.sent_tree.add(read.index, read.sent_hash);
+        self.file_tree.add(read.index, read.file_hash);
+        let start = read.start;
         // A hole begins here, unless one of the unit before goes on.
         self.hole.get_or_insert(start..start);
         for run in read.data {
@@ -182,11 +196,12 @@ impl Stream<'_> {
             self.hole = Some(offset + run.len() as u64..offset + run.len() as u64);
             self.put(Piece::Data { offset, bytes: read.bytes.slice(run) }).await?;
         }
-        self.widen_hole(start + read.unit.length as u64);
+        self.widen_hole(start + read.length as u64);
         Ok(())
     }
 
-    async fn finish(mut self, file_bytes: u64, expected: Option<FileHash>) -> Result<Sent, CopyError> {
+    /// Closes it, when the file's hash is the expected one.
+    pub async fn finish(mut self, file_bytes: u64, expected: Option<FileHash>) -> Result<Sent, CopyError> {
         self.put_hole().await?;
         let take =
             |tree: &mut TreeHash| std::mem::replace(tree, TreeHash::new(0)).finish().ok_or(CopyError::ThreadLost);

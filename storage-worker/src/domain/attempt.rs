@@ -5,6 +5,7 @@
 //! ```
 //! A crash at any point leaves either the dot folder, which belongs to this token alone, or the whole placement.
 
+use sdm_proto::failpoint;
 use sdm_proto::ids::ClusterId;
 use sdm_proto::token::Token;
 use uuid::Uuid;
@@ -179,7 +180,6 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
         Ok(self.domain.driver().open(&path, OpenHow::create(FILE_MODE)).await?)
     }
 
-    /// Creates a volume's file under its final name.
     /// Opens a volume that was given its name here for small changes in place: they reach it under all its names.
     ///
     /// # Errors
@@ -189,6 +189,7 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
         Ok(self.domain.driver().open(&path, OpenHow::CHANGE_VOLUME).await?)
     }
 
+    /// Creates a volume's file under its final name.
     ///
     /// # Errors
     /// What the storage answers.
@@ -229,6 +230,9 @@ impl<'d, D: DomainDriver> Attempt<'d, D> {
     /// What the storage answers. The placement may then be published and not durable: the same attempt, run again,
     /// finds out.
     pub async fn publish(self, volumes: &[VolumeReport], mut unsynced: Vec<D::File>) -> Result<(), DomainError> {
+        if failpoint::skips("plant.visible-early") {
+            return Ok(());
+        }
         let driver = self.domain.driver();
         for (spec, report) in self.order.volumes.iter().zip(volumes) {
             let text = self.metadata(spec, report).encode();

@@ -15,6 +15,7 @@ mod error;
 mod plan;
 mod qcow2_target;
 mod raw_target;
+mod sender;
 mod stream;
 mod units;
 mod view;
@@ -26,6 +27,7 @@ pub use error::FlattenError;
 pub(crate) use plan::Grain;
 pub use qcow2_target::flatten_to_qcow2;
 pub use raw_target::flatten_to_raw;
+pub use sender::send_flattened;
 
 use crate::work::CancelFlag;
 use crate::work::FileHash;

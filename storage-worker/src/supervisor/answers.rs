@@ -166,7 +166,7 @@ pub(super) fn as_failure(answer: Answer) -> Answer {
 fn class(code: RefusalCode) -> Class {
     match code {
         RefusalCode::InvalidOrder => Class::Internal,
-        RefusalCode::PathMissing | RefusalCode::PlacementMissing | RefusalCode::VolumeMissing => Class::NotFound,
+        RefusalCode::PathMissing | RefusalCode::PlacementMissing => Class::NotFound,
         RefusalCode::DomainPathInUse => Class::Conflict,
         RefusalCode::NotWritable => Class::Denied,
         RefusalCode::NoSpace => Class::Exhausted,
@@ -177,13 +177,14 @@ fn class(code: RefusalCode) -> Class {
         | RefusalCode::ForeignDomain
         | RefusalCode::OtherClustersDomain
         | RefusalCode::DomainMissing
+        | RefusalCode::VolumeMissing
         | RefusalCode::DomainCorrupt
         | RefusalCode::EvidenceMismatch
         | RefusalCode::UnexpectedEntry
         | RefusalCode::VolumeInUse
         | RefusalCode::VolumeShared
-        | RefusalCode::DomainReleased
         | RefusalCode::NotRebased
+        | RefusalCode::DomainReleased
         | RefusalCode::DomainTaken
         | RefusalCode::CatalogChanged
         | RefusalCode::HashMismatch => Class::Precondition,

@@ -7,6 +7,7 @@ use super::volume_spec::format;
 use super::volume_spec::layer_spec;
 use super::volume_spec::parent;
 use super::volume_spec::sent_volume;
+use super::volume_spec::source_volume;
 use super::volume_spec::true_bytes;
 use crate::gateway::SessionFacts;
 use crate::work;
@@ -29,6 +30,7 @@ use crate::work::ResizeVolume;
 use crate::work::SendPlacement;
 use crate::work::SentVolume;
 use crate::work::Source;
+use crate::work::SourceVolume;
 use crate::work::WriteCatalog;
 use sdm_proto::wire::internal::v1 as wire;
 use sdm_proto::wire::internal::v1::assignment::Order as WireOrder;
@@ -108,13 +110,14 @@ impl Reading<'_> {
                 let volume = order.volume.as_ref().ok_or_else(|| missing("the volume"))?;
                 // A command gets a raw volume back as long as it was before rounding.
                 let sent = SentVolume { true_bytes: true_bytes(volume)?, ..sent_volume(volume)? };
-                let order_read = self.send(order.domain.as_ref(), &order.placement_id, vec![sent])?;
+                let flattened = order.chain.iter().map(source_volume).collect::<Result<_, _>>()?;
+                let order_read = self.send(order.domain.as_ref(), &order.placement_id, vec![sent], flattened)?;
                 Way::Send { order: order_read, ticket: order.ticket.to_vec() }
             }
             WireOrder::ServeSource(order) => {
                 let sent = order.volumes.iter().map(sent_volume).collect::<Result<_, _>>()?;
                 Way::Serve {
-                    order: self.send(order.domain.as_ref(), &order.placement_id, sent)?,
+                    order: self.send(order.domain.as_ref(), &order.placement_id, sent, Vec::new())?,
                     ticket: order.ticket.to_vec(),
                     volumes: order.volumes.iter().map(|volume| volume.volume_id.clone()).collect(),
                 }
@@ -183,12 +186,14 @@ impl Reading<'_> {
         domain: Option<&wire::DomainTarget>,
         placement: &str,
         volumes: Vec<SentVolume>,
+        flattened: Vec<SourceVolume>,
     ) -> Result<Order, Unreadable> {
         Ok(Order::SendPlacement(SendPlacement {
             domain: self.required_root(domain)?,
             placement: id(placement, "placement")?,
             token: String::new(),
             volumes,
+            flattened,
         }))
     }
 

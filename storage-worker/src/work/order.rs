@@ -358,6 +358,8 @@ pub struct SendPlacement {
     pub token: String,
     /// What to send, base first.
     pub volumes: Vec<SentVolume>,
+    /// Instead of the only volume's file: a raw image of what a guest sees through these, base first and that one last.
+    pub flattened: Vec<SourceVolume>,
 }
 
 /// A volume to be sent.

@@ -8,10 +8,12 @@ use super::Done;
 use super::NewPlacement;
 use super::Order;
 use super::Outcome;
+use super::Piece;
 use super::PlacementReport;
 use super::Ports;
 use super::RefusalCode;
 use super::SendPlacement;
+use super::VolumeFormat;
 use super::VolumeReport;
 use super::VolumeSpec;
 use super::build::Advance;
@@ -48,6 +50,10 @@ use crate::driver::DomainFile;
 use crate::driver::FileStorage;
 use crate::driver::Storage;
 use crate::driver::StorageErrorKind;
+use crate::flatten::ChainBuilder;
+use crate::flatten::FlattenPorts;
+use crate::flatten::LayerFormat;
+use crate::flatten::send_flattened;
 
 /// Longest chain that one placement holds: QEMU copes with more, backups and people do not.
 const VOLUMES_MAX: usize = 64;
@@ -198,7 +204,7 @@ pub(super) async fn open_volume<D: DomainDriver>(
     let file = match domain.open_volume(placement, volume).await {
         Err(error @ DomainError::Storage(_)) if error.is_storage(StorageErrorKind::NotFound) => {
             let message = format!("the volume {volume} is not in its placement {placement}");
-            return Err(refused(RefusalCode::VolumeMissing, message, "somebody else deleted it"));
+            return Err(refused(RefusalCode::VolumeMissing, message, super::verdict::FILE_GONE));
         }
         answer => answer?,
     };
@@ -216,6 +222,9 @@ async fn send_placement<S: Storage>(
     };
     let domain = Domain::open(storage, &order.domain).await?;
     let mark = domain.require_placement(order.placement, &order.token).await?;
+    if !order.flattened.is_empty() {
+        return send_chain(&domain, order, &outgoing, ports).await;
+    }
     let mut files = Vec::new();
     let mut total = 0_u64;
     for sent in &order.volumes {
@@ -254,4 +263,43 @@ async fn send_placement<S: Storage>(
         });
     }
     Ok(PlacementReport { volumes })
+}
+
+/// Sends what a guest sees through a chain as a raw image.
+async fn send_chain<D: DomainDriver>(
+    domain: &Domain<D>,
+    order: &SendPlacement,
+    outgoing: &tokio::sync::mpsc::Sender<Piece>,
+    ports: &Ports,
+) -> Result<PlacementReport, Unfinished> {
+    let [sent] = &order.volumes[..] else {
+        return Err(refused(RefusalCode::InvalidOrder, "a chain becomes one image", ""));
+    };
+    let mut builder = ChainBuilder::default();
+    let mut below: Option<String> = None;
+    for known in &order.flattened {
+        let file = open_volume(domain, order.placement, known.volume).await?;
+        let format = match known.format {
+            VolumeFormat::Raw => LayerFormat::Raw,
+            VolumeFormat::Qcow2 => LayerFormat::Qcow2 { backing: below.as_deref() },
+        };
+        builder.flattened(file, format, &ports.cancel)?;
+        below = Some(known.volume.to_string());
+    }
+    let chain = builder.finish(0);
+    let advance = Advance::new(ports, chain.virtual_bytes());
+    let progress = advance.progress();
+    let flatten_ports = FlattenPorts { progress: &progress, cancel: &ports.cancel };
+    let answer = send_flattened(chain, 0, outgoing, domain.driver().io_threads(), flatten_ports).await?;
+    Ok(PlacementReport {
+        volumes: vec![VolumeReport {
+            volume: sent.volume,
+            file_bytes: answer.file_bytes,
+            allocated_bytes: 0,
+            virtual_bytes: answer.file_bytes,
+            true_bytes: None,
+            hash: Some(answer.hash),
+            qcow2: None,
+        }],
+    })
 }

@@ -77,6 +77,9 @@ fn storage_hint(kind: StorageErrorKind) -> &'static str {
     }
 }
 
+/// Who took a file away nobody here can know.
+pub(super) const FILE_GONE: &str = "`sdm domain check` says what lies there instead; put the file back, then repeat";
+
 impl From<DomainError> for Unfinished {
     fn from(error: DomainError) -> Self {
         let (code, hint) = match error {
@@ -185,15 +188,15 @@ impl From<FlattenError> for Unfinished {
                 Some(code) => refused(code, message, source.hint()),
                 None => failed(&source, source.hint()),
             },
-            FlattenError::Order(_) => refused(RefusalCode::InvalidOrder, message, ""),
-        }
-    }
             FlattenError::NoRoom { needed, free } => Self::Refused(Refusal {
                 code: RefusalCode::NoSpace,
                 message,
                 hint: "free some space there (`sdm gc run`); nothing was written".to_owned(),
                 missing_bytes: Some(needed.saturating_sub(free)),
             }),
+            FlattenError::Order(_) => refused(RefusalCode::InvalidOrder, message, ""),
+        }
+    }
 }
 
 impl From<Qcow2Error> for Unfinished {

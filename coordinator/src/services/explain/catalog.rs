@@ -27,7 +27,7 @@ fn domain_link(state: &State, role: &str, id: DomainId) -> v1::ExplainedLink {
 }
 
 pub(super) fn of_domain(state: &State, id: DomainId) -> v1::Explanation {
-    let Some(domain) = state.domains.get(&id) else { return v1::Explanation::default() };
+    let Some(domain) = state.domains.get(&id) else { return of_forgotten(state, id) };
     let name = domain_word(state, id);
     let reached: Vec<String> = state
         .workers
@@ -62,6 +62,37 @@ pub(super) fn of_domain(state: &State, id: DomainId) -> v1::Explanation {
     told.ways_out.push(way("its space and state", format!("sdm domain show {}", domain.name)));
     told.name = name;
     told
+}
+
+/// A domain that was given up for good: who did it, when, why, and what to do should its storage come back.
+fn of_forgotten(state: &State, id: DomainId) -> v1::Explanation {
+    let Some(row) = state.forgotten.get(&id) else { return v1::Explanation::default() };
+    let ago = super::parts::seconds(state.meta.clock_ms, row.at_ms);
+    v1::Explanation {
+        kind: "domain".to_owned(),
+        id: id.to_string(),
+        name: format!("domain/{}", row.name),
+        title: format!("a storage domain that was at {}, forgotten {ago} s ago", row.path),
+        state: "forgotten".to_owned(),
+        facts: vec![
+            fact("forgotten by", row.by.clone()),
+            fact("reason", row.reason.clone()),
+            fact(
+                "should its storage come back",
+                format!(
+                    "nothing of it is taken for this cluster's again: save what is needed, then remove the folder {id} there \
+                     by hand"
+                ),
+            ),
+        ],
+        chain: vec![txn_link(state, "forgotten by", row.txn)],
+        ways_out: vec![
+            way("how that went", format!("sdm txn show {}", row.txn)),
+            way("save a file of it", "sdm disk import FILE --name NAME --domain ANOTHER --format FORMAT"),
+        ],
+        events: events(state, &[format!("txn/{}", row.txn)], Some(row.txn)),
+        ..Default::default()
+    }
 }
 
 pub(super) fn of_disk(state: &State, id: DiskId, now_ms: u64) -> v1::Explanation {

@@ -121,7 +121,14 @@ fn of_noun(state: &State, noun: &str, text: &str) -> Vec<Thing> {
         }
         "domain" => {
             let by_name = || name.as_ref().and_then(|name| state.domain_named(name)).map(|domain| domain.id);
-            one(uuid.map(Id::from_uuid).filter(|id| state.domains.contains(id)).or_else(by_name).map(Thing::Domain))
+            let known = |id: &DomainId| state.domains.contains(id) || state.forgotten.contains(id);
+            // Of those that were given up the last one: its name may have been another's before.
+            let forgotten = || {
+                let named = state.forgotten.values().filter(|row| name.as_ref() == Some(&row.name));
+                named.max_by_key(|row| row.at_ms).map(|row| row.domain)
+            };
+            let found = uuid.map(Id::from_uuid).filter(known).or_else(by_name).or_else(forgotten);
+            one(found.map(Thing::Domain))
         }
         "disk" => {
             let by_name = || name.as_ref().and_then(|name| state.disk_named(name)).map(|disk| disk.id);
@@ -174,7 +181,13 @@ pub(super) fn candidate(state: &State, thing: &Thing) -> v1::ExplainedLink {
             link("", "member", id, format!("member/{name}"))
         }
         Thing::Worker(id) => link("", "worker", id, format!("worker/{}", state.worker_word(*id))),
-        Thing::Domain(id) => link("", "domain", id, state.resource_word(&Resource::Domain(*id))),
+        Thing::Domain(id) => match state.forgotten.get(id) {
+            Some(row) => {
+                let text = format!("{}, forgotten", row.name);
+                v1::ExplainedLink { text, ..numbered("domain", id) }
+            }
+            None => link("", "domain", id, state.resource_word(&Resource::Domain(*id))),
+        },
         Thing::Disk(id) => link("", "disk", id, state.disk_word(*id)),
         Thing::Volume(id) => {
             let of = state.volumes.get(id).map(|volume| state.disk_word(volume.disk)).unwrap_or_default();
@@ -251,5 +264,23 @@ mod tests {
         let refusal = find(&sample.state, "0f0f0f0f-1111-4222-8333-444444444444").unwrap_err();
         assert!(refusal.hint.contains("remembered for 24 h"), "{refusal}");
         assert_eq!(find(&sample.state, "").unwrap_err().reason, "BAD_OBJECT");
+    }
+
+    #[test]
+    fn a_forgotten_domain_is_found_by_its_id_and_by_its_name() {
+        let mut sample = Sample::new();
+        sample.state.meta.feature_level = 2;
+        let domain = sample.domain("nfs1").id;
+        sample.see("a", "nfs1", Some("it is gone"));
+        let txn =
+            sample.begin(sdm_state::txns::Spec::Domain(sdm_state::domain_change::DomainChange::Forget { domain }));
+        assert!(!sample.state.domains.contains(&domain), "{:?}", sample.state.txns.get(&txn));
+        for text in [domain.to_string(), "nfs1".into(), "domain/nfs1".into()] {
+            assert_eq!(find(&sample.state, &text), Ok(vec![Thing::Domain(domain)]), "{text}");
+        }
+        let told = super::super::catalog::of_domain(&sample.state, domain);
+        assert_eq!((told.state.as_str(), told.name.as_str()), ("forgotten", "domain/nfs1"));
+        assert!(told.facts.iter().any(|fact| fact.value == "op@example:1"), "{told:?}");
+        assert!(told.ways_out.iter().any(|way| way.command == format!("sdm txn show {txn}")), "{told:?}");
     }
 }

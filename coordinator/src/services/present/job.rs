@@ -9,7 +9,7 @@ use sdm_state::txns::Spec;
 pub(crate) fn job(state: &State, job: &Job, progress: Option<v1::JobProgress>) -> v1::Job {
     let txn = state.txns.get(&job.txn);
     let attempt = job.work.attempt.as_ref();
-    let exports = txn.is_some_and(|txn| matches!(txn.spec, Spec::ExportDisk { .. }));
+    let exports = txn.is_some_and(|txn| matches!(txn.spec, Spec::ExportDisk { .. } | Spec::ExportChain { .. }));
     let word = match attempt {
         None => "unassigned",
         Some(attempt) if attempt.peer_deadline_ms > 0 && exports => "waiting for reader",

@@ -77,7 +77,7 @@ fn attempted(state: &State, txn: &Txn, attempt: &Attempt) -> String {
         _ if attempt.peer_deadline_ms > 0 => {
             let left = seconds_until(state, attempt.peer_deadline_ms);
             let other = match &txn.spec {
-                Spec::ExportDisk { .. } => "a command to read the bytes from",
+                Spec::ExportDisk { .. } | Spec::ExportChain { .. } => "a command to read the bytes from",
                 _ => "a command to send the file to",
             };
             format!("waits {left} s more for {other} worker {worker}")
@@ -85,7 +85,7 @@ fn attempted(state: &State, txn: &Txn, attempt: &Attempt) -> String {
         Spec::CreateDomain { .. } => format!("making the domain at worker {worker}"),
         Spec::CreateDisk { .. } => format!("making the disk at worker {worker}"),
         Spec::ImportDisk { .. } => format!("receiving the file at worker {worker}{durable}"),
-        Spec::ExportDisk { .. } => format!("sending the bytes from worker {worker}"),
+        Spec::ExportDisk { .. } | Spec::ExportChain { .. } => format!("sending the bytes from worker {worker}"),
         Spec::MoveDisk { .. } => match attempt.source_worker {
             Some(source) => {
                 format!("copying at worker {worker}, which pulls from worker {}{durable}", state.worker_word(source))

@@ -129,7 +129,7 @@ fn transfer(state: &State, txn: &Txn, attempt: &Attempt) -> Option<v1::Transfer>
     let volumes = &txn.marker.as_ref()?.volumes;
     let volume = match &txn.spec {
         Spec::ImportDisk { .. } => volumes.first()?,
-        Spec::ExportDisk { .. } => volumes.last()?,
+        Spec::ExportDisk { .. } | Spec::ExportChain { .. } => volumes.last()?,
         _ => return None,
     };
     Some(v1::Transfer {

@@ -13,6 +13,7 @@ mod garbage_orders;
 mod handover;
 mod hashes;
 mod late_writing;
+mod leading_on;
 mod leaving;
 mod lock_orders;
 mod merging;

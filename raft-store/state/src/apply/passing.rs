@@ -120,7 +120,7 @@ impl State {
         let exports = self
             .txn_of(owner)
             .and_then(|id| self.txns.get(&id))
-            .is_some_and(|txn| matches!(txn.spec, Spec::ExportDisk { .. }));
+            .is_some_and(|txn| matches!(txn.spec, Spec::ExportDisk { .. } | Spec::ExportChain { .. }));
         if exports {
             let message = format!("nobody read the disk's bytes for {seconds} s");
             return Refusal::new(Class::Aborted, "READER_GONE", message)

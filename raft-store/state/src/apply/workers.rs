@@ -34,11 +34,14 @@ impl State {
     }
 
     fn drain(&mut self, txn: &Txn, mut worker: Worker) {
-        if worker.draining.is_none() {
-            let (by, reason) = (txn.initiator.clone(), txn.reason.clone());
-            worker.draining = Some(Draining { since_ms: self.meta.clock_ms, by, reason });
-            self.put_worker(worker);
+        let (by, reason) = (txn.initiator.clone(), txn.reason.clone());
+        match &mut worker.draining {
+            None => worker.draining = Some(Draining { since_ms: self.meta.clock_ms, by, reason }),
+            // Said again with a reason: that one counts, and since when stays.
+            Some(known) if !reason.is_empty() && known.reason != reason => (known.by, known.reason) = (by, reason),
+            Some(_) => return,
         }
+        self.put_worker(worker);
     }
 
     fn undrain(&mut self, turn: &mut Turn, mut worker: Worker) {

@@ -33,14 +33,22 @@ pub(super) fn check_preallocated(format: Format, preallocated: bool) -> Result<(
 
 impl State {
     /// Locks that keep the owners of a shared base from changing it while it is read.
-    fn base_locks(&self, disk: &Disk) -> Vec<(Resource, Mode)> {
+    pub(super) fn base_locks(&self, disk: &Disk) -> Vec<(Resource, Mode)> {
         let mut owners: Vec<DiskId> = self.chain(disk.id).map(|row| row.disk).filter(|id| *id != disk.id).collect();
         owners.dedup();
         owners.retain(|id| self.disks.contains(id));
         owners.into_iter().map(|id| (Resource::Disk(id), Mode::Shared)).collect()
     }
 
-    fn check_snapshot(&self, disk: &Disk, snapshot: Option<VolumeId>) -> Result<(), Refusal> {
+    /// A disk as it is now, or at a snapshot of it, in words.
+    pub(super) fn seen_word(&self, disk: &Disk, snapshot: Option<VolumeId>) -> String {
+        snapshot.map_or_else(
+            || disk.name.to_string(),
+            |volume| format!("{} at {}", disk.name, self.snapshot_word(disk, volume)),
+        )
+    }
+
+    pub(super) fn check_snapshot(&self, disk: &Disk, snapshot: Option<VolumeId>) -> Result<(), Refusal> {
         let Some(volume) = snapshot else { return Ok(()) };
         let at = self.place_in_chain(disk, volume)?;
         if at + 1 < disk.volumes.len() || disk.template {
@@ -71,12 +79,20 @@ impl State {
         if length > 1 && !collapse {
             let message = format!(
                 "disk {} has a chain of {length} volumes, and a copy is one volume: it would have no snapshots",
-                disk.name
+                self.seen_word(disk, *snapshot)
             );
-            return Err(Refusal::new(Class::Precondition, "CHAIN_NOT_COLLAPSED", message).hint(format!(
-                "say that they may go: --collapse; or move the disk with all it has: sdm disk move {} --to DOMAIN",
-                disk.name
-            )));
+            let hint = match snapshot {
+                None => format!(
+                    "say that they may go: --collapse; or move the disk with all it has: sdm disk move {} --to DOMAIN",
+                    disk.name
+                ),
+                Some(volume) => format!(
+                    "say that it may be one volume: --collapse; or share what is frozen: sdm disk clone {} NAME --snapshot {}",
+                    disk.name,
+                    self.snapshot_named_or_id(disk, *volume)
+                ),
+            };
+            return Err(Refusal::new(Class::Precondition, "CHAIN_NOT_COLLAPSED", message).hint(hint));
         }
         let own = snapshot.or_else(|| disk.volumes.last().copied()).and_then(|id| self.volumes.get(&id));
         check_preallocated(format.or_else(|| own.map(|row| row.format)).unwrap_or(Format::Raw), *preallocated)?;

@@ -82,9 +82,20 @@ impl State {
         let by = if maintenance.by.is_empty() { String::new() } else { format!(" by {}", maintenance.by) };
         let why = if maintenance.reason.is_empty() { String::new() } else { format!(" ({})", maintenance.reason) };
         let message = format!("domain {} is in maintenance for {seconds} s{by}{why}", domain.name);
-        Err(Refusal::new(Class::Precondition, "DOMAIN_IN_MAINTENANCE", message)
-            .hint(format!("sdm domain activate {}", domain.name))
-            .blocker("transaction", maintenance.txn.to_string(), "put it into maintenance"))
+        let name = &domain.name;
+        let hint = if self.check_reachable(domain.id).is_ok() {
+            format!("sdm domain activate {name}")
+        } else {
+            format!(
+                "when a worker reaches it again (sdm worker list): sdm domain activate {name}; where its storage is lost for \
+                 good: sdm domain forget {name} --confirm {name} --reason TEXT"
+            )
+        };
+        Err(Refusal::new(Class::Precondition, "DOMAIN_IN_MAINTENANCE", message).hint(hint).blocker(
+            "transaction",
+            maintenance.txn.to_string(),
+            "put it into maintenance",
+        ))
     }
 
     pub(super) fn plan_domain_change(&self, change: &DomainChange) -> Result<Plan, Refusal> {
@@ -353,6 +364,9 @@ impl State {
                 LockOwner::Txn(txn) if self.index.fencing_txns.contains(&txn) => {
                     format!("sdm txn show {txn} (unfenced)")
                 }
+                LockOwner::Txn(txn) if self.txns.get(&txn).is_some_and(Txn::goes_only_forward) => {
+                    format!("wait, it goes only forward: sdm txn show {txn}")
+                }
                 LockOwner::Txn(txn) => format!("wait, or sdm txn abort {txn}"),
                 LockOwner::Session(session) => format!("wait, or sdm lock release {} --session {session}", lock.id),
             };
@@ -364,9 +378,6 @@ impl State {
     fn attachment_blocker(&self, attachment: &Attachment) -> Blocker {
         let disk =
             self.disks.get(&attachment.disk).map_or_else(|| attachment.disk.to_string(), |disk| disk.name.to_string());
-                LockOwner::Txn(txn) if self.txns.get(&txn).is_some_and(Txn::goes_only_forward) => {
-                    format!("wait, it goes only forward: sdm txn show {txn}")
-                }
         let words =
             format!("disk {disk} is {}; {}", self.attachment_words(attachment), self.way_to_detach(attachment, &disk));
         blocker("attachment", attachment.token.to_string(), &words)

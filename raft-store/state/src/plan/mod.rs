@@ -21,6 +21,7 @@ use crate::state::State;
 use crate::txns::Spec;
 use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
+use sdm_proto::ids::VolumeId;
 use sdm_proto::names::Name;
 use sdm_proto::names::is_domain_path;
 use sdm_proto::names::is_lock_name;
@@ -88,7 +89,8 @@ impl State {
                 self.check_size(*file_size)?;
                 self.plan_new_disk("import", name, *domain)
             }
-            Spec::ExportDisk { disk } => self.plan_export(*disk),
+            Spec::ExportDisk { disk } => self.plan_export(*disk, None, false),
+            Spec::ExportChain { disk, snapshot, collapse } => self.plan_export(*disk, *snapshot, *collapse),
             Spec::MoveDisk { disk, to } => self.plan_move(*disk, *to),
             Spec::DeleteDisk { disk } => {
                 let (disk, domain) = self.known_disk(*disk)?;
@@ -181,23 +183,28 @@ impl State {
         Ok(plan(locks, format!("{verb} disk {name} in {}", domain.name), &objects))
     }
 
-    fn plan_export(&self, disk: DiskId) -> Result<Plan, Refusal> {
+    fn plan_export(&self, disk: DiskId, snapshot: Option<VolumeId>, collapse: bool) -> Result<Plan, Refusal> {
         let (disk, domain) = self.known_disk(disk)?;
+        self.check_snapshot(disk, snapshot)?;
         self.refuse_illegal(disk)?;
-        self.refuse_attached(disk, Access::Read)?;
-        if disk.volumes.len() > 1 {
-            let message = format!(
-                "disk {} has a chain of {} volumes; only one volume can be exported",
-                disk.name,
-                disk.volumes.len()
-            );
+        // What a snapshot froze is read: whoever writes the leaf does not change it.
+        if snapshot.is_none() {
+            self.refuse_attached(disk, Access::Read)?;
+        }
+        let length = self.seen_chain(disk.id, snapshot).len();
+        if length > 1 && !collapse {
+            let message =
+                format!("disk {} has a chain of {length} volumes; only one volume can be exported", disk.name);
             return Err(Refusal::new(Class::Precondition, "CHAIN_TOO_LONG", message).hint(format!(
                 "copy it into one volume first (sdm disk copy {} NAME --collapse), and export the copy",
                 disk.name
             )));
         }
-        let locks = vec![(Resource::Domain(domain.id), Mode::IntentShared), (Resource::Disk(disk.id), Mode::Shared)];
-        Ok(plan(locks, format!("export disk {} from {}", disk.name, domain.name), &[disk_word(disk)]))
+        let mut locks =
+            vec![(Resource::Domain(domain.id), Mode::IntentShared), (Resource::Disk(disk.id), Mode::Shared)];
+        locks.extend(self.base_locks(disk));
+        let of = snapshot.map(|volume| format!("{} of ", self.snapshot_word(disk, volume))).unwrap_or_default();
+        Ok(plan(locks, format!("export {of}disk {} from {}", disk.name, domain.name), &[disk_word(disk)]))
     }
 
     fn plan_move(&self, disk: DiskId, to: DomainId) -> Result<Plan, Refusal> {

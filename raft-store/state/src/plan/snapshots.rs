@@ -72,7 +72,7 @@ impl State {
     }
 
     /// A snapshot as commands take it.
-    fn snapshot_named_or_id(&self, disk: &Disk, volume: VolumeId) -> String {
+    pub(super) fn snapshot_named_or_id(&self, disk: &Disk, volume: VolumeId) -> String {
         let row = self.volumes.get(&volume).filter(|row| row.disk == disk.id);
         row.and_then(|row| row.snapshot.as_ref()).map_or_else(|| volume.to_string(), |at| at.name.to_string())
     }

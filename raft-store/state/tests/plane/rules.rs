@@ -77,7 +77,7 @@ impl Book {
                 self.name_is_free(to, name.as_str());
                 self.works_in(to, *domain);
             }
-            Spec::ExportDisk { disk } => _ = self.read(to, *disk),
+            Spec::ExportDisk { disk } | Spec::ExportChain { disk, .. } => _ = self.read(to, *disk),
             Spec::MoveDisk { disk, to: target } => {
                 let row = self.changed(to, *disk, false);
                 to.when(row.is_some_and(|row| row.domain == *target), "ALREADY_THERE");

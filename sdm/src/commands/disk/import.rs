@@ -191,3 +191,28 @@ impl ImportDisk {
         (same && txn.phase == "committed").then_some(txn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_contents_under_one_request_the_one_that_was_not_taken_ends_in_a_conflict() {
+        let import = ImportDisk::raw("second.img".into(), "web-01", "nfs1");
+        let content = |bytes: &[u8]| {
+            let hash = blake3::hash(bytes);
+            ContentHash { bytes: bytes.len() as u64, file: hash, padded: hash }
+        };
+        let (first, second) = (content(b"the first"), content(b"the second"));
+        let outcome = v1::Outcome { blake3: first.file.to_hex().to_string(), ..Default::default() };
+        let txn = v1::Transaction { id: "the request".into(), outcome: Some(outcome), ..Default::default() };
+        assert!(import.require_same(&txn, &first).is_ok());
+        let failure = import.require_same(&txn, &second).expect_err("another content");
+        let refusal = &failure.refusal;
+        assert_eq!((refusal.class, refusal.reason.as_str()), (Class::Conflict, "CONTENT_DIFFERS"));
+        for hash in [first, second] {
+            assert!(refusal.message.contains(hash.file.to_hex().as_str()), "{refusal}");
+        }
+        assert!(refusal.hint.contains("another name"), "{refusal}");
+    }
+}

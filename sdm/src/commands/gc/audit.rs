@@ -29,7 +29,8 @@ use serde::Serialize;
 pub struct AuditDomain {
     /// Its name or id
     domain: String,
-    /// Between the two listings; longer than the storage's caches keep old answers [default: 65s]
+    /// Between the two listings; longer than the storage's caches keep old answers [default: 65s]. An audit takes at least
+    /// that long, with --dry-run too: one listing alone cannot tell what is lost from what is being made
     #[arg(long, value_name = "DURATION")]
     grace: Option<String>,
     /// Make garbage of what is ours and lost; without it nothing is changed

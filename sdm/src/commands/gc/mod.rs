@@ -32,7 +32,7 @@ pub enum GcCommand {
     /// Show a plan again, each row as it is now
     ShowPlan {
         /// The plan's id
-        plan: u64,
+        plan: String,
     },
     /// Delete exactly what a plan names, or nothing if something of it changed
     Apply(plan::ApplyPlan),
@@ -60,7 +60,7 @@ impl GcCommand {
             Self::List(list) => list.run(context).await,
             Self::Show { id } => show::show(context, &id).await,
             Self::Plan(plan) => plan.run(context).await,
-            Self::ShowPlan { plan } => plan::show(context, plan).await,
+            Self::ShowPlan { plan } => plan::show(context, plan::plan_id(&plan)?).await,
             Self::Apply(apply) => apply.run(context).await,
             Self::Run(run) => run.run(context).await,
             Self::Audit(audit) => audit.run(context).await,

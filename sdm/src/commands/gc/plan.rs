@@ -17,6 +17,7 @@ use crate::views::GarbageView;
 use clap::Args;
 use sdm_proto::limits::MESSAGE_BYTES_MAX;
 use sdm_proto::refusal::Class;
+use sdm_proto::refusal::Refusal;
 use sdm_proto::wire::v1;
 use sdm_proto::wire::v1::gc_service_client::GcServiceClient;
 use serde::Serialize;
@@ -41,7 +42,7 @@ pub struct MakePlan {
 #[derive(Args, Debug)]
 pub struct ApplyPlan {
     /// The plan's id (sdm gc plan)
-    plan: u64,
+    plan: String,
     /// Do the rest where some rows are not what they were
     #[arg(long)]
     skip_changed: bool,
@@ -162,6 +163,15 @@ impl MakePlan {
     }
 }
 
+/// A plan as users name it.
+pub(super) fn plan_id(text: &str) -> Result<u64, Refusal> {
+    text.parse().map_err(|_| {
+        let message = format!("there is no plan {text:?}: plans have numbers");
+        Refusal::new(Class::Invalid, "BAD_PLAN", message)
+            .hint("make one, and take the number that it tells: sdm gc plan")
+    })
+}
+
 /// The plan that a transaction made.
 async fn plans_entry(context: &Context, txn: &v1::Transaction) -> Result<v1::CollectionPlan, Failure> {
     collection(context, v1::GetCollectionPlanRequest { id: 0, transaction_id: txn.id.clone() }).await
@@ -192,7 +202,7 @@ impl ApplyPlan {
     /// What was refused, or could not be done.
     pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let header = self.change.mutation.header()?;
-        let (id, skip_changed) = (self.plan, self.skip_changed);
+        let (id, skip_changed) = (plan_id(&self.plan)?, self.skip_changed);
         let request = v1::ApplyCollectionPlanRequest { header: Some(header.clone()), id, skip_changed };
         let ask = async |link| GcServiceClient::new(link).apply_collection_plan(request.clone()).await;
         let (label, ask) = (format!("apply plan {id}"), context.cluster.call(ask));
