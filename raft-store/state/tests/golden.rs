@@ -246,6 +246,7 @@ fn chains(world: &mut World, worker: SessionRef, domain: DomainId) {
     done_by_w1(world, worker, Spec::SetVolumeLegality { disk, volume: third, legal: false });
     done_by_w1(world, worker, Spec::SetVolumeLegality { disk, volume: third, legal: true });
     done_by_w1(world, worker, Spec::RepairProjection { disk });
+    done_by_w1(world, worker, Spec::ExportChain { disk, snapshot: Some(third), collapse: true });
     let copy = Spec::CopyDisk {
         disk,
         snapshot: Some(third),
