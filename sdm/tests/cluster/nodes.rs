@@ -347,10 +347,12 @@ impl Cluster {
     fn is_session_of_now(&self, name: &str, worker: &Value) -> bool {
         let Some(node) = self.nodes.get(name).filter(|node| node.process.is_some()) else { return true };
         let said = self.said(name);
-        let welcomes =
+        let mut welcomes =
             said.get(node.said_before..).unwrap_or_default().lines().filter(|line| line.contains(": welcomed "));
-        let session =
-            welcomes.last().and_then(|line| line.split_once("session=\"")).and_then(|(_, rest)| rest.split_once('"'));
+        let session = welcomes
+            .next_back()
+            .and_then(|line| line.split_once("session=\""))
+            .and_then(|(_, rest)| rest.split_once('"'));
         session.is_some_and(|(session, _)| worker["session_id"] == session)
     }
 
