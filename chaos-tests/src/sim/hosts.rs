@@ -34,7 +34,8 @@ pub async fn member(name: String, shared: Arc<Shared>) -> Ended {
             return Ok(());
         }
         let why = outcome.as_ref().err().map(|error| error.to_string()).unwrap_or_default();
-        let was_removed = matches!(&outcome, Err(MemberError::Refused(refusal)) if refusal.reason == REMOVED_MEMBER);
+        let was_removed =
+            matches!(&outcome, Err(MemberError::Refused(refusal)) if REMOVED.contains(&refusal.reason.as_str()));
         let (leaves, is_sick) = {
             let roster = shared.roster();
             (roster.leaving.contains(&name), roster.sick.contains(&name))
@@ -55,8 +56,9 @@ pub async fn member(name: String, shared: Arc<Shared>) -> Ended {
     }
 }
 
-/// What members say to one that was removed.
-const REMOVED_MEMBER: &str = "REMOVED_MEMBER";
+/// What members say to one that was removed, and what the cluster answers to one that was removed while its start was
+/// on its way to be recorded.
+const REMOVED: [&str; 2] = ["REMOVED_MEMBER", "MEMBER_NOT_FOUND"];
 
 /// Whether the disk is why it ended.
 fn is_of_the_disk(error: &MemberError) -> bool {
