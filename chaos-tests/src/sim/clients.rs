@@ -100,13 +100,10 @@ pub async fn host(name: String, number: usize, shared: Arc<Shared>, knowledge: K
             clients.push(Client::Disk(Box::new(client)));
         }
     }
-    // With a planted bug alone, until enough seeds of a sound cluster have been read from.
-    if shared.plan.planted.is_some() {
-        let endpoints = Endpoints::over(&transport, &addresses, number)?;
-        let random = StdRng::seed_from_u64(seeds.random());
-        let client = ReadClient::new(number, endpoints, shared.clone(), knowledge.shelf.clone(), random);
-        clients.push(Client::Read(Box::new(client)));
-    }
+    let endpoints = Endpoints::over(&transport, &addresses, number)?;
+    let random = StdRng::seed_from_u64(seeds.random());
+    let client = ReadClient::new(number, endpoints, shared.clone(), knowledge.shelf.clone(), random);
+    clients.push(Client::Read(Box::new(client)));
     let mut tasks = JoinSet::new();
     for mut client in clients {
         let shared = shared.clone();

@@ -199,17 +199,11 @@ fn register(sim: &mut Sim<'static>, shared: &Arc<Shared>, knowledge: &Knowledge)
     sim.host(operator::NAME, move || operator::host(shared.clone(), shelf.clone()));
 }
 
-/// What was told, as a whole. Findings end a run as broken only where a bug was planted: until the checkers have seen
-/// enough runs of a sound cluster, they are reported (`findings-of-checkers`) and written into the history.
+/// What was told, as a whole.
 fn judge(shared: &Shared) {
     let judgement = checkers::judge(&shared.history.recorded(), ORDER_STEPS);
-    shared.coverage().add("findings-of-checkers", u64::try_from(judgement.broken.len()).unwrap_or(u64::MAX));
     for (promise, what) in judgement.broken {
-        if shared.plan.planted.is_some() {
-            shared.violated(promise, what);
-        } else {
-            shared.history.event("info", "checker", "finding", &format!("{promise:?}"), json!(what));
-        }
+        shared.violated(promise, what);
     }
     for what in &judgement.unknown {
         shared.history.event("info", "checker", "undecided", "", json!(what));
