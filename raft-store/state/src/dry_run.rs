@@ -82,8 +82,7 @@ impl State {
         let covered = under.map(|under| self.lock_under(&under, &asked.resources)).transpose()?.flatten().is_some();
         let mut waits_for = if covered { Vec::new() } else { self.lock_blockers(&asked) };
         if let Spec::Domain(DomainChange::Forget { domain }) = spec {
-            let ending = self.ending_with_domain(*domain);
-            waits_for.retain(|lock| ending.iter().all(|(ends, _)| ends != lock));
+            waits_for = self.lock_blockers_but(&asked, &self.ending_with_domain(*domain));
         }
         let (steps, placements, log_entries) = self.shown_work(spec, &drafts);
         let warnings = self.shown_warnings(spec, &placements);

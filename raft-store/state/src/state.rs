@@ -41,6 +41,7 @@ use sdm_proto::names::Name;
 use sdm_proto::token::Token;
 use serde::Deserialize;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// The one row of what concerns the whole cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -284,6 +285,15 @@ impl State {
     #[must_use]
     pub fn lock_blockers(&self, asked: &LockSet) -> Vec<u64> {
         self.index.lock_queues.blockers(asked, crate::locks::BLOCKERS_SHOWN)
+    }
+
+    /// The same without these, which end before it is granted: as many are looked at as there are of them, and more.
+    pub(crate) fn lock_blockers_but(&self, asked: &LockSet, but: &[(u64, TxnId)]) -> Vec<u64> {
+        let but: BTreeSet<u64> = but.iter().map(|(lock, _)| *lock).collect();
+        let mut found = self.index.lock_queues.blockers(asked, crate::locks::BLOCKERS_SHOWN + but.len());
+        found.retain(|lock| !but.contains(lock));
+        found.truncate(crate::locks::BLOCKERS_SHOWN);
+        found
     }
 
     /// Whether it has to wait.

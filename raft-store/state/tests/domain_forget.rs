@@ -118,6 +118,36 @@ fn what_a_lost_storage_held_goes_with_it_and_what_works_there_is_over() {
     world.add_disk("w1", session, "c", again);
 }
 
+/// Those that end with the domain are more than a refusal would list: whoever holds it behind them is seen all the same.
+#[test]
+fn a_domain_is_not_forgotten_under_what_works_in_it_behind_many_that_would_end_with_it() {
+    let mut world = World::founded();
+    let (session, domain) = world.with_domain("w1", "d1");
+    let disks: Vec<_> = (0..10).map(|at| world.add_disk("w1", session, &format!("a{at}"), domain)).collect();
+    let resizes: Vec<_> =
+        disks.iter().map(|disk| world.begin(Spec::ResizeDisk { disk: *disk, size: 40 << 20 })).collect();
+    world.apply(Command::ExpireSessions { sessions: vec![session] });
+    for id in &resizes {
+        world.apply(Command::Abort { txn: *id, reason: "the host is gone".to_owned() });
+        assert!(matches!(world.phase(*id), Phase::Running), "it waits for its host: {:?}", world.phase(*id));
+    }
+    let other = world.open_worker("w2", "p1");
+    world.reach(other, domain, 1 << 30);
+    let running = world.begin(create("b", domain));
+    world.unreach(other, domain);
+    committed(&mut world, Spec::Domain(DomainChange::Maintenance { domain }));
+    let refusal = refused(&mut world, DomainChange::Forget { domain });
+    assert_eq!(refusal.reason, "DOMAIN_IN_USE", "{refusal}");
+    let words: Vec<&str> = refusal.blockers.iter().map(|at| at.description.as_str()).collect();
+    assert!(words.iter().all(|words| words.contains(&running.to_string())), "{words:?}");
+    world.apply(Command::Abort { txn: running, reason: "the storage is gone".to_owned() });
+    committed(&mut world, Spec::Domain(DomainChange::Forget { domain }));
+    for id in &resizes {
+        assert!(matches!(world.phase(*id), Phase::Aborted(_)), "{:?}", world.phase(*id));
+    }
+    assert!(world.state.locks.is_empty(), "{:?}", world.state.locks);
+}
+
 #[test]
 fn a_large_domain_is_gone_at_once_and_its_rows_leave_a_few_with_each_entry() {
     let mut world = World::founded_with(Settings { domain_rows_max: 6, ..Settings::default() });

@@ -79,7 +79,17 @@ pub(super) fn find(state: &State, text: &str) -> Result<Vec<Thing>, Refusal> {
         .flat_map(|noun| of_noun(state, noun, text))
         .collect(),
     };
+    let found = without_the_forgotten(state, found);
     if found.is_empty() { Err(unknown(state, text)) } else { Ok(found) }
+}
+
+/// A domain that was forgotten is meant where nothing else is: its name may have been given to something new.
+fn without_the_forgotten(state: &State, mut found: Vec<Thing>) -> Vec<Thing> {
+    let is_there = |thing: &Thing| !matches!(thing, Thing::Domain(id) if !state.domains.contains(id));
+    if found.iter().any(is_there) {
+        found.retain(is_there);
+    }
+    found
 }
 
 fn is_noun(noun: &str) -> bool {

@@ -152,8 +152,7 @@ impl State {
         };
         let mut blockers = self.lock_blockers(&asked);
         if let Spec::Domain(DomainChange::Forget { domain }) = txn.spec {
-            let ending = self.ending_with_domain(domain);
-            blockers.retain(|lock| ending.iter().all(|(ends, _)| ends != lock));
+            blockers = self.lock_blockers_but(&asked, &self.ending_with_domain(domain));
             if blockers.is_empty() {
                 self.end_with_domain(turn, domain);
             }

@@ -87,7 +87,7 @@ impl State {
         let waiting = matches!(txn.phase, Phase::Waiting { .. });
         self.note(&mut txn, format!("{}: {refusal}", if waiting { "refused" } else { "aborted" }));
         self.discard_built(turn, &mut txn, &format!("transaction {id} was aborted: {}", refusal.message));
-        self.project_given_up(turn, &txn);
+        self.project_given_up(turn, &txn, &refusal);
         let phase = if waiting { Phase::Refused(refusal) } else { Phase::Aborted(refusal) };
         self.end(turn, txn, phase);
     }

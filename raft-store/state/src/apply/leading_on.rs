@@ -90,7 +90,9 @@ impl State {
         reason: &str,
         said: &str,
     ) -> Option<Refusal> {
-        if reason != DOMAIN_MISSING || self.work_of(owner).is_none_or(|work| work.pinned.is_some()) {
+        // An attempt before this one may have written that the domain is released: only time brings its storage back then.
+        let is_first = self.work_of(owner).is_some_and(|work| work.pinned.is_none() && work.attempts <= 1);
+        if reason != DOMAIN_MISSING || !is_first {
             return None;
         }
         let txn = self.txns.get(&self.txn_of(owner)?)?;

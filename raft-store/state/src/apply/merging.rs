@@ -16,6 +16,7 @@ use crate::blueprint::QCOW2_FIXED_BYTES;
 use crate::blueprint::QCOW2_SHARE;
 use crate::catalog::Volume;
 use crate::locks::Owner as LockOwner;
+use crate::locks::Resource;
 use crate::shape::Shape;
 use crate::state::State;
 use crate::txns::Phase;
@@ -92,7 +93,8 @@ impl State {
         let domain = self.merges_in(txn).and_then(|id| self.domains.get(&id));
         let name = domain.map_or("DOMAIN", |domain| domain.name.as_str());
         Err(Refusal::new(Class::Precondition, "TXN_GOES_FORWARD", message).hint(format!(
-            "nothing is lost by it; see what it waits for: sdm txn show {}; where the storage is lost for good, the              transaction ends with its domain: sdm domain forget {name}",
+            "nothing is lost by it; see what it waits for: sdm txn show {}; where the storage is lost for good, the \
+             transaction ends with its domain: sdm domain forget {name} --confirm {name} --reason TEXT",
             txn.id
         )))
     }
@@ -112,19 +114,18 @@ impl State {
         if !matches!(txn.phase, Phase::Running) || !has_no_other_end || self.merges_in(txn) != Some(id) {
             return false;
         }
-        // A worker that reaches the domain says its word soon.
-        let attempt = txn.step.as_ref().and_then(|step| step.attempt.as_ref());
-        let worker = attempt.and_then(|attempt| self.workers.get(&attempt.worker));
-        !worker.is_some_and(|worker| worker.is_live() && worker.reaches(id))
+        // Storage that somebody reaches is not lost: its own worker says its word soon, or is confirmed down.
+        self.index.contents.reaching(id).next().is_none()
     }
 
-    /// Transactions that end when this domain is forgotten, each with its locks.
+    /// Transactions that end when this domain is forgotten, each with its locks: at most as many as may be open.
     pub(crate) fn ending_with_domain(&self, id: DomainId) -> Vec<(u64, TxnId)> {
         let of = |lock: &u64| match self.locks.get(lock)?.owner {
             LockOwner::Txn(txn) => Some(txn),
             LockOwner::Session(_) => None,
         };
-        let locks = self.domain_lock_sets(id).into_iter().filter_map(|lock| Some((lock, of(&lock)?)));
+        let locks = self.index.lock_queues.at(&Resource::Domain(id)).into_iter();
+        let locks = locks.filter_map(|lock| Some((lock, of(&lock)?)));
         let ends = |txn: &TxnId| self.txns.get(txn).is_some_and(|txn| self.ends_with_domain(txn, id));
         locks.filter(|(_, txn)| ends(txn)).collect()
     }

@@ -16,6 +16,10 @@ use sdm_proto::ids::DiskId;
 use sdm_proto::ids::DomainId;
 use sdm_proto::ids::PlacementId;
 use sdm_proto::ids::VolumeId;
+use sdm_proto::refusal::Refusal;
+
+/// What attempts are refused with that found nothing to write `.meta` into.
+const NOTHING_THERE: [&str; 3] = ["DOMAIN_MISSING", "PLACEMENT_MISSING", "VOLUME_MISSING"];
 
 impl State {
     /// A transaction that changes words alone: it is committed with the entry that begins it.
@@ -79,7 +83,11 @@ impl State {
 
     /// Of what a transaction changed in place the storage may tell already, though the catalog never will: an attempt may
     /// have come as far as `.meta` before it broke off.
-    pub(super) fn project_given_up(&mut self, turn: &mut Turn, txn: &Txn) {
+    pub(super) fn project_given_up(&mut self, turn: &mut Turn, txn: &Txn, refusal: &Refusal) {
+        // There is no `.meta` to write anew, and an order for it would fail for ever.
+        if NOTHING_THERE.contains(&refusal.reason.as_str()) {
+            return;
+        }
         let disk = match txn.spec {
             Spec::ResizeDisk { disk, .. } | Spec::DeleteSnapshot { disk, in_place: true, .. } => disk,
             _ => return,

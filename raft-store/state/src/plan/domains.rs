@@ -349,15 +349,9 @@ impl State {
         locks.filter_map(|lock| self.locks.get(&lock)).filter(|lock| lock.granted.is_some())
     }
 
-    /// Lock sets that hold the domain or wait for it.
-    pub(crate) fn domain_lock_sets(&self, id: DomainId) -> Vec<u64> {
-        self.lock_blockers(&sole_use_of(id))
-    }
-
     /// The same, without one's own and those that end when it is given up, with what clears each.
     fn domain_locks(&self, id: DomainId, own_lock: Option<u64>, ending: &[(u64, TxnId)]) -> Vec<Blocker> {
-        let ends = |lock: &u64| ending.iter().any(|(ends, _)| ends == lock);
-        let locks = self.domain_lock_sets(id).into_iter().filter(|lock| Some(*lock) != own_lock && !ends(lock));
+        let locks = self.lock_blockers_but(&sole_use_of(id), ending).into_iter().filter(|lock| Some(*lock) != own_lock);
         let words = |lock: &LockSet| {
             let state = if lock.granted.is_some() { "held" } else { "asked for" };
             let next = match lock.owner {
