@@ -2,8 +2,8 @@
 //!
 //! A sync that is under way while its file system shuts itself down, because it cannot write its journal, may return
 //! without an error although what it was for is lost. On XFS the shutdown takes the checkpoint that the call waits for
-//! off a list, and what is not on the list counts as written; on ext4 the extents that were just written are not marked
-//! as such, and nobody is told. Every later call fails, but by then a member has acknowledged.
+//! off a list, and what is not on the list counts as written; on ext4 it was seen, and its cause is not known. Every later
+//! call fails, but by then a member has acknowledged.
 //!
 //! The shutdown is known to the file system before it lets go of anything, and from then on it refuses: XFS an fstat,
 //! ext4 a write of no bytes. So both are asked for after each sync; together they cost some microseconds, the sync a
